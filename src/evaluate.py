@@ -1,0 +1,48 @@
+"""Retriever alone, base and fine-tuned reranker on the same candidates -> metrics/.
+
+    python src/evaluate.py data/prepared data/candidates data/baseline models/reranker metrics
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from reranker.errors import run_stage
+from reranker.files import read_jsonl, write_json, write_text
+from reranker.params import load
+from reranker.reranking import evaluate_systems, markdown_table, score_candidates
+from reranker.scoring import CrossEncoder, describe_machine
+
+
+def main(prepared: str, candidate_folder: str, baseline: str, model: str, metrics: str) -> None:
+    params = load()
+    split = params.score.split
+    corpus = {passage["id"]: passage["text"] for passage in read_jsonl(Path(prepared, "corpus.jsonl"))}
+    trained = {question["passage"] for question in read_jsonl(Path(prepared, "train.jsonl"))}
+    questions = list(read_jsonl(Path(prepared, f"{split}.jsonl")))
+    candidates = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, f"{split}.jsonl"))}
+    base = {row["id"]: row["scores"] for row in read_jsonl(Path(baseline, f"{split}.jsonl"))}
+
+    encoder = CrossEncoder(model, params.score.max_length, params.score.precision, params.score.batch_tokens)
+    tuned = score_candidates(encoder, questions, candidates, corpus, params.score.depth, params.retrieve, "with the fine-tuned")
+    scores = {"base": base, "reranker": tuned}
+    result, rows = evaluate_systems(questions, candidates, scores, trained, params.score.depth, params.retrieve, params.evaluate)
+
+    folder = Path(metrics)
+    write_json(folder / "eval.json", {"split": split, **result})
+    curves = {"k": params.evaluate.ks}
+    for group, prefix in (("all", ""), ("article", "article_")):
+        for system, values in result[group].items():
+            if system != "questions":
+                curves[prefix + system] = [values[f"hit@{k}"] for k in params.evaluate.ks]
+    write_text(folder / "hit_at_k.csv", pd.DataFrame(curves).to_csv(index=False, lineterminator="\n"))
+    ranks = pd.DataFrame(rows).astype({name: "Int64" for name in list(rows[0])[4:]})
+    write_text(folder / "per_query.csv", ranks.to_csv(index=False, lineterminator="\n"))
+    table = markdown_table(result, params.evaluate.ks, params.evaluate.cutoff)
+    write_text(folder / "table.md", table)
+    write_json(folder / "environment.json", describe_machine(encoder.precision))
+    print("\n" + table)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,37 @@
+"""Raw tables -> clean passages and questions by split.
+
+    python src/prepare.py data/raw/yunshan data/prepared metrics/data.json
+"""
+
+from pathlib import Path
+
+from reranker.errors import run_stage
+from reranker.files import replacing, write_json, write_jsonl
+from reranker.params import load
+from reranker.questions import SPLITS, prepare, summarise
+from reranker.tables import find_tables, read_table
+
+
+def main(raw: str, prepared_folder: str, data_json: str) -> None:
+    params = load()
+    qa_path, corpus_path = find_tables(raw)
+    corpus = read_table(corpus_path) if corpus_path else None
+    prepared = prepare(read_table(qa_path), corpus, params.prepare, params.seed, name=str(qa_path))
+
+    with replacing(prepared_folder) as folder:
+        write_jsonl(folder / "corpus.jsonl", ({"id": p["id"], **p} for p in prepared.passages))
+        for split in SPLITS:
+            write_jsonl(folder / f"{split}.jsonl", prepared.questions[split])
+        write_jsonl(folder / "dropped.jsonl", prepared.dropped)
+    summary = summarise(prepared)
+    write_json(data_json, summary)
+
+    for drop in prepared.dropped:
+        print(f"dropped {qa_path}, row {drop['row']}: {drop['reason']}")
+    counts = ", ".join(f"{count} {split}" for split, count in summary["questions"].items())
+    print(f"{summary['passages']} passages; questions: {counts}; {len(prepared.dropped)} rows dropped")
+    print(f"test questions on passages seen in training: {summary['test_seen']}, unseen: {summary['test_unseen']}")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,52 @@
+"""A checkpoint on disk: config, safetensors and tokenizer, with a classification head and without pickles."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def draw_head(model: PreTrainedModel, seed: int) -> None:
+    """Draw the classification head anew from `seed`, leaving torch's own generator as it was.
+
+    Hidden layers are orthogonal (Saxe, McClelland and Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep
+    linear neural networks", ICLR 2014) and the output has unit variance. The usual N(0, 0.02) leaves logits and the
+    gradients behind them so small that half a short training passes before ranking begins (docs/training.md).
+    """
+    encoder = {id(parameter) for parameter in model.base_model.parameters()}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        for parameter in model.parameters():
+            if id(parameter) in encoder:
+                continue
+            if parameter.dim() != 2:
+                parameter.zero_()
+            elif parameter.shape[0] == model.config.num_labels:
+                parameter.normal_(std=parameter.shape[1] ** -0.5)
+            else:
+                torch.nn.init.orthogonal_(parameter)
+
+
+def complete_head(folder: Path, seed: int) -> None:
+    """Give an encoder without a classification head one drawn from `seed`, so that every stage starts from the same."""
+    architectures = AutoConfig.from_pretrained(folder).architectures or []
+    if any("ForSequenceClassification" in name for name in architectures):
+        return
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32)
+    draw_head(model, seed)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    shutil.rmtree(folder)
+    save(model, tokenizer, folder)
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write config, safetensors and tokenizer, so that transformers 4 and 5 and what builds on them can load it."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    config_path = folder / "tokenizer_config.json"
+    config = json.loads(config_path.read_text(encoding="utf-8"))
+    if config.get("tokenizer_class") == "TokenizersBackend":  # a name that only transformers 5 knows
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    config_path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,17 @@
+"""How a stage fails: one line that says what is wrong, where, and what to do."""
+
+import sys
+from collections.abc import Callable
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong; the message alone must be enough to mend it."""
+
+
+def run_stage(main: Callable[..., None]) -> None:
+    """Call `main` with the command line's arguments; an InputError becomes one line on stderr and exit code 1."""
+    try:
+        main(*sys.argv[1:])
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,269 @@
+"""params.yaml as one typed, validated object: an unknown key, a wrong type or a contradiction is refused by name.
+
+    params = load("params.yaml"); params.train.lr
+
+YAML 1.1, which PyYAML speaks, reads `2e-05` as a string, and that is how DVC writes `-S train.lr=2e-5`. The loader
+below reads numbers as YAML 1.2 does (https://yaml.org/spec/1.2.2/#10214-floating-point).
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from reranker.errors import InputError
+
+
+class Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2 floats and booleans (`yes` and `on` are strings, not True)."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":float", ":bool"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
+    list("-+.0123456789"),
+)
+Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+
+
+class Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Source(Group):
+    """Where a checkpoint comes from."""
+
+    source: Literal["bundled", "hub", "path"]
+    repo: str | None = None
+    """A Hugging Face Hub repository, `organisation/name`; for `hub` alone."""
+    revision: str | None = None
+    """The commit on the Hub, 40 hexadecimal digits; for `hub` alone."""
+    path: str | None = None
+    """A local checkpoint folder; for `path` alone."""
+
+    @model_validator(mode="after")
+    def consistent(self):
+        wanted = {"bundled": set(), "hub": {"repo", "revision"}, "path": {"path"}}[self.source]
+        for name in ("repo", "revision", "path"):
+            if (getattr(self, name) is not None) != (name in wanted):
+                raise ValueError(f"source '{self.source}' {'needs' if name in wanted else 'excludes'} '{name}'")
+        if self.revision is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            raise ValueError(
+                f"revision '{self.revision}' is not a commit of 40 hexadecimal digits: a branch or a tag can move, and the "
+                "run could not be made again; take the commit from the repository's history page"
+            )
+        return self
+
+
+class Base(Source):
+    """The reranker that training starts from."""
+
+
+class Retriever(Source):
+    """The dense first stage."""
+
+    query_prefix: str
+    """Put before every query: `query: ` for e5, the model card's Chinese instruction for bge-*-zh."""
+    passage_prefix: str
+    pooling: Literal["mean", "cls"]
+    """How token vectors become one: `mean` for e5, `cls` for bge."""
+    max_length: Annotated[int, Field(ge=8)]
+    """Tokens of a text that are read."""
+
+
+class Prepare(Group):
+    raw: str
+    """A table of questions (csv, xlsx, jsonl, parquet), or a folder with `qa.*` and, optionally, `corpus.*`."""
+    columns: dict[str, str]
+    """Our name of a column -> its name in the table, where the two differ."""
+    qa_types: list[str]
+    """Kinds of question to keep (column `qa_type`); empty keeps all."""
+    unicode: Literal["NFC", "NFKC"]
+    valid_fraction: Fraction
+    """Share of the training passages whose questions validate, where the table names no `valid` rows."""
+    test_fraction: Fraction
+    """Share of all passages whose questions test, where the table has no `dataset` column."""
+
+
+class Retrieve(Group):
+    depth: Positive
+    """Dense candidates kept for each question."""
+    bm25_depth: Positive
+    """BM25 candidates kept for each question (the article's ensemble: 4)."""
+    dense_weight: Annotated[float, Field(ge=0)]
+    bm25_weight: Annotated[float, Field(ge=0)]
+    rrf_k: Positive
+    """The constant of reciprocal rank fusion: a candidate gets weight / (rrf_k + rank) from each list."""
+    bm25_k1: Annotated[float, Field(ge=0)]
+    bm25_b: Annotated[float, Field(ge=0, le=1)]
+    window: Count
+    """Characters of a passage that the reranker is shown: the window nearest to the query; 0 shows whole passages."""
+    stride: Count
+    """Characters from one window's start to the next; 0 when `window` is 0."""
+
+    @model_validator(mode="after")
+    def consistent(self):
+        if self.dense_weight + self.bm25_weight == 0:
+            raise ValueError("dense_weight and bm25_weight are both 0: nothing would be retrieved")
+        if (self.window == 0) != (self.stride == 0) or self.stride > self.window:
+            raise ValueError(f"window {self.window} and stride {self.stride}: stride is from 1 to window, or both are 0")
+        return self
+
+
+class Samples(Group):
+    strategy: Literal["all", "hard"]
+    """`all`: the article's construction. `hard`: negatives mined from the first stage's candidates."""
+    pair: Literal["passage", "evidence", "qd", "qa"]
+    """What a question is paired with: the text the reranker will be shown (`passage`), the window around the evidence
+    (`evidence`), the evidence sentence alone (`qd`, the article's choice), or the answer (`qa`)."""
+    neg_batch_size: Positive | None
+    """`all`: negatives in one sample; null puts all of them into one."""
+    n_neg_batch: Positive
+    """`all`: at most so many samples a question."""
+    negatives: Positive
+    """`hard`: negatives in a sample, the random ones included."""
+    random_negatives: Count
+    """`hard`: how many of them are drawn from all training passages."""
+    skip_top: Count
+    """`hard`: candidates at the head of the list that are left out."""
+    window: Positive
+    """`hard`: the candidates after those, from which the hard negatives are drawn."""
+    absolute_margin: Number | None
+    """`hard`: a candidate's dense score must be at least so much below the positive's (it may be negative)."""
+    relative_margin: Number | None
+    """`hard`: ... at most (1 - this) times the positive's."""
+
+    @model_validator(mode="after")
+    def consistent(self):
+        if self.random_negatives > self.negatives:
+            raise ValueError(f"random_negatives {self.random_negatives} exceeds negatives {self.negatives}")
+        return self
+
+
+class Train(Group):
+    launcher: str
+    """What starts src/train.py: `python`, `torchrun --nproc_per_node 2`, `accelerate launch`."""
+    lr: Annotated[float, Field(gt=0, le=1)]
+    epochs: Annotated[float, Field(gt=0)]
+    """Passes over the samples; a fraction stops early."""
+    batch_size: Positive
+    """Samples (groups) in one forward pass of one process."""
+    accumulation: Positive
+    """Forward passes for one optimizer step."""
+    group_size: Annotated[int, Field(ge=2)]
+    """Passages scored for one question: one positive, the others negatives."""
+    drop_last: bool
+    """Whether a last, smaller batch is left out."""
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
+    scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"]
+    weight_decay: Annotated[float, Field(ge=0)]
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    query_max_length: Annotated[int, Field(ge=4)]
+    """Tokens of a query; with passage_max_length FlagEmbedding's two limits, whose sum bounds a pair."""
+    passage_max_length: Annotated[int, Field(ge=4)]
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    """`auto`: bf16 where the hardware has it (AMX, Ampere or later), fp16 on an older GPU, else fp32."""
+    dropout: Fraction | None
+    """null keeps the checkpoint's own. On a CPU attention dropout disables the fused kernel: 0 trains 1.6 to 3 times faster."""
+    freeze_embeddings: bool
+    """Leave the word embeddings as they are: most parameters of XLM-RoBERTa, and rare words keep their place."""
+    gradient_checkpointing: bool
+    """Recompute activations in the backward pass: less memory (11 GB cards), about a third more time."""
+    workers: Count
+    """Processes that tokenise; the samples drawn do not depend on it."""
+    logging_steps: Positive
+    save_steps: Positive
+    """Optimizer steps between two resume points, outside DVC's outputs, removed when training succeeds."""
+    save_total_limit: Positive
+
+
+class Score(Group):
+    """How a cross-encoder scores pairs, in `baseline` and `evaluate` alike."""
+
+    split: Literal["test", "valid"]
+    """The questions that are ranked: `valid` to choose parameters by, `test` to report."""
+    depth: Positive
+    """Candidates reranked for each question."""
+    max_length: Annotated[int, Field(ge=8)]
+    """Tokens of a pair."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    batch_tokens: Annotated[int, Field(ge=64)]
+    """Tokens in one forward pass, padding included."""
+
+
+class Evaluate(Group):
+    ks: list[Positive]
+    """The k of hit@k."""
+    cutoff: Positive
+    """The cut-off of MRR and nDCG."""
+    multiplier: Positive
+    """The article's protocol reranks multiplier * k candidates for each k."""
+    fusion_weight: Annotated[float, Field(ge=0, le=1)]
+    """Weight of the reranker's ranks in the fused row; the first stage has the rest."""
+    fusion_k: Positive
+    """The constant of that fusion."""
+
+
+class Params(Group):
+    seed: Count
+    base: Base
+    retriever: Retriever
+    prepare: Prepare
+    retrieve: Retrieve
+    samples: Samples
+    train: Train
+    score: Score
+    evaluate: Evaluate
+
+    @model_validator(mode="after")
+    def consistent(self):
+        if self.score.depth > self.retrieve.depth:
+            raise ValueError(f"score.depth {self.score.depth} exceeds retrieve.depth {self.retrieve.depth}")
+        if self.evaluate.multiplier * max(self.evaluate.ks, default=0) > self.score.depth:
+            raise ValueError(
+                f"evaluate.multiplier {self.evaluate.multiplier} times the largest of evaluate.ks, {max(self.evaluate.ks)}, "
+                f"exceeds score.depth {self.score.depth}"
+            )
+        if self.samples.strategy == "hard" and self.samples.skip_top + self.samples.window > self.retrieve.depth:
+            raise ValueError(
+                f"samples.skip_top {self.samples.skip_top} + samples.window {self.samples.window} exceeds "
+                f"retrieve.depth {self.retrieve.depth}"
+            )
+        return self
+
+
+def load(path: str | Path = "params.yaml") -> Params:
+    """Read and check all parameters.
+
+    Raises:
+        InputError: one line that names the file and the key of the first thing wrong.
+    """
+    try:
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run from the repository's folder") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        reason = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            reason = "unknown key; see the names in params.yaml"
+        given = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+        raise InputError(f"{path}: {key + ': ' if key else ''}{reason}{given}") from None

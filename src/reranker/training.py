@@ -1,0 +1,239 @@
+"""Fine-tune a cross-encoder with FlagEmbedding's runner, model and loss, with what goes wrong in them mended.
+
+Loss: cross-entropy of a group's logits with the positive first, "localized contrastive estimation" (Gao, Dai and Callan,
+"Rethink Training of BERT Rerankers in Multi-Stage Retrieval Pipeline", ECIR 2021). What differs from FlagEmbedding 1.4.2:
+
+- Groups are drawn by a generator of their own for each sample and epoch, never by the global `random`, so that neither the
+  number of workers nor anything else that draws can change them. A sample's negatives are taken in turn, all before any
+  twice (the schedule of Tevatron, https://github.com/texttron/tevatron).
+- A last batch that is smaller is grouped by the real group size (the original reshapes it into wrong groups).
+- Weights are float32 whatever the checkpoint stores; a resumed run loads them; no pickle is in the output.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import random
+from pathlib import Path
+
+import torch
+from FlagEmbedding.abc.finetune.reranker import (
+    AbsRerankerDataArguments,
+    AbsRerankerModelArguments,
+    AbsRerankerTrainDataset,
+    AbsRerankerTrainingArguments,
+)
+from FlagEmbedding.finetune.reranker.encoder_only.base import (
+    CrossEncoderModel,
+    EncoderOnlyRerankerRunner,
+    EncoderOnlyRerankerTrainer,
+)
+from safetensors.torch import load_file
+from tqdm import tqdm
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback, TrainerCallback
+
+from reranker.checkpoints import save
+from reranker.files import read_jsonl
+from reranker.params import Train
+from reranker.scoring import choose_precision
+
+
+class GroupDataset(AbsRerankerTrainDataset):
+    """The whole training, sample after sample: item i belongs to epoch i // rows, in that epoch's own order.
+
+    Items are groups tokenised by FlagEmbedding: the positive, then group_size - 1 negatives.
+    """
+
+    def __init__(self, args: AbsRerankerDataArguments, tokenizer, epochs: float, seed: int):
+        self.args, self.tokenizer, self.seed = args, tokenizer, seed
+        self.dataset = list(read_jsonl(args.train_data[0]))
+        self.length = max(1, math.floor(len(self.dataset) * epochs))
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, item: int):
+        epoch, position = divmod(item, len(self.dataset))
+        query, passages = self.group(self.order(epoch)[position], epoch)
+        return [self.create_one_example(query, passage) for passage in passages], None
+
+    def order(self, epoch: int) -> list[int]:
+        if getattr(self, "_order", (None,))[0] != epoch:  # a worker asks for one epoch's at a time
+            rows = list(range(len(self.dataset)))
+            random.Random(f"{self.seed}:{epoch}").shuffle(rows)
+            self._order = (epoch, rows)
+        return self._order[1]
+
+    def group(self, row: int, epoch: int) -> tuple[str, list[str]]:
+        """The query and its passages, the positive first: those of this row in this epoch, whoever asks and when."""
+        data = self.dataset[row]
+        positive = random.Random(f"{self.seed}:{row}:{epoch}").choice(data["pos"])
+        negatives = list(data["neg"])
+        random.Random(f"{self.seed}:{row}").shuffle(negatives)
+        size = self.args.train_group_size - 1
+        return data["query"], [positive] + [negatives[(epoch * size + i) % len(negatives)] for i in range(size)]
+
+
+class GroupModel(CrossEncoderModel):
+    """FlagEmbedding's model, reshaping logits by the groups that are there."""
+
+    group_size: int
+
+    def forward(self, pair=None, teacher_scores=None):
+        self.train_batch_size = len(pair["input_ids"]) // self.group_size
+        return super().forward(pair, teacher_scores)
+
+
+class ResumableTrainer(EncoderOnlyRerankerTrainer):
+    """FlagEmbedding's trainer, whose checkpoints hold no pickled arguments and can be loaded again."""
+
+    def _save(self, output_dir=None, state_dict=None):
+        self.model.save_pretrained(output_dir or self.args.output_dir)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        self.model.model.load_state_dict(load_file(Path(resume_from_checkpoint, "model.safetensors")))
+
+
+class Progress(TrainerCallback):
+    """A bar that counts samples, so that its rate is samples a second and its estimate holds over resumed runs."""
+
+    def __init__(self, samples_per_step: int, total: int):
+        self.samples_per_step, self.total = samples_per_step, total
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        done = min(self.total, state.global_step * self.samples_per_step)
+        self.bar = tqdm(total=self.total, initial=done, desc="train", unit="sample", disable=not state.is_world_process_zero)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.bar.update(min(self.samples_per_step, self.total - self.bar.n))
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if logs and "loss" in logs:
+            self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}", lr=f"{float(logs['learning_rate']):.2g}")
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.bar.close()
+
+
+class Runner(EncoderOnlyRerankerRunner):
+    """FlagEmbedding's runner, with `params` in place of its command line."""
+
+    def __init__(self, params: Train, seed: int, samples: Path, base: Path, scratch: Path):
+        self.params, self.seed = params, seed
+        precision = choose_precision(params.precision)
+        super().__init__(
+            AbsRerankerModelArguments(model_name_or_path=str(base)),
+            AbsRerankerDataArguments(
+                train_data=[str(samples)],
+                train_group_size=params.group_size,
+                query_max_len=params.query_max_length,
+                passage_max_len=params.passage_max_length,
+            ),
+            AbsRerankerTrainingArguments(
+                output_dir=str(scratch),
+                seed=seed,
+                learning_rate=params.lr,
+                num_train_epochs=1,  # GroupDataset holds all epochs
+                train_sampling_strategy="sequential",
+                per_device_train_batch_size=params.batch_size,
+                gradient_accumulation_steps=params.accumulation,
+                dataloader_drop_last=params.drop_last,
+                dataloader_num_workers=params.workers,
+                dataloader_pin_memory=torch.cuda.is_available(),
+                warmup_steps=params.warmup_ratio,
+                lr_scheduler_type=params.scheduler,
+                weight_decay=params.weight_decay,
+                max_grad_norm=params.max_grad_norm,
+                fp16=precision == "fp16",
+                bf16=precision == "bf16",
+                use_cpu=not torch.cuda.is_available(),
+                gradient_checkpointing=params.gradient_checkpointing,
+                logging_steps=params.logging_steps,
+                save_strategy="steps",
+                save_steps=params.save_steps,
+                save_total_limit=params.save_total_limit,
+                remove_unused_columns=False,
+                disable_tqdm=True,
+                report_to="none",
+            ),
+        )
+
+    def load_tokenizer_and_model(self):
+        folder = self.model_args.model_name_or_path
+        config = AutoConfig.from_pretrained(folder, num_labels=1)
+        self.own_dropout = {name: value for name, value in config.to_dict().items() if "dropout" in name}
+        if self.params.dropout is not None:
+            for name in self.own_dropout:
+                setattr(config, name, self.params.dropout)
+        model = AutoModelForSequenceClassification.from_pretrained(folder, config=config, dtype=torch.float32)
+        if self.params.freeze_embeddings:
+            model.get_input_embeddings().requires_grad_(False)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        grouped = GroupModel(model, tokenizer=tokenizer)
+        grouped.group_size = self.params.group_size
+        if self.params.gradient_checkpointing:
+            grouped.enable_input_require_grads()
+        return tokenizer, grouped
+
+    def load_train_dataset(self):
+        return GroupDataset(self.data_args, self.tokenizer, self.params.epochs, self.seed)
+
+    def load_trainer(self):
+        trainer = ResumableTrainer(
+            model=self.model,
+            args=self.training_args,
+            train_dataset=self.train_dataset,
+            data_collator=self.data_collator,
+            processing_class=self.tokenizer,
+        )
+        processes = self.training_args.world_size
+        per_step = self.params.batch_size * self.params.accumulation * processes
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(Progress(per_step, len(self.train_dataset)))
+        return trainer
+
+
+def resume_point(scratch: Path) -> str | None:
+    """The newest complete checkpoint under `scratch`: the one whose trainer_state.json, written last, is there."""
+    points = sorted(scratch.glob("checkpoint-*/trainer_state.json"), key=lambda path: int(path.parent.name.split("-")[1]))
+    return str(points[-1].parent) if points else None
+
+
+def run_key(params: Train, seed: int, samples: Path, base: Path) -> str:
+    """What a resumed run must share with the interrupted one: samples, base, parameters, seed and this code."""
+    key = hashlib.sha256(json.dumps([params.model_dump(exclude={"launcher", "workers"}), seed], sort_keys=True).encode())
+    for path in [samples, *sorted(base.glob("*.safetensors")), Path(__file__)]:
+        with open(path, "rb") as content:
+            key.update(hashlib.file_digest(content, "sha256").digest())
+    return key.hexdigest()[:16]
+
+
+def train(params: Train, seed: int, samples: Path, base: Path, scratch: Path) -> Runner:
+    """Train, from the newest resume point under `scratch` if there is one.
+
+    Returns:
+        the runner, whose model is the trained one and whose trainer.state.log_history has the curve.
+    """
+    logging.basicConfig(level=logging.WARNING)  # FlagEmbedding would print every argument three times
+    logging.getLogger("FlagEmbedding").setLevel(logging.ERROR)
+    runner = Runner(params, seed, samples, base, scratch)
+    point = resume_point(scratch)
+    if point:
+        print(f"resuming from {point}")
+    runner.trainer.train(resume_from_checkpoint=point)
+    return runner
+
+
+def save_reranker(runner: Runner, folder: Path, inference: dict) -> None:
+    """Write the fine-tuned checkpoint, its own dropout restored.
+
+    Args:
+        inference: what ranking needs to know (maximum length, window), kept in config.json under `reranker`.
+    """
+    model = runner.model.model
+    for name, value in runner.own_dropout.items():
+        setattr(model.config, name, value)
+    model.config.reranker = inference
+    runner.tokenizer.model_max_length = inference["max_length"]
+    save(model, runner.tokenizer, folder)

@@ -1,0 +1,27 @@
+"""Candidates of every question from BM25 and the dense retriever, fused.
+
+    python src/retrieve.py data/prepared models/retriever data/candidates
+"""
+
+from pathlib import Path
+
+from reranker.errors import run_stage
+from reranker.files import read_jsonl, replacing, write_jsonl
+from reranker.params import load
+from reranker.questions import SPLITS
+from reranker.retrieval import Encoder, Retrieval
+
+
+def main(prepared: str, retriever: str, candidates: str) -> None:
+    params = load()
+    encoder = Encoder(retriever, params.retriever)
+    retrieval = Retrieval(list(read_jsonl(Path(prepared, "corpus.jsonl"))), encoder, params.retrieve)
+    with replacing(candidates) as folder:
+        for split in SPLITS:
+            questions = list(read_jsonl(Path(prepared, f"{split}.jsonl")))
+            found = retrieval.candidates(questions, split)
+            write_jsonl(folder / f"{split}.jsonl", ({"id": q["id"], "candidates": c} for c, q in zip(found, questions)))
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,80 @@
+"""Training questions and their candidates -> FlagEmbedding's jsonl samples.
+
+    python src/samples.py data/prepared data/candidates data/samples metrics/samples.json
+"""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from reranker.errors import InputError, run_stage
+from reranker.files import read_jsonl, replacing, write_json, write_jsonl
+from reranker.params import Params, load
+from reranker.questions import SPLITS
+from reranker.sampling import all_negatives, allowed_passages, hard_negatives, paired_text
+
+
+def build(params: Params, corpus: dict[str, str], questions: dict[str, list[dict]], candidates: dict[str, list[dict]]) -> Iterator[dict]:
+    """The samples of all training questions, in table order."""
+    train, pair, window = questions["train"], params.samples.pair, params.retrieve.window
+    spans = {
+        question["id"]: {c["passage"]: (c["start"], c["end"]) for c in candidates[question["id"]]} for question in train
+    }
+
+    def positive(question: dict) -> str:
+        own = question["passage"]
+        return paired_text(question, pair, corpus[own], spans[question["id"]][own], window)
+
+    if params.samples.strategy == "all":
+        texts = [(question["question"], positive(question)) for question in train]
+        yield from all_negatives(texts, params.samples.neg_batch_size, params.samples.n_neg_batch)
+        return
+
+    allowed = allowed_passages(questions, list(corpus))
+    about: dict[str, list[dict]] = {}
+    for question in train:
+        about.setdefault(question["passage"], []).append(question)
+    for question in train:
+        shown = spans[question["id"]]
+        texts = {}
+        for passage in allowed:
+            # A passage that was no candidate has no window nearest to this query: one is drawn.
+            rng = random.Random(f"{params.seed}:{question['id']}:{passage}")
+            whole = corpus[passage]
+            start = rng.randrange(max(1, len(whole) - window + 1)) if window else 0
+            span = shown.get(passage, (start, start + (window or len(whole))))
+            other = rng.choice(about[passage]) if passage in about else {"context": "", "answer": ""}
+            # A negative's window is the one that would be shown, never the one around another question's evidence.
+            texts[passage] = paired_text(other, "passage" if pair == "evidence" else pair, whole, span, window)
+        sample = hard_negatives(question, candidates[question["id"]], positive(question), texts, allowed, params.samples, params.seed)
+        if sample:
+            yield sample
+
+
+def main(prepared: str, candidate_folder: str, sample_folder: str, samples_json: str) -> None:
+    params = load()
+    corpus = {passage["id"]: passage["text"] for passage in read_jsonl(Path(prepared, "corpus.jsonl"))}
+    questions = {split: list(read_jsonl(Path(prepared, f"{split}.jsonl"))) for split in SPLITS}
+    candidates = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, "train.jsonl"))}
+
+    negatives = 0
+    with replacing(sample_folder) as folder:
+
+        def counted() -> Iterator[dict]:
+            nonlocal negatives
+            for sample in build(params, corpus, questions, candidates):
+                negatives += len(sample["neg"])
+                yield sample
+
+        count = write_jsonl(folder / "train.jsonl", counted())
+        if not count:
+            raise InputError(
+                "samples: no negative is left for any training question; loosen samples.absolute_margin and "
+                "samples.relative_margin, or add passages"
+            )
+    write_json(samples_json, {"samples": count, "negatives": negatives, "questions": len(questions["train"])})
+    print(f"{count} samples with {negatives / count:.1f} negatives each from {len(questions['train'])} questions")
+
+
+if __name__ == "__main__":
+    run_stage(main)

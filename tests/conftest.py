@@ -1,0 +1,103 @@
+"""A tiny XLM-RoBERTa cross-encoder with a real Unigram tokenizer, made here in a second, for tests that run everything."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForSequenceClassification
+
+from reranker.checkpoints import save
+
+ROOT = Path(__file__).parent.parent
+COLOURS = ["红", "橙", "黄", "绿", "青", "蓝", "紫", "黑", "白", "灰", "金", "银"]
+THINGS = ["车", "船", "灯", "门", "窗", "桌", "椅", "笔", "书", "伞", "帽", "鞋"]
+
+
+def table_rows() -> list[dict]:
+    """A table on which a reranker can be right: a passage for each thing, questions about its colour and price."""
+    rows = []
+    for number, (colour, thing) in enumerate(zip(COLOURS, THINGS)):
+        doc = f"{thing}的说明。这件{thing}是{colour}色的，放在{number}号柜。它的价格是{number + 3}元，保修{number + 1}年。"
+        split = "test" if number % 4 == 3 else "valid" if number % 4 == 2 else "train"
+        for question, answer, context in (
+            (f"{thing}是什么颜色？", f"{colour}色", f"这件{thing}是{colour}色的"),
+            (f"{thing}卖多少元？", f"{number + 3}元", f"它的价格是{number + 3}元"),
+            (f"{thing}保修几年？", f"{number + 1}年", f"保修{number + 1}年"),
+        ):
+            rows.append(
+                {
+                    "uuid": f"p{number:02d}",
+                    "question": question,
+                    "answer": answer,
+                    "context": context,
+                    "doc": doc,
+                    "qa_type": "detailed",
+                    "dataset": split,
+                }
+            )
+    return rows
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """A checkpoint folder: 2 layers, hidden size 32, one piece a character of the table and of ASCII."""
+    text = "".join(str(value) for row in table_rows() for value in row.values())
+    characters = sorted(set(text) | {chr(code) for code in range(33, 127)})
+    vocabulary = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)] + [(c, -3.0) for c in characters]
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=3))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        sep_token="</s>",
+        cls_token="<s>",
+        unk_token="<unk>",
+        pad_token="<pad>",
+        model_max_length=128,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+    config = XLMRobertaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=130,
+        type_vocab_size=1,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+        num_labels=1,
+        initializer_range=0.2,
+    )
+    torch.manual_seed(7)
+    folder = tmp_path_factory.mktemp("tiny")
+    save(XLMRobertaForSequenceClassification(config), fast, folder)
+    return folder
+
+
+def git(*arguments: str, cwd: Path) -> str:
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    return subprocess.run(["git", *identity, *arguments], cwd=cwd, check=True, capture_output=True, text=True).stdout
+
+
+def copy_project(target: Path) -> Path:
+    """The files a pipeline run needs, in a Git repository of their own."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("src", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml", "data/.gitignore", "models/.gitignore"):
+        source = ROOT / name
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target / name)
+    git("init", "-q", "-b", "main", cwd=target)
+    return target

@@ -1,0 +1,111 @@
+import re
+
+import pytest
+import yaml
+
+from conftest import ROOT
+from reranker.errors import InputError
+from reranker.params import Loader, load
+
+TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
+
+
+def load_with(tmp_path, **changes):
+    """params.yaml with the first `key: value` line of each name replaced, as a text, as DVC would write it."""
+    text = TEXT
+    for name, value in changes.items():
+        group, key = name.split("__") if "__" in name else (None, name)
+        start = text.index(f"\n{group}:") if group else 0
+        pattern = rf"(?m)^{'  ' if group else ''}{key}:.*$"
+        match = re.compile(pattern).search(text, start)
+        text = text[: match.start()] + f"{'  ' if group else ''}{key}: {value}" + text[match.end() :]
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load(path)
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("2e-05", 2e-05),  # as DVC writes -S train.lr=2e-5
+        ("1e3", 1000.0),
+        ("-1.5E+2", -150.0),
+        (".5", 0.5),
+        ("3", 3),
+        ("yes", "yes"),
+        ("on", "on"),
+        ("true", True),
+        ("2e", "2e"),
+        ("1.2.3", "1.2.3"),
+    ],
+)
+def test_scalars_are_read_as_yaml_1_2_does(text, value):
+    found = yaml.load(f"x: {text}", Loader)["x"]
+    assert found == value and type(found) is type(value)
+
+
+def test_lr_written_by_dvc_is_a_float(tmp_path):
+    assert load_with(tmp_path, train__lr="2e-05").train.lr == 0.00002
+
+
+def test_the_committed_parameters_are_valid():
+    params = load(ROOT / "params.yaml")
+    assert params.seed == 42 and params.base.source == "bundled"
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"train__lr": "'2e-5'"}, "train.lr: Input should be a valid number, got '2e-5'"),
+        ({"train__lr": "-0.1"}, "train.lr: Input should be greater than 0, got -0.1"),
+        ({"train__epochs": "0"}, "train.epochs: Input should be greater than 0"),
+        ({"train__group_size": "1"}, "train.group_size: Input should be greater than or equal to 2"),
+        ({"train__batch_size": "2.5"}, "train.batch_size: Input should be a valid integer"),
+        ({"train__scheduler": "cosin"}, "train.scheduler: Input should be 'linear', 'cosine'"),
+        ({"train__drop_last": "yes"}, "train.drop_last: Input should be a valid boolean, got 'yes'"),
+        ({"train__dropout": "1.0"}, "train.dropout: Input should be less than 1"),
+        ({"base__source": "hub"}, "base: source 'hub' needs 'repo'"),
+        ({"base__path": "x"}, "base: source 'bundled' excludes 'path'"),
+        ({"base__source": "path"}, "base: source 'path' needs 'path'"),
+        ({"base__source": "hub", "base__repo": "a/b", "base__revision": "main"}, "base: revision 'main' is not a commit"),
+        ({"samples__random_negatives": "99"}, "samples: random_negatives 99 exceeds negatives"),
+        ({"samples__absolute_margin": ".nan"}, "samples.absolute_margin: Input should be a finite number"),
+        ({"retrieve__stride": "0"}, "retrieve: window"),
+        ({"retrieve__dense_weight": "0", "retrieve__bm25_weight": "0"}, "retrieve: dense_weight and bm25_weight are both 0"),
+        ({"score__depth": "60"}, "score.depth 60 exceeds retrieve.depth 50"),
+        ({"evaluate__multiplier": "4"}, "evaluate.multiplier 4 times the largest of evaluate.ks, 8, exceeds score.depth 24"),
+        ({"samples__skip_top": "45"}, "samples.skip_top 45 + samples.window"),
+        ({"seed": "-1"}, "seed: Input should be greater than or equal to 0"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(tmp_path, change, message):
+    with pytest.raises(InputError) as error:
+        load_with(tmp_path, **change)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_unknown_key_is_refused(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(TEXT.replace("  lr:", "  learning_rate: 1\n  lr:"), encoding="utf-8")
+    with pytest.raises(InputError, match=r"train\.learning_rate: unknown key"):
+        load(path)
+
+
+def test_a_missing_key_is_named(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(re.sub(r"(?m)^  lr:.*\n", "", TEXT), encoding="utf-8")
+    with pytest.raises(InputError, match=r"train\.lr: Field required"):
+        load(path)
+
+
+@pytest.mark.parametrize("text", ["a: [", "a: !!python/object:os.system {}", "", "- 1"])
+def test_what_is_not_a_parameter_file_is_refused(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match="params.yaml"):
+        load(path)
+
+
+def test_a_missing_file_says_where_to_run(tmp_path):
+    with pytest.raises(InputError, match="run from the repository's folder"):
+        load(tmp_path / "none.yaml")

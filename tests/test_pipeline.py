@@ -1,0 +1,264 @@
+"""The pipeline as DVC runs it: what makes which stage stale, and a whole run on a tiny model and table."""
+
+import ast
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conftest import ROOT, copy_project, git, table_rows
+from reranker.params import Params
+
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+ENVIRONMENT = os.environ | {
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "DVC_NO_ANALYTICS": "1",
+    **{f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+}
+
+
+def dvc(*arguments: str, cwd: Path, fails: bool = False) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert bool(done.returncode) == fails, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def stale(folder: Path) -> set[str]:
+    """Stages that `dvc repro` would run for what has changed, without those that only follow another."""
+    return {stage for stage, changes in json.loads(dvc("status", "--json", cwd=folder)).items() if any(
+        not isinstance(change, str) and set(change) & {"changed deps", "changed outs"} or isinstance(change, str)
+        for change in changes
+    )}  # fmt: skip
+
+
+def imports(path: Path, seen: set[Path]) -> set[Path]:
+    """`path` and every module of this repository that it imports, directly or not."""
+    if path in seen:
+        return seen
+    seen.add(path)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            base = ROOT / "src" / name.replace(".", "/")
+            for module in (base.with_suffix(".py"), base / "__init__.py"):
+                if module.exists():
+                    imports(module, seen)
+            if name.startswith("reranker."):
+                imports(ROOT / "src/reranker/__init__.py", seen)
+    return seen
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_imported_module_is_among_a_stages_deps_and_none_besides(stage):
+    script = next(word for word in STAGES[stage]["cmd"].split() if word.endswith(".py"))
+    modules = {str(path.relative_to(ROOT)) for path in imports(ROOT / script, set())}
+    assert modules == {dep for dep in STAGES[stage]["deps"] if dep.startswith("src/")}
+
+
+def test_every_parameter_belongs_to_a_stage():
+    tracked = {name for stage in STAGES.values() for name in stage["params"]}
+    leaves = set()
+    for group, field in Params.model_fields.items():
+        fields = getattr(field.annotation, "model_fields", None)
+        leaves |= {f"{group}.{name}" for name in fields} if fields else {group}
+    assert {leaf for leaf in leaves if leaf not in tracked and leaf.split(".")[0] not in tracked} == set()
+
+
+@pytest.fixture(scope="module")
+def project(tiny_model, tmp_path_factory) -> Path:
+    """A repository of the pipeline on the tiny model and table, reproduced and committed."""
+    folder = copy_project(tmp_path_factory.mktemp("project") / "repo")
+    raw = folder / "data/raw/tiny.csv"
+    raw.parent.mkdir(parents=True)
+    rows = table_rows()
+    with open(raw, "w", encoding="utf-8", newline="") as out:
+        writer = csv.DictWriter(out, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    parameters = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    parameters["prepare"]["raw"] = "data/raw/tiny.csv"
+    for group in ("base", "retriever"):
+        parameters[group] |= {"source": "path", "path": str(tiny_model)}
+    parameters["retriever"]["max_length"] = 100
+    parameters["retrieve"] |= {"depth": 8, "window": 24, "stride": 12}
+    parameters["samples"] |= {"window": 8, "skip_top": 0, "negatives": 5, "random_negatives": 2}
+    parameters["train"] |= {
+        "lr": 0.003, "epochs": 2, "group_size": 4, "batch_size": 2, "accumulation": 1, "query_max_length": 16,
+        "passage_max_length": 80, "logging_steps": 2, "precision": "fp32",
+    }  # fmt: skip
+    parameters["score"] |= {"depth": 8, "max_length": 100, "precision": "fp32"}
+    parameters["evaluate"] |= {"ks": [1, 2], "multiplier": 3}
+    (folder / "params.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False), encoding="utf-8")
+    dvc("init", "-q", "-f", cwd=folder)
+    git("checkout", "-q", "--", ".", cwd=folder) if git("ls-files", cwd=folder).strip() else None
+    dvc("repro", cwd=folder)
+    git("add", "-A", cwd=folder)
+    git("commit", "-q", "-m", "run", cwd=folder)
+    return folder
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    names = [*folder.glob("data/*/*.jsonl"), *folder.glob("metrics/*"), folder / "models/reranker/model.safetensors"]
+    return {str(name.relative_to(folder)): name.read_bytes() for name in names}
+
+
+def test_the_whole_run_leaves_what_it_promises(project):
+    names = {str(path.relative_to(project)) for path in project.rglob("*") if path.is_file() and ".dvc/" not in str(path)}
+    for name in (
+        "data/prepared/corpus.jsonl", "data/prepared/test.jsonl", "data/candidates/train.jsonl", "data/samples/train.jsonl",
+        "data/baseline/test.jsonl", "models/base/model.safetensors", "models/reranker/model.safetensors", "metrics/data.json",
+        "metrics/eval.json", "metrics/hit_at_k.csv", "metrics/per_query.csv", "metrics/train.csv", "dvc.lock",
+    ):  # fmt: skip
+        assert name in names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl", ".partial"))]
+    assert not (project / ".cache/train").exists() or not list((project / ".cache/train").iterdir())
+    result = json.loads((project / "metrics/eval.json").read_text())
+    assert result["all"]["questions"] == 9
+    systems = {"bm25", "dense", "retriever", "base", "reranker", "fused"}
+    assert systems == set(result["all"]) - {"questions"} == set(result["article"]) - {"questions"}
+    ranks = list(csv.DictReader((project / "metrics/per_query.csv").open()))
+    share = sum(row["reranker"] == "1" for row in ranks) / len(ranks)
+    assert share == pytest.approx(result["all"]["reranker"]["hit@1"], abs=1e-6)
+    git_files = git("ls-files", cwd=project).split()
+    assert "metrics/eval.json" in git_files and not [name for name in git_files if name.startswith(("models/base", "data/samples"))]
+
+
+def test_no_held_out_passage_is_in_a_sample(project):
+    rows = {row["uuid"]: row for row in table_rows()}
+    held_out = {key for key, row in rows.items() if row["dataset"] != "train"}
+    texts = [rows[key]["doc"] for key in held_out]
+    samples = [json.loads(line) for line in (project / "data/samples/train.jsonl").read_text().splitlines()]
+    assert samples
+    for sample in samples:
+        assert not held_out & {*sample["pos_passages"], *sample["neg_passages"]}
+        assert not [text for text in sample["pos"] + sample["neg"] if any(text in doc for doc in texts)]
+
+
+def test_a_second_repro_has_nothing_to_do(project):
+    before = outputs(project)
+    said = dvc("repro", cwd=project)
+    assert "Data and pipelines are up to date." in said and "Running stage" not in said
+    assert "up to date" in dvc("status", cwd=project)
+    assert outputs(project) == before
+
+
+def test_running_everything_again_gives_the_same_bytes(project, tmp_path):
+    before = outputs(project)
+    copy = tmp_path / "copy"
+    git("clone", "-q", str(project), str(copy), cwd=tmp_path)
+    dvc("repro", cwd=copy)
+    assert outputs(copy) == before
+    assert git("status", "--porcelain", cwd=copy) == ""
+
+
+CHANGES = {
+    "seed": ("seed", 7, {"fetch", "prepare", "samples", "train"}),
+    "prepare": ("prepare.unicode", "NFKC", {"prepare"}),
+    "prefix": ("retriever.query_prefix", "Q: ", {"retrieve"}),
+    "retrieve": ("retrieve.rrf_k", 30, {"retrieve", "baseline", "evaluate"}),
+    "window": ("retrieve.window", 20, {"retrieve", "samples", "train", "baseline", "evaluate"}),
+    "samples": ("samples.skip_top", 0.5, {"samples"}),
+    "lr": ("train.lr", 0.001, {"train"}),
+    "launcher": ("train.launcher", "python -u", {"train"}),
+    "score": ("score.batch_tokens", 4096, {"baseline", "evaluate"}),
+    "max_length": ("score.max_length", 90, {"train", "baseline", "evaluate"}),
+    "evaluate": ("evaluate.fusion_k", 60, {"evaluate"}),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_parameter_makes_its_own_stages_stale(project, name):
+    key, value, expected = CHANGES[name]
+    path = project / "params.yaml"
+    text = path.read_text(encoding="utf-8")
+    parameters = yaml.safe_load(text)
+    group, _, leaf = key.partition(".")
+    if leaf:
+        parameters[group][leaf] = value
+    else:
+        parameters[group] = value
+    try:
+        path.write_text(yaml.safe_dump(parameters, sort_keys=False), encoding="utf-8")
+        assert set(json.loads(dvc("status", "--json", cwd=project))) == expected
+    finally:
+        path.write_text(text, encoding="utf-8")
+
+
+def test_an_experiment_with_another_lr_runs_train_and_evaluate_alone_at_that_float(project):
+    said = dvc("exp", "run", "-n", "slower", "-S", "train.lr=2e-5", cwd=project)
+    assert [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")] == ["train", "evaluate"]
+    # what the optimizer got: the highest rate of the cosine schedule is reached after the warm-up
+    rates = [float(row["learning_rate"]) for row in csv.DictReader((project / "metrics/train.csv").open())]
+    assert 0.9 * 2e-5 < max(rates) <= 2e-5
+    assert "lr: 2e-05" in (project / "params.yaml").read_text()
+    shown = {row["Experiment"]: row for row in csv.DictReader(dvc("exp", "show", "--csv", cwd=project).splitlines())}
+    assert float(shown["slower"]["train.lr"]) == 2e-05 and float(shown["main"]["train.lr"]) == 0.003
+    changes = json.loads(dvc("metrics", "diff", "--json", cwd=project))
+    assert changes["metrics/train.json"]["loss_last"]["diff"] != 0
+    git("checkout", "-q", "--", ".", cwd=project)
+    dvc("checkout", cwd=project)
+
+
+def test_branches_compare_in_a_clone_without_data(project, tmp_path):
+    git("checkout", "-q", "-b", "other", cwd=project)
+    path = project / "params.yaml"
+    path.write_text(path.read_text().replace("fusion_weight: 0.5", "fusion_weight: 1.0"), encoding="utf-8")
+    said = dvc("repro", cwd=project)
+    assert [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")] == ["evaluate"]
+    git("commit", "-q", "-a", "-m", "other weight", cwd=project)
+    clone = tmp_path / "clone"
+    git("clone", "-q", str(project), str(clone), cwd=tmp_path)
+    git("checkout", "-q", "main", cwd=project)
+    dvc("checkout", cwd=project)
+    assert not (clone / "data/samples").exists()
+    ours = json.loads((clone / "metrics/eval.json").read_text())["all"]
+    assert ours["fused"] == ours["reranker"]
+    theirs = json.loads(git("show", "origin/main:metrics/eval.json", cwd=clone))["all"]
+    changes = json.loads(dvc("metrics", "diff", "origin/main", "--json", cwd=clone)).get("metrics/eval.json", {})
+    for measure, value in ours["fused"].items():
+        if value != theirs["fused"][measure]:
+            assert changes[f"all.fused.{measure}"]["diff"] == pytest.approx(value - theirs["fused"][measure], abs=1e-6)
+
+
+def test_a_broken_table_stops_the_run_in_one_line_and_loses_nothing(project):
+    before, raw = outputs(project), project / "data/raw/tiny.csv"
+    good = raw.read_text(encoding="utf-8")
+    try:
+        raw.write_text(good + 'p99,"一个没有结束的引号,x,y,z,detailed,train\n', encoding="utf-8")
+        said = dvc("repro", cwd=project, fails=True)
+        (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+        assert "data/raw/tiny.csv, row 38" in line and "check the quotes" in line
+    finally:
+        raw.write_text(good, encoding="utf-8")
+    dvc("checkout", "--force", cwd=project)
+    git("checkout", "-q", "--", ".", cwd=project)
+    assert outputs(project) == before
+
+
+def test_the_article_construction_runs_by_parameters_alone(project):
+    said = dvc(
+        "exp", "run", "--temp", "-n", "article", "-S", "samples.strategy=all", "-S", "samples.pair=qd", "-S", "samples.neg_batch_size=4",
+        "-S", "retrieve.window=0", "-S", "retrieve.stride=0", cwd=project,
+    )  # fmt: skip
+    assert "samples" in said
+    made = json.loads(git("show", "article:metrics/samples.json", cwd=project) if "article" in git("branch", cwd=project) else
+                      subprocess.run(["git", "show", f"{exp_commit(project, 'article')}:metrics/samples.json"], cwd=project,
+                                     capture_output=True, text=True, check=True).stdout)  # fmt: skip
+    assert made == {"samples": 18 * 5, "negatives": 18 * 17, "questions": 18}
+
+
+def exp_commit(folder: Path, name: str) -> str:
+    refs = git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps", cwd=folder).splitlines()
+    return next(ref.split()[0] for ref in refs if ref.endswith(f"/{name}"))

@@ -1,0 +1,160 @@
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import ROOT
+from reranker.params import load
+from reranker.retrieval import BM25, Encoder, Retrieval, first_stage, fuse, windows
+
+PARAMS = load(ROOT / "params.yaml")
+TEXTS = ["苹果手机的价格", "香蕉的价格与产地", "手机保修两年", "产地是海南", "！？"]
+
+
+@pytest.mark.parametrize(
+    "text, size, stride, spans",
+    [
+        ("abcdefgh", 4, 3, [(0, 4), (3, 7), (6, 8)]),
+        ("abcdefgh", 0, 0, [(0, 8)]),
+        ("abc", 4, 2, [(0, 3)]),
+        ("abcd", 4, 4, [(0, 4)]),
+        ("abcde", 4, 4, [(0, 4), (4, 5)]),
+        ("", 4, 2, [(0, 0)]),
+    ],
+)
+def test_windows(text, size, stride, spans):
+    assert windows(text, size, stride) == spans
+
+
+@pytest.mark.parametrize("length", range(1, 40))
+@pytest.mark.parametrize("size, stride", [(5, 1), (5, 3), (5, 5), (8, 4)])
+def test_windows_cover_every_character_and_each_reaches_past_the_last(length, size, stride):
+    spans = windows("x" * length, size, stride)
+    assert {i for start, end in spans for i in range(start, end)} == set(range(length))
+    assert all(end - start <= size for start, end in spans)
+    assert all(later[1] > earlier[1] for earlier, later in zip(spans, spans[1:]))
+
+
+def test_fusion_adds_weighted_reciprocal_ranks():
+    fused = fuse([(["a", "b", "c"], 0.5), (["c", "d"], 0.5)], 60)
+    assert [key for key, _ in fused] == ["c", "a", "b", "d"]
+    assert dict(fused) == pytest.approx({"a": 0.5 / 61, "b": 0.5 / 62, "c": 0.5 / 63 + 0.5 / 61, "d": 0.5 / 62})
+
+
+def test_bm25_scores_are_the_formula():
+    """Lucene's BM25: idf = ln(1 + (N - n + 0.5) / (n + 0.5)), tf part tf / (tf + k1 (1 - b + b dl / avgdl))."""
+    texts = TEXTS[:4]
+    bm25 = BM25(texts, k1=1.5, b=0.75)
+    documents = [BM25.tokens(text) for text in texts]
+    average = sum(map(len, documents)) / len(documents)
+    query = BM25.tokens("手机的价格")
+    expected = []
+    for document in documents:
+        counts, score = Counter(document), 0.0
+        for token in query:
+            n = sum(token in other for other in documents)
+            if counts[token]:
+                idf = math.log(1 + (len(documents) - n + 0.5) / (n + 0.5))
+                score += idf * counts[token] / (counts[token] + 1.5 * (1 - 0.75 + 0.75 * len(document) / average))
+        expected.append(score)
+    assert bm25.index.get_scores(query) == pytest.approx(expected, abs=1e-5)
+    ranked = sorted((i for i in range(len(texts)) if expected[i] > 0), key=lambda i: -expected[i])
+    assert bm25.top("手机的价格", 10) == ranked
+    assert bm25.top("手机的价格", 1) == ranked[:1]
+
+
+def test_bm25_finds_nothing_for_words_it_has_not_seen():
+    assert BM25(TEXTS, 1.5, 0.75).top("zebra", 5) == []
+    assert BM25(TEXTS, 1.5, 0.75).top("？", 5) == []
+
+
+CANDIDATES = [
+    {"passage": "a", "dense": 1, "bm25": None},
+    {"passage": "b", "dense": 2, "bm25": 3},
+    {"passage": "c", "dense": 3, "bm25": 1},
+    {"passage": "d", "dense": 9, "bm25": 2},
+    {"passage": "e", "dense": 4, "bm25": None},
+]
+ENSEMBLE = PARAMS.retrieve.model_copy(update={"bm25_depth": 2, "dense_weight": 0.5, "bm25_weight": 0.5, "rrf_k": 60})
+
+
+def test_first_stage_fuses_a_dense_list_of_the_depth_asked_for_with_a_bm25_list_of_its_own():
+    # depth 1: dense [a], bm25 [c, d]; a and c tie at rank 1, the dense list comes first
+    assert first_stage(CANDIDATES, 1, ENSEMBLE) == ["a"]
+    assert first_stage(CANDIDATES, 2, ENSEMBLE) == ["a", "c"]
+    # depth 3: dense [a, b, c], bm25 [c, d]: c stands in both
+    assert first_stage(CANDIDATES, 3, ENSEMBLE) == ["c", "a", "b"]
+    assert first_stage(CANDIDATES, 9, ENSEMBLE) == ["c", "d", "a", "b", "e"]
+
+
+def test_a_weight_of_zero_leaves_its_list_out():
+    dense_only = ENSEMBLE.model_copy(update={"bm25_weight": 0.0})
+    assert first_stage(CANDIDATES, 9, dense_only) == ["a", "b", "c", "e", "d"]
+    bm25_only = ENSEMBLE.model_copy(update={"dense_weight": 0.0})
+    assert first_stage(CANDIDATES, 9, bm25_only) == ["c", "d"]
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_model):
+    return Encoder(str(tiny_model), PARAMS.retriever.model_copy(update={"max_length": 64}), batch_tokens=40)
+
+
+def test_vectors_are_unit_length_in_input_order_and_do_not_depend_on_the_batch(encoder):
+    texts = ["车是什么颜色？", "灯", "门卖多少元？它的价格是五元"]
+    together = encoder.encode(texts, "query: ", "texts")
+    assert together.shape == (3, 32) and together.dtype == np.float32
+    assert np.linalg.norm(together, axis=1) == pytest.approx(np.ones(3), abs=1e-6)
+    alone = np.concatenate([encoder.encode([text], "query: ", "text") for text in texts])
+    assert np.abs(together - alone).max() < 1e-5
+
+
+def test_pooling_is_the_mean_over_tokens_or_the_first_token(tiny_model, encoder):
+    inputs = encoder.tokenizer("query: 车是什么", return_tensors="pt")
+    with torch.inference_mode():
+        hidden = encoder.model(**inputs).last_hidden_state[0]
+    mean = torch.nn.functional.normalize(hidden.mean(0), dim=0).numpy()
+    first = torch.nn.functional.normalize(hidden[0], dim=0).numpy()
+    assert encoder.encode(["车是什么"], "query: ", "text")[0] == pytest.approx(mean, abs=1e-5)
+    cls = Encoder(str(tiny_model), PARAMS.retriever.model_copy(update={"pooling": "cls", "max_length": 64}))
+    assert cls.encode(["车是什么"], "query: ", "text")[0] == pytest.approx(first, abs=1e-5)
+
+
+def test_the_prefix_and_the_length_limit_reach_the_model(encoder, tiny_model):
+    plain = encoder.encode(["车是什么"], "", "text")
+    assert np.abs(encoder.encode(["车是什么"], "query: ", "text") - plain).max() > 1e-3
+    short = Encoder(str(tiny_model), PARAMS.retriever.model_copy(update={"max_length": 8}))
+    assert short.encode(["车" * 30], "", "t") == pytest.approx(short.encode(["车" * 7], "", "t"), abs=1e-6)
+
+
+def test_candidates_rank_like_a_plain_loop(encoder):
+    passages = [{"id": f"p{i}", "text": text * 3} for i, text in enumerate(TEXTS)]
+    params = PARAMS.retrieve.model_copy(update={"window": 6, "stride": 3, "depth": 3, "bm25_depth": 2})
+    questions = [{"question": "手机保修几年", "passage": "p4"}, {"question": "产地在哪", "passage": "p0"}]
+    retrieval = Retrieval(passages, encoder, params)
+    for question, found in zip(questions, retrieval.candidates(questions, "all", block=1)):
+        query = encoder.encode([question["question"]], "query: ", "q")[0]
+        scores, best = {}, {}
+        for passage in passages:
+            spans = windows(passage["text"], 6, 3)
+            near = [float(encoder.encode([passage["text"][s:e]], "passage: ", "w")[0] @ query) for s, e in spans]
+            whole = float(encoder.encode([passage["text"]], "passage: ", "p")[0] @ query)
+            scores[passage["id"]] = (whole + max(near)) / 2
+            best[passage["id"]] = spans[int(np.argmax(near))]
+        order = sorted(scores, key=lambda key: -scores[key])
+        for candidate in found:
+            assert candidate["score"] == pytest.approx(scores[candidate["passage"]], abs=1e-4)
+            assert candidate["dense"] == order.index(candidate["passage"]) + 1
+            assert (candidate["start"], candidate["end"]) == best[candidate["passage"]]
+        listed = [c["passage"] for c in found]
+        assert set(order[:3]) <= set(listed) and question["passage"] in listed
+        assert len(listed) == len(set(listed))
+        assert {c["bm25"] for c in found if c["bm25"]} <= {1, 2}
+
+
+def test_without_windows_the_whole_passage_is_shown(encoder):
+    passages = [{"id": f"p{i}", "text": text} for i, text in enumerate(TEXTS)]
+    params = PARAMS.retrieve.model_copy(update={"window": 0, "stride": 0, "depth": 5})
+    (found,) = Retrieval(passages, encoder, params).candidates([{"question": "手机", "passage": "p2"}], "all")
+    assert {(c["passage"], c["start"], c["end"]) for c in found} == {(f"p{i}", 0, len(t)) for i, t in enumerate(TEXTS)}

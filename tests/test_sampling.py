@@ -1,0 +1,141 @@
+import json
+
+import pytest
+
+from conftest import ROOT
+from reranker.params import load
+from reranker.sampling import all_negatives, allowed_passages, hard_negatives, paired_text
+
+PARAMS = load(ROOT / "params.yaml").samples
+
+
+def plain_build_qa_samples(rows, neg_batch_size, n_neg_batch):
+    """The article's function, read literally: an oracle."""
+    data = []
+    for question, answer in rows:
+        others = [other_answer for other_question, other_answer in rows if other_question != question]
+        count = min(n_neg_batch, -(-(len(rows) - 1) // neg_batch_size))
+        for batch in range(count):
+            negatives = [a for a in others[batch * neg_batch_size : (batch + 1) * neg_batch_size] if a != answer]
+            data.append({"query": question, "pos": [answer], "neg": negatives})
+    return data
+
+
+def test_241_questions_give_3615_samples_with_negatives_in_table_order():
+    rows = [(f"问题{i}", f"文本{i}") for i in range(241)]
+    samples = list(all_negatives(rows, 16, 32))
+    assert len(samples) == 3615
+    assert samples[0] == {"query": "问题0", "pos": ["文本0"], "neg": [f"文本{i}" for i in range(1, 17)]}
+    assert samples[14]["neg"] == [f"文本{i}" for i in range(225, 241)]
+    assert samples[-1]["neg"] == [f"文本{i}" for i in range(224, 240)]
+
+
+@pytest.mark.parametrize("rows", [2, 3, 17, 33, 34, 50])
+@pytest.mark.parametrize("size, batches", [(16, 32), (16, 1), (5, 3), (1, 2)])
+def test_the_articles_construction_is_reproduced(rows, size, batches):
+    table = [(f"q{i}", f"t{i % 40}") for i in range(rows)]  # some texts repeat
+    expected = [sample for sample in plain_build_qa_samples(table, size, batches) if sample["neg"]]
+    assert list(all_negatives(table, size, batches)) == expected
+
+
+def test_all_negatives_in_one_sample():
+    assert list(all_negatives([("a", "1"), ("b", "2"), ("c", "1")], None, 5)) == [
+        {"query": "a", "pos": ["1"], "neg": ["2"]},
+        {"query": "b", "pos": ["2"], "neg": ["1", "1"]},
+        {"query": "c", "pos": ["1"], "neg": ["2"]},
+    ]
+
+
+def test_passages_of_test_and_validation_questions_are_no_negatives_unless_trained_on():
+    questions = {
+        "train": [{"passage": "a"}, {"passage": "b"}],
+        "valid": [{"passage": "c"}],
+        "test": [{"passage": "b"}, {"passage": "d"}],
+    }
+    assert allowed_passages(questions, ["a", "b", "c", "d", "nobody"]) == {"a", "b", "nobody"}
+
+
+QUESTION = {"id": "q1", "question": "问", "passage": "own"}
+CANDIDATES = [
+    {"passage": key, "score": score}
+    for key, score in [("n1", 0.95), ("own", 0.9), ("n2", 0.89), ("held", 0.88), ("same", 0.87), ("n3", 0.5), ("n4", 0.4)]
+]
+TEXTS = {key: f"text of {key}" for key in ("n1", "own", "n2", "same", "n3", "n4", "r1", "r2", "r3")} | {"same": "positive"}
+ALLOWED = set(TEXTS)
+
+
+def mine(seed=1, question=QUESTION, candidates=CANDIDATES, allowed=ALLOWED, **changes):
+    params = PARAMS.model_copy(update={"negatives": 4, "random_negatives": 0, "skip_top": 0, "window": 6} | changes)
+    return hard_negatives(question, candidates, "positive", TEXTS, allowed, params, seed)
+
+
+def test_hard_negatives_are_candidates_that_may_be_and_are_not_the_positive():
+    sample = mine()
+    assert sorted(sample["neg_passages"]) == ["n1", "n2", "n3", "n4"]
+    assert sample["neg"] == [TEXTS[key] for key in sample["neg_passages"]]
+    assert (sample["query"], sample["pos"], sample["pos_passages"]) == ("问", ["positive"], ["own"])
+
+
+def test_the_top_is_skipped_and_the_window_bounds():
+    assert set(mine(skip_top=1, window=1, negatives=1)["neg_passages"]) == {"n2"}
+    assert set(mine(skip_top=0, window=2, negatives=2)["neg_passages"]) == {"n1", "n2"}
+
+
+def test_margins_drop_what_scores_too_close_to_the_positive():
+    others = {"n3", "n4", "r1", "r2", "r3", "own"}
+    assert "n1" not in mine(absolute_margin=0.0)["neg_passages"]
+    assert "n2" in mine(absolute_margin=0.0)["neg_passages"]
+    assert set(mine(absolute_margin=0.05)["neg_passages"]) <= others
+    assert set(mine(relative_margin=0.05)["neg_passages"]) <= others  # at most 0.855
+    assert "n2" in mine(relative_margin=0.01)["neg_passages"]  # at most 0.891
+    assert "n1" in mine(absolute_margin=-0.06)["neg_passages"]
+
+
+def test_random_negatives_fill_up_without_repeating_the_hard_ones():
+    sample = mine(negatives=7, random_negatives=3)
+    assert len(sample["neg_passages"]) == 7 == len(set(sample["neg_passages"]))
+    assert {"n1", "n2", "n3", "n4"} <= set(sample["neg_passages"]) | {"r1", "r2", "r3"}
+    assert not {"own", "held", "same"} & set(sample["neg_passages"])
+    assert {"r1", "r2", "r3"} == set(mine(negatives=7, random_negatives=7, window=1, skip_top=0)["neg_passages"]) & {"r1", "r2", "r3"}
+
+
+def test_the_draw_depends_on_seed_and_question_alone():
+    assert mine(negatives=2) == mine(negatives=2)
+    draws = {tuple(mine(seed=seed, negatives=2)["neg_passages"]) for seed in range(20)}
+    assert len(draws) > 3
+    others = {tuple(mine(question=QUESTION | {"id": f"q{i}"}, negatives=2)["neg_passages"]) for i in range(20)}
+    assert len(others) > 3
+
+
+def test_no_negative_left_gives_no_sample():
+    assert mine(allowed={"own", "same"}) is None
+
+
+DOC = "前" * 50 + "证据在这里" + "后" * 50
+ROW = {"question": "q", "answer": "答案", "context": "证据在这里"}
+
+
+@pytest.mark.parametrize(
+    "pair, row, window, expected",
+    [
+        ("passage", ROW, 20, "前" * 20),
+        ("qd", ROW, 20, "证据在这里"),
+        ("qa", ROW, 20, "答案"),
+        ("evidence", ROW, 20, "前" * 8 + "证据在这里" + "后" * 7),
+        ("evidence", ROW, 0, DOC[:20]),
+        ("evidence", ROW | {"context": "不在文中"}, 20, "前" * 20),
+        ("qd", ROW | {"context": ""}, 20, "前" * 20),
+        ("qa", ROW | {"answer": ""}, 20, "前" * 20),
+    ],
+)
+def test_what_stands_for_a_passage(pair, row, window, expected):
+    assert paired_text(row, pair, DOC, (0, 20), window) == expected
+
+
+def test_a_window_around_evidence_at_the_end_stays_inside():
+    row = ROW | {"context": "后后后"}
+    assert paired_text(row, "evidence", "前" * 60 + "后后后", (0, 20), 20) == "前" * 17 + "后后后"
+
+
+def test_samples_are_plain_json():
+    assert json.loads(json.dumps(mine(), ensure_ascii=False)) == mine()

@@ -1,0 +1,259 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from FlagEmbedding.abc.finetune.reranker import AbsRerankerDataArguments
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from conftest import ROOT, table_rows
+from reranker.files import write_jsonl
+from reranker.params import load
+from reranker.sampling import all_negatives
+from reranker.training import GroupDataset, GroupModel, resume_point, run_key, save_reranker, train
+
+TRAIN = load(ROOT / "params.yaml").train.model_copy(
+    update={
+        "lr": 0.005, "epochs": 2.0, "batch_size": 2, "accumulation": 2, "group_size": 4, "precision": "fp32", "dropout": 0.1,
+        "query_max_length": 16, "passage_max_length": 64, "logging_steps": 1, "save_steps": 1000, "scheduler": "cosine",
+        "warmup_ratio": 0.25, "weight_decay": 0.0,
+    }
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory) -> Path:
+    rows = [row for row in table_rows() if row["dataset"] == "train"]
+    path = tmp_path_factory.mktemp("samples") / "train.jsonl"
+    write_jsonl(path, all_negatives([(row["question"], row["context"]) for row in rows], 5, 2))
+    return path
+
+
+def dataset(samples, tiny_model, epochs=2.0, seed=1, group_size=4) -> GroupDataset:
+    args = AbsRerankerDataArguments(train_data=[str(samples)], train_group_size=group_size, query_max_len=16, passage_max_len=64)
+    return GroupDataset(args, AutoTokenizer.from_pretrained(tiny_model), epochs, seed)
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def equal(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_epoch_holds_every_sample_once_in_an_order_of_its_own(samples, tiny_model):
+    data = dataset(samples, tiny_model)
+    rows = len(data.dataset)
+    assert len(data) == 2 * rows
+    assert sorted(data.order(0)) == sorted(data.order(1)) == list(range(rows))
+    assert data.order(0) != data.order(1)
+    assert len(dataset(samples, tiny_model, epochs=0.5)) == rows // 2
+
+
+def test_a_group_is_the_positive_and_the_rows_own_negatives_in_turn(samples, tiny_model):
+    data = dataset(samples, tiny_model, group_size=3)
+    row = data.dataset[0]
+    drawn = [data.group(0, epoch)[1] for epoch in range(5)]
+    assert all(passages[0] == row["pos"][0] for passages in drawn)
+    negatives = [text for passages in drawn for text in passages[1:]]
+    assert all(negatives.count(text) == 2 for text in set(row["neg"]))  # 10 draws of 5 negatives: each twice
+    assert set(negatives) == set(row["neg"])
+
+
+def test_a_group_larger_than_the_negatives_repeats_them(samples, tiny_model):
+    _, passages = dataset(samples, tiny_model, group_size=9).group(0, 0)
+    counts = [passages[1:].count(text) for text in set(passages[1:])]
+    assert len(passages) == 9 and sorted(counts) == [1, 1, 2, 2, 2]
+
+
+def test_groups_do_not_depend_on_the_global_generator_or_on_who_asks_first(samples, tiny_model):
+    import random
+
+    first, second = dataset(samples, tiny_model), dataset(samples, tiny_model)
+    random.seed(1)
+    forwards = [first[i] for i in range(len(first))]
+    random.seed(2)
+    backwards = [second[i] for i in reversed(range(len(second)))]
+    assert forwards == backwards[::-1]
+    assert [dataset(samples, tiny_model, seed=2)[i] for i in range(4)] != forwards[:4]
+
+
+def test_a_smaller_last_batch_is_grouped_rightly(samples, tiny_model):
+    """3 groups through a model set up for batches of 4: the loss is the mean of the three groups' own."""
+    data = dataset(samples, tiny_model)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model).eval()
+    tokenizer = data.tokenizer
+    grouped = GroupModel(model, tokenizer=tokenizer, train_batch_size=4)
+    grouped.group_size = 4
+    items = [item for i in range(3) for item in data[i][0]]
+    pair = tokenizer.pad({"input_ids": [item["input_ids"] for item in items]}, return_tensors="pt")
+    grouped.train()
+    model.eval()
+    with torch.no_grad():
+        loss = grouped(pair=pair).loss
+        logits = model(**pair).logits.view(3, 4)
+    plain = -(logits[:, 0] - logits.logsumexp(dim=1)).mean()
+    assert loss.item() == pytest.approx(plain.item(), abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def trained(samples, tiny_model, tmp_path_factory):
+    return train(TRAIN, 3, samples, tiny_model, tmp_path_factory.mktemp("scratch") / "run")
+
+
+def test_training_lowers_the_loss_and_follows_the_schedule(trained):
+    log = [entry for entry in trained.trainer.state.log_history if "loss" in entry]
+    assert log[-1]["loss"] < 0.7 * log[0]["loss"]
+    assert trained.trainer.state.global_step == len(log) == 18  # 18 questions, 2 samples each, twice over in steps of 4
+    rates = [entry["learning_rate"] for entry in log]
+    peak = rates.index(max(rates))
+    assert rates[:peak] == sorted(rates[:peak]) and rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert max(rates) == pytest.approx(0.005) and rates[-1] < 0.0005
+
+
+def test_frozen_embeddings_stay_and_the_rest_moves(trained, tiny_model):
+    before = weights(AutoModelForSequenceClassification.from_pretrained(tiny_model))
+    after = weights(trained.model.model)
+    name = "roberta.embeddings.word_embeddings.weight"
+    assert torch.equal(before[name], after[name])
+    assert not torch.equal(before["classifier.out_proj.weight"], after["classifier.out_proj.weight"])
+
+
+def run(samples, model, tmp_path, name="run", seed=3, **changes):
+    return train(TRAIN.model_copy(update={"epochs": 1.0} | changes), seed, samples, model, tmp_path / name)
+
+
+def test_the_same_run_gives_the_same_bytes_whatever_the_workers(samples, tiny_model, tmp_path):
+    one = weights(run(samples, tiny_model, tmp_path, "a").model.model)
+    assert equal(one, weights(run(samples, tiny_model, tmp_path, "b", workers=2).model.model))
+    assert not equal(one, weights(run(samples, tiny_model, tmp_path, "c", seed=4).model.model))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lr": 0.002}, {"epochs": 0.5}, {"batch_size": 1}, {"accumulation": 1}, {"group_size": 3}, {"warmup_ratio": 0.0},
+        {"scheduler": "linear"}, {"weight_decay": 0.5}, {"max_grad_norm": 0.01}, {"query_max_length": 4, "passage_max_length": 5},
+        {"dropout": 0.0}, {"freeze_embeddings": False}, {"drop_last": False, "batch_size": 5, "accumulation": 1},
+        {"precision": "bf16"},
+    ],
+    ids=lambda change: ",".join(change),
+)  # fmt: skip
+def test_each_parameter_has_an_effect(samples, tiny_model, tmp_path, change, reference):
+    reference_weights = reference if "drop_last" not in change else weights(
+        run(samples, tiny_model, tmp_path, "dropped", **(change | {"drop_last": True})).model.model
+    )  # fmt: skip
+    assert not equal(reference_weights, weights(run(samples, tiny_model, tmp_path, **change).model.model))
+
+
+@pytest.fixture(scope="module")
+def reference(samples, tiny_model, tmp_path_factory):
+    return weights(run(samples, tiny_model, tmp_path_factory.mktemp("reference")).model.model)
+
+
+def test_dropout_left_to_the_checkpoint_is_its_own(samples, tiny_model, tmp_path, reference):
+    assert equal(reference, weights(run(samples, tiny_model, tmp_path, dropout=None).model.model))  # the tiny model's is 0.1
+
+
+def test_gradient_checkpointing_does_not_change_the_result(samples, tiny_model, tmp_path):
+    runs = [run(samples, tiny_model, tmp_path, str(on), dropout=0.0, gradient_checkpointing=on) for on in (False, True)]
+    plain, recomputed = (weights(runner.model.model) for runner in runs)
+    assert all(torch.allclose(plain[name], recomputed[name], atol=1e-5) for name in plain)
+    assert runs[1].model.model.is_gradient_checkpointing and not runs[0].model.model.is_gradient_checkpointing
+
+
+def test_a_half_precision_checkpoint_is_trained_in_float32(samples, tiny_model, tmp_path):
+    half = tmp_path / "half"
+    AutoModelForSequenceClassification.from_pretrained(tiny_model, dtype=torch.float16).save_pretrained(half)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(half)
+    assert json.loads((half / "config.json").read_text())["dtype"] == "float16"
+    trained = run(samples, half, tmp_path)
+    assert {value.dtype for value in weights(trained.model.model).values()} == {torch.float32}
+
+
+def test_the_output_has_no_pickle_and_carries_what_inference_needs(trained, tmp_path):
+    save_reranker(trained, tmp_path / "reranker", {"max_length": 77, "window": 5, "stride": 2})
+    names = {path.name for path in (tmp_path / "reranker").iterdir()}
+    assert names == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    config = json.loads((tmp_path / "reranker" / "config.json").read_text())
+    assert config["reranker"] == {"max_length": 77, "window": 5, "stride": 2}
+    assert config["hidden_dropout_prob"] == 0.1 and config["dtype"] == "float32"
+    assert AutoTokenizer.from_pretrained(tmp_path / "reranker").model_max_length == 77
+
+
+def test_an_interrupted_run_resumes_and_ends_with_the_same_bytes(samples, tiny_model, tmp_path):
+    """A process killed in the middle; the next one goes on from its last resume point."""
+    script = f"""
+import sys; sys.path[:0] = [{str(ROOT / "src")!r}, {str(ROOT / "tests")!r}]
+from pathlib import Path
+import test_training as t
+from reranker import training
+class Slow(training.Progress):
+    def on_step_end(self, args, state, control, **kwargs):
+        super().on_step_end(args, state, control, **kwargs)
+        if state.global_step == 6:
+            print("at step 6", flush=True); import time; time.sleep(600)
+training.Progress = Slow
+training.train(t.TRAIN.model_copy(update={{"epochs": 1.0, "accumulation": 1, "save_steps": 2}}), 3, Path({str(samples)!r}),
+               Path({str(tiny_model)!r}), Path({str(tmp_path / "killed")!r}))
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert any("at step 6" in line for line in process.stdout)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    point = resume_point(tmp_path / "killed")
+    assert Path(point).name == "checkpoint-4"
+    assert not list((tmp_path / "killed").rglob("training_args.bin"))
+
+    whole = run(samples, tiny_model, tmp_path, "whole", accumulation=1, save_steps=2)
+    resumed = run(samples, tiny_model, tmp_path, "killed", accumulation=1, save_steps=2)
+    assert resumed.trainer.state.global_step == whole.trainer.state.global_step == 18
+    assert equal(weights(whole.model.model), weights(resumed.model.model))
+    curves = [[entry["loss"] for entry in r.trainer.state.log_history if "loss" in entry] for r in (whole, resumed)]
+    assert curves[0] == curves[1]
+
+
+def test_a_half_written_resume_point_is_passed_over(tmp_path):
+    (tmp_path / "checkpoint-2").mkdir()
+    (tmp_path / "checkpoint-2" / "trainer_state.json").write_text("{}")
+    (tmp_path / "checkpoint-10").mkdir()
+    assert resume_point(tmp_path) == str(tmp_path / "checkpoint-2")
+    assert resume_point(tmp_path / "none") is None
+
+
+def test_only_a_run_with_the_same_inputs_resumes(samples, tiny_model, tmp_path):
+    key = run_key(TRAIN, 3, samples, tiny_model)
+    assert key == run_key(TRAIN.model_copy(update={"workers": 2, "launcher": "torchrun"}), 3, samples, tiny_model)
+    assert key != run_key(TRAIN.model_copy(update={"lr": 0.1}), 3, samples, tiny_model)
+    assert key != run_key(TRAIN, 4, samples, tiny_model)
+    other = tmp_path / "other.jsonl"
+    other.write_text(samples.read_text() + samples.read_text().splitlines()[0] + "\n")
+    assert key != run_key(TRAIN, 3, other, tiny_model)
+
+
+def test_two_processes_train_like_one(samples, tiny_model, tmp_path):
+    """torchrun with 2 gloo processes and half the accumulation: the same samples in the same steps, the same loss."""
+    script = tmp_path / "two.py"
+    script.write_text(
+        f"""
+import json, sys; sys.path[:0] = [{str(ROOT / "src")!r}, {str(ROOT / "tests")!r}]
+from pathlib import Path
+import test_training as t
+from reranker.training import train
+runner = train(t.TRAIN.model_copy(update={{"epochs": 1.0, "accumulation": 1, "dropout": 0.0}}), 3, Path({str(samples)!r}),
+               Path({str(tiny_model)!r}), Path({str(tmp_path / "two")!r}))
+if runner.trainer.is_world_process_zero():
+    Path({str(tmp_path / "losses.json")!r}).write_text(json.dumps(
+        [entry["loss"] for entry in runner.trainer.state.log_history if "loss" in entry]))
+"""
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", str(script)]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    one = run(samples, tiny_model, tmp_path, "one", dropout=0.0)
+    losses = [entry["loss"] for entry in one.trainer.state.log_history if "loss" in entry]
+    assert json.loads((tmp_path / "losses.json").read_text()) == pytest.approx(losses, abs=1e-4)
