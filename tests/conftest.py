@@ -1,8 +1,11 @@
 """A tiny XLM-RoBERTa cross-encoder with a real Unigram tokenizer, made here in a second, for tests that run everything."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # of the stages that tests start; a tiny model is slower on more
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaFo
 
 from reranker.checkpoints import save
 
+torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent
 COLOURS = ["红", "橙", "黄", "绿", "青", "蓝", "紫", "黑", "白", "灰", "金", "银"]
 THINGS = ["车", "船", "灯", "门", "窗", "桌", "椅", "笔", "书", "伞", "帽", "鞋"]

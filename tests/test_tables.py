@@ -3,6 +3,7 @@ import zipfile
 
 import openpyxl
 import pandas as pd
+import pyarrow.parquet
 import pytest
 
 from reranker.errors import InputError
@@ -199,7 +200,7 @@ def test_a_list_in_a_parquet_cell_becomes_json(tmp_path):
 
 
 def test_whole_numbers_beside_missing_ones_stay_whole_in_parquet(tmp_path):
-    pd.DataFrame({"q": ["甲", "乙"], "uuid": pd.array([17, None], dtype="Int64")}).to_parquet(tmp_path / "t.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"q": ["甲", "乙"], "uuid": [17, None]}), tmp_path / "t.parquet")
     assert rows_of(read_table(tmp_path / "t.parquet")) == {1: ["甲", "17"], 2: ["乙", ""]}
 
 

@@ -34,7 +34,9 @@ def complete_head(folder: Path, seed: int) -> None:
     architectures = AutoConfig.from_pretrained(folder).architectures or []
     if any("ForSequenceClassification" in name for name in architectures):
         return
-    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # of what else the checkpoint lacks, such as a pooler
+        model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32)
     draw_head(model, seed)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     shutil.rmtree(folder)

@@ -14,7 +14,8 @@ from reranker.errors import InputError
 def replacing(target: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `target`, a file or a folder, and rename it into place when the block succeeds.
 
-    A block that fails, or a process that is killed, leaves what was at `target` untouched.
+    A block that fails leaves what was at `target` untouched; so does a kill, but that it may leave a folder's former
+    content as `target.former`, between two renames.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -25,9 +26,12 @@ def replacing(target: str | Path) -> Iterator[Path]:
     except BaseException:
         remove(partial)
         raise
-    if partial.is_dir():  # a folder cannot be renamed over another that holds files
-        remove(target)
+    former = target.with_name(target.name + ".former")
+    remove(former)
+    if target.is_dir():  # a folder cannot be renamed over another that holds files
+        os.replace(target, former)
     os.replace(partial, target)
+    remove(former)
 
 
 def remove(path: Path) -> None:
@@ -48,7 +52,7 @@ def numbered_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
     Raises:
         InputError: naming file and line, where a line is no JSON object.
     """
-    with open(path, encoding="utf-8") as lines:
+    with open(path, encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue

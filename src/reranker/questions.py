@@ -35,8 +35,15 @@ def prepare(qa: pd.DataFrame, corpus: pd.DataFrame | None, params: Prepare, seed
     Raises:
         InputError: naming row and remedy, where rows contradict each other or a needed column is missing.
     """
-    qa = _rename(qa, params.columns, name)
-    if "question" not in qa or not any(column in qa for column in TEXTS):
+    there = set(qa) | set(corpus if corpus is not None else ())
+    for ours, theirs in params.columns.items():
+        if ours not in there and theirs not in there:
+            raise InputError(
+                f"{name}: prepare.columns maps {ours!r} to {theirs!r}, which is not among {', '.join(map(repr, qa.columns))}"
+            )
+    qa = _rename(qa, params.columns)
+    texts_here = any(column in qa for column in TEXTS) or (corpus is not None and "uuid" in qa)
+    if "question" not in qa or not texts_here:
         missing = "question" if "question" not in qa else "answer, context or doc"
         raise InputError(
             f"{name}: no column {missing!r} among {', '.join(map(repr, qa.columns))}; rename it there, "
@@ -70,6 +77,8 @@ def prepare(qa: pd.DataFrame, corpus: pd.DataFrame | None, params: Prepare, seed
                 f"{name}: no {split} question is left of {len(qa)} rows; name some in column 'dataset', or leave that column "
                 "out and set prepare.test_fraction"
             )
+    for passage in texts.values():
+        passage.pop("stands_in", None)
     return Prepared([dict(passage, id=key) for key, passage in texts.items()], questions, dropped)
 
 
@@ -92,19 +101,14 @@ def summarise(prepared: Prepared) -> dict:
     }
 
 
-def _rename(table: pd.DataFrame, columns: dict[str, str], name: str) -> pd.DataFrame:
-    for ours, theirs in columns.items():
-        if theirs not in table and ours not in table:
-            raise InputError(
-                f"{name}: prepare.columns maps {ours!r} to {theirs!r}, which is not among {', '.join(map(repr, table.columns))}"
-            )
+def _rename(table: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
     return table.rename(columns={theirs: ours for ours, theirs in columns.items() if ours not in table})
 
 
 def _passages_of(corpus: pd.DataFrame | None, params: Prepare, clean) -> dict[str, dict]:
     if corpus is None:
         return {}
-    corpus = _rename(corpus, {k: v for k, v in params.columns.items() if v in corpus}, "corpus")
+    corpus = _rename(corpus, params.columns)
     for column in ("uuid", "doc"):
         if column not in corpus:
             raise InputError(f"corpus: no column {column!r} among {', '.join(map(repr, corpus.columns))}")
@@ -113,11 +117,13 @@ def _passages_of(corpus: pd.DataFrame | None, params: Prepare, clean) -> dict[st
         key, text = cells.pop("uuid"), cells.pop("doc")
         if not key or not text:
             raise InputError(f"corpus, row {number}: empty {'uuid' if not key else 'doc'}; fill it or delete the row")
-        _add(texts, key, {"text": text, **cells}, f"corpus, row {number}")
+        _add(texts, key, {"text": text} | {k: v for k, v in cells.items() if k not in ("id", "text")}, f"corpus, row {number}")
     return texts
 
 
 def _add(texts: dict[str, dict], key: str, passage: dict, where: str) -> None:
+    if texts.get(key, {}).pop("stands_in", False):
+        texts[key]["text"] = passage["text"]
     if texts.setdefault(key, passage)["text"] != passage["text"]:
         raise InputError(f"{where}: uuid {key!r} already has another text; give each passage an id of its own")
 
@@ -146,8 +152,8 @@ def _place_passage(row: dict, texts: dict[str, dict], shared_corpus: bool, name:
     row["passage"] = row["uuid"] or hashlib.sha256(text.encode()).hexdigest()[:16]
     if row["doc"] or not row["uuid"]:
         _add(texts, row["passage"], {"text": text}, where)
-    else:  # several evidence sentences under one id are one passage's: the first stands for it
-        texts.setdefault(row["passage"], {"text": text})
+    else:  # several evidence sentences under one id are one passage's: the first stands for it, until a row has its doc
+        texts.setdefault(row["passage"], {"text": text, "stands_in": True})
 
 
 def _drop_repeated(rows: list[dict]) -> tuple[list[dict], list[dict]]:

@@ -8,6 +8,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -72,7 +73,9 @@ def fetch_hub(source: Source, key: str, folder: Path) -> None:
         raise InputError(f"{where} is gated: accept its terms on the Hub, then set HF_TOKEN to a token that may read it") from None
     except (RepositoryNotFoundError, RevisionNotFoundError):
         raise InputError(f"{where} was not found; check the name and the commit, or set HF_TOKEN if it is private") from None
+    except HFValidationError as error:
+        raise InputError(f"{where} cannot be a repository ({error}); write organisation/name") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{where} could not be downloaded ({reason}); check the network, HF_ENDPOINT and HF_HUB_OFFLINE") from None
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # huggingface_hub's bookkeeping has times in it

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet
 
 from reranker.errors import InputError
 from reranker.files import numbered_jsonl
@@ -59,10 +60,12 @@ def decode(path: Path) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        row = content[: error.start].count(b"\n") + 1
         try:
             text = content.decode("gb18030")
-        except UnicodeDecodeError:
+        except UnicodeDecodeError as other:
+            # The encoding that read some text beyond ASCII is the file's.
+            start = other.start if content[: error.start].isascii() else error.start
+            row = content[:start].count(b"\n") + 1
             raise InputError(
                 f"{path}, row {row}: bytes that are neither UTF-8 nor GB18030; save the table as UTF-8 and try again"
             ) from None
@@ -74,18 +77,16 @@ def _read_csv(path: Path) -> pd.DataFrame:
     text = decode(path)
     if "\0" in text:
         raise InputError(f"{path}, row {text[: text.index(chr(0))].count(chr(10)) + 1}: a NUL byte; is this a text file?")
+    csv.field_size_limit(2**31 - 1)
     records = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows, numbers, header, line = [], [], None, 1
+    rows, numbers, header, number = [], [], None, 0
     try:
-        for record in records:
-            number, line = line, records.line_num + 1
+        for number, record in enumerate(records, 1):
             if not any(cell.strip() for cell in record):
                 continue
             if header is None:
                 header = [cell.strip() for cell in record]
-                repeated = {name for name in header if header.count(name) > 1}
-                if repeated:
-                    raise InputError(f"{path}, row {number}: column {sorted(repeated)[0]!r} stands twice; rename one")
+                _check_header(path, number, header)
                 continue
             if len(record) != len(header):
                 raise InputError(
@@ -95,19 +96,29 @@ def _read_csv(path: Path) -> pd.DataFrame:
             rows.append([cell.strip() for cell in record])
             numbers.append(number)
     except csv.Error as error:
-        raise InputError(f"{path}, row {line}: {error}; check the quotes") from None
+        raise InputError(f"{path}, row {number + 1}: {error}; check the quotes") from None
     return pd.DataFrame(rows, columns=header, index=numbers, dtype=object)
 
 
 def _read_xlsx(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_excel(path, sheet_name=0, dtype=str, keep_default_na=False, engine="openpyxl")
+        table = pd.read_excel(path, sheet_name=0, header=None, dtype=str, keep_default_na=False, engine="openpyxl")
     except Exception as error:  # openpyxl raises its parsers' own errors: BadZipFile, KeyError, XML errors
         raise InputError(f"{path}: cannot be read as an Excel workbook ({error}); open it and save it as xlsx again") from None
-    table.columns = [str(name).strip() for name in table.columns]
-    table.index = range(2, len(table) + 2)
-    table = table.map(lambda cell: "" if pd.isna(cell) else str(cell).strip()).astype(object)
-    return table[(table != "").any(axis=1)]
+    table.index = range(1, len(table) + 1)
+    table = table.map(_text).astype(object)
+    table = table.loc[(table != "").any(axis=1), (table != "").any(axis=0)]
+    if table.empty:
+        return table
+    header = table.iloc[0].tolist()
+    _check_header(path, table.index[0], header)
+    return table.iloc[1:].set_axis(header, axis=1)
+
+
+def _check_header(path: Path, number: int, header: list[str]) -> None:
+    repeated = {name for name in header if header.count(name) > 1}
+    if repeated:
+        raise InputError(f"{path}, row {number}: column {sorted(repeated)[0]!r} stands twice; rename one")
 
 
 def _read_jsonl(path: Path) -> pd.DataFrame:
@@ -122,10 +133,11 @@ def _read_jsonl(path: Path) -> pd.DataFrame:
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_parquet(path)
+        columns = pyarrow.parquet.read_table(path).to_pydict()  # Python's own values: lists, and integers beside None
     except Exception as error:  # pyarrow's errors have no common base below Exception
         raise InputError(f"{path}: cannot be read as parquet ({error})") from None
-    table = table.reset_index(drop=True).map(_text).astype(object)
+    cells = {name: [_text(cell) for cell in column] for name, column in columns.items()}
+    table = pd.DataFrame(cells, dtype=object).drop(columns=[name for name in cells if name.startswith("__index_level_")])
     table.index = range(1, len(table) + 1)
     return table
 

