@@ -173,7 +173,7 @@ class Train(Group):
     max_grad_norm: Annotated[float, Field(gt=0)]
     query_max_length: Annotated[int, Field(ge=4)]
     """Tokens of a query; with passage_max_length FlagEmbedding's two limits, whose sum bounds a pair."""
-    passage_max_length: Annotated[int, Field(ge=4)]
+    passage_max_length: Annotated[int, Field(ge=16)]
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     """`auto`: bf16 where the hardware has it (AMX, Ampere or later), fp16 on an older GPU, else fp32."""
     dropout: Fraction | None
