@@ -1,6 +1,7 @@
 """How a stage fails: one line that says what is wrong, where, and what to do."""
 
 import sys
+import warnings
 from collections.abc import Callable
 
 
@@ -10,6 +11,10 @@ class InputError(ValueError):
 
 def run_stage(main: Callable[..., None]) -> None:
     """Call `main` with the command line's arguments; an InputError becomes one line on stderr and exit code 1."""
+    if "transformers" in sys.modules:  # its notes about heads that a stage leaves unread, and a bar for each load
+        sys.modules["transformers"].logging.set_verbosity_error()
+        sys.modules["transformers"].logging.disable_progress_bar()
+        warnings.filterwarnings("ignore", module="transformers")
     try:
         main(*sys.argv[1:])
     except InputError as error:
