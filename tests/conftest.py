@@ -95,10 +95,11 @@ def git(*arguments: str, cwd: Path) -> str:
 
 
 def copy_project(target: Path) -> Path:
-    """The files a pipeline run needs, in a Git repository of their own."""
+    """The files a pipeline run needs, in a Git repository of their own; parameters are tests/params.yaml, not the user's."""
     target.mkdir(parents=True, exist_ok=True)
-    for name in ("src", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml", "data/.gitignore", "models/.gitignore"):
-        source = ROOT / name
+    names = ("src", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "data/.gitignore", "models/.gitignore")
+    for name in (*names, "params.yaml"):
+        source = ROOT / ("tests/params.yaml" if name == "params.yaml" else name)
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))

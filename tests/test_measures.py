@@ -8,7 +8,7 @@ from reranker.params import load
 from reranker.reranking import evaluate_systems, markdown_table, rankers, reach
 from reranker.retrieval import first_stage
 
-PARAMS = load(ROOT / "params.yaml")
+PARAMS = load(ROOT / "tests/params.yaml")
 
 
 def test_measures_of_a_ranking_worked_by_hand():

@@ -7,7 +7,7 @@ from conftest import ROOT
 from reranker.errors import InputError
 from reranker.params import Loader, load
 
-TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
+TEXT = (ROOT / "tests/params.yaml").read_text(encoding="utf-8")
 
 
 def load_with(tmp_path, **changes):
@@ -48,9 +48,12 @@ def test_lr_written_by_dvc_is_a_float(tmp_path):
     assert load_with(tmp_path, train__lr="2e-05").train.lr == 0.00002
 
 
-def test_the_committed_parameters_are_valid():
-    params = load(ROOT / "params.yaml")
-    assert params.seed == 42 and params.base.source == "bundled"
+def test_the_committed_parameters_are_valid_and_have_the_names_of_those_the_tests_use():
+    names = [
+        {group: list(values) if isinstance(values, dict) else None for group, values in load(path).model_dump().items()}
+        for path in (ROOT / "params.yaml", ROOT / "tests/params.yaml")
+    ]
+    assert names[0] == names[1] and "train" in names[0]
 
 
 @pytest.mark.parametrize(

@@ -450,7 +450,7 @@ def outputs(folder):
 @pytest.fixture(scope="module")
 def prepared_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepare")
-    shutil.copy(ROOT / "params.yaml", folder)
+    shutil.copy(ROOT / "tests/params.yaml", folder)
     done = stage(folder, QA)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0] == "2 passages; questions: 1 train, 0 valid, 1 test; 0 rows dropped"

@@ -9,7 +9,7 @@ from conftest import ROOT
 from reranker.params import load
 from reranker.retrieval import BM25, Encoder, Retrieval, first_stage, fuse, windows
 
-PARAMS = load(ROOT / "params.yaml")
+PARAMS = load(ROOT / "tests/params.yaml")
 TEXTS = ["苹果手机的价格", "香蕉的价格与产地", "手机保修两年", "产地是海南", "！？"]
 
 

@@ -6,7 +6,7 @@ from conftest import ROOT
 from reranker.params import load
 from reranker.sampling import all_negatives, allowed_passages, hard_negatives, paired_text
 
-PARAMS = load(ROOT / "params.yaml").samples
+PARAMS = load(ROOT / "tests/params.yaml").samples
 
 
 def plain_build_qa_samples(rows, neg_batch_size, n_neg_batch):

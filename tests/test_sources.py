@@ -23,7 +23,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def write_params(folder, group, **changes):
-    values = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"), Loader)
+    values = yaml.load((ROOT / "tests/params.yaml").read_text(encoding="utf-8"), Loader)
     values[group] |= changes
     path = folder / "params.yaml"
     path.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")

@@ -16,7 +16,7 @@ from reranker.params import load
 from reranker.sampling import all_negatives
 from reranker.training import GroupDataset, GroupModel, resume_point, run_key, save_reranker, train
 
-TRAIN = load(ROOT / "params.yaml").train.model_copy(
+TRAIN = load(ROOT / "tests/params.yaml").train.model_copy(
     update={
         "lr": 0.005, "epochs": 2.0, "batch_size": 2, "accumulation": 2, "group_size": 4, "precision": "fp32", "dropout": 0.1,
         "query_max_length": 16, "passage_max_length": 64, "logging_steps": 1, "save_steps": 1000, "scheduler": "cosine",
