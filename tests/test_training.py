@@ -11,10 +11,11 @@ from FlagEmbedding.abc.finetune.reranker import AbsRerankerDataArguments
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from conftest import ROOT, table_rows
+from reranker.errors import InputError
 from reranker.files import write_jsonl
 from reranker.params import load
 from reranker.sampling import all_negatives
-from reranker.training import GroupDataset, GroupModel, resume_point, run_key, save_reranker, train
+from reranker.training import GroupDataset, GroupModel, Runner, resume_point, run_key, save_reranker, train
 
 TRAIN = load(ROOT / "tests/params.yaml").train.model_copy(
     update={
@@ -140,8 +141,8 @@ def test_the_same_run_gives_the_same_bytes_whatever_the_workers(samples, tiny_mo
     "change",
     [
         {"lr": 0.002}, {"epochs": 0.5}, {"batch_size": 1}, {"accumulation": 1}, {"group_size": 3}, {"warmup_ratio": 0.0},
-        {"scheduler": "linear"}, {"weight_decay": 0.5}, {"max_grad_norm": 0.01}, {"query_max_length": 4, "passage_max_length": 16},
-        {"dropout": 0.0}, {"freeze_embeddings": False}, {"drop_last": False, "batch_size": 5, "accumulation": 1},
+        {"scheduler": "linear"}, {"weight_decay": 0.5}, {"max_grad_norm": 0.01}, {"dropout": 0.0},
+        {"freeze_embeddings": False}, {"drop_last": False, "batch_size": 5, "accumulation": 1},
         {"precision": "bf16"},
     ],
     ids=lambda change: ",".join(change),
@@ -151,6 +152,27 @@ def test_each_parameter_has_an_effect(samples, tiny_model, tmp_path, change, ref
         run(samples, tiny_model, tmp_path, "dropped", **(change | {"drop_last": True})).model.model
     )  # fmt: skip
     assert not equal(reference_weights, weights(run(samples, tiny_model, tmp_path, **change).model.model))
+
+
+@pytest.mark.parametrize("query, passage, query_tokens, pair_tokens", [(8, 16, 12, 24), (12, 16, 16, 28), (8, 24, 14, 32)])
+def test_query_and_passage_are_cut_at_flag_embeddings_limits(tiny_model, tmp_path, query, passage, query_tokens, pair_tokens):
+    """A query has at most query + passage // 4 tokens, a pair with its four special tokens query + passage."""
+    write_jsonl(tmp_path / "long.jsonl", [{"query": "车" * 40, "pos": ["船" * 90], "neg": ["灯" * 90]}])
+    params = TRAIN.model_copy(update={"query_max_length": query, "passage_max_length": passage, "batch_size": 1})
+    for item in Runner(params, 1, tmp_path / "long.jsonl", tiny_model, tmp_path / "run").train_dataset[0][0]:
+        assert item["input_ids"].index(2) == 1 + query_tokens  # <s> query </s></s> passage </s>
+        assert len(item["input_ids"]) == pair_tokens
+
+
+def test_a_run_shorter_than_logging_steps_has_a_curve(samples, tiny_model, tmp_path):
+    log = run(samples, tiny_model, tmp_path, epochs=0.25, logging_steps=50).trainer.state.log_history
+    assert [entry["step"] for entry in log if "loss" in entry] == [2]  # 9 samples: two steps of 4
+
+
+def test_fewer_samples_than_a_batch_are_refused_with_the_remedy(tiny_model, tmp_path):
+    write_jsonl(tmp_path / "one.jsonl", [{"query": "车", "pos": ["船"], "neg": ["灯"]}])
+    with pytest.raises(InputError, match="train.epochs 2.0 of 1 samples do not fill one batch of 8: lower train.batch_size"):
+        train(TRAIN.model_copy(update={"batch_size": 8}), 1, tmp_path / "one.jsonl", tiny_model, tmp_path / "run")
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,7 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback, TrainerCallback
 
 from reranker.checkpoints import save
+from reranker.errors import InputError
 from reranker.files import read_jsonl
 from reranker.params import Train
 from reranker.scoring import choose_precision
@@ -107,6 +108,7 @@ class Progress(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update(min(self.samples_per_step, self.total - self.bar.n))
+        control.should_log |= state.global_step == state.max_steps  # a curve ends where training ends
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if logs and "loss" in logs:
@@ -177,7 +179,14 @@ class Runner(EncoderOnlyRerankerRunner):
         return tokenizer, grouped
 
     def load_train_dataset(self):
-        return GroupDataset(self.data_args, self.tokenizer, self.params.epochs, self.seed)
+        dataset = GroupDataset(self.data_args, self.tokenizer, self.params.epochs, self.seed)
+        batch = self.params.batch_size * self.training_args.world_size
+        if self.params.drop_last and len(dataset) < batch:
+            raise InputError(
+                f"train: train.epochs {self.params.epochs} of {len(dataset.dataset)} samples do not fill one batch of {batch}: "
+                "lower train.batch_size, or set train.drop_last to false"
+            )
+        return dataset
 
     def load_trainer(self):
         trainer = ResumableTrainer(
