@@ -11,7 +11,7 @@ from reranker.errors import InputError, run_stage
 from reranker.files import read_jsonl, replacing, write_json, write_jsonl
 from reranker.params import Params, load
 from reranker.questions import SPLITS
-from reranker.sampling import all_negatives, allowed_passages, hard_negatives, paired_text
+from reranker.sampling import all_negatives, held_out_passages, hard_negatives, paired_text
 
 
 def build(params: Params, corpus: dict[str, str], questions: dict[str, list[dict]], candidates: dict[str, list[dict]]) -> Iterator[dict]:
@@ -21,23 +21,29 @@ def build(params: Params, corpus: dict[str, str], questions: dict[str, list[dict
         question["id"]: {c["passage"]: (c["start"], c["end"]) for c in candidates[question["id"]]} for question in train
     }
 
-    def positive(question: dict) -> str:
+    def positive(question: dict, pair: str = pair) -> str:
         own = question["passage"]
         return paired_text(question, pair, corpus[own], spans[question["id"]][own], window)
+
+    def positives(question: dict) -> list[str]:
+        if pair == "both":
+            return list(dict.fromkeys(positive(question, one) for one in ("passage", "evidence")))
+        return [positive(question)]
 
     if params.samples.strategy == "all":
         texts = [(question["question"], positive(question)) for question in train]
         yield from all_negatives(texts, params.samples.neg_batch_size, params.samples.n_neg_batch)
         return
 
-    allowed = allowed_passages(questions, list(corpus))
+    held_out = held_out_passages(questions)
+    allowed = [passage for passage in corpus if passage not in held_out]
     about: dict[str, list[dict]] = {}
     for question in train:
         about.setdefault(question["passage"], []).append(question)
     for question in train:
         shown = spans[question["id"]]
-        texts = {}
-        for passage in allowed:
+
+        def text_of(passage: str) -> str:
             # A passage that was no candidate has no window nearest to this query: one is drawn.
             rng = random.Random(f"{params.seed}:{question['id']}:{passage}")
             whole = corpus[passage]
@@ -45,8 +51,10 @@ def build(params: Params, corpus: dict[str, str], questions: dict[str, list[dict
             span = shown.get(passage, (start, start + (window or len(whole))))
             other = rng.choice(about[passage]) if passage in about else {"context": "", "answer": ""}
             # A negative's window is the one that would be shown, never the one around another question's evidence.
-            texts[passage] = paired_text(other, "passage" if pair == "evidence" else pair, whole, span, window)
-        sample = hard_negatives(question, candidates[question["id"]], positive(question), texts, allowed, params.samples, params.seed)
+            return paired_text(other, pair if pair in ("qd", "qa") else "passage", whole, span, window)
+        sample = hard_negatives(
+            question, candidates[question["id"]], positives(question), text_of, allowed, held_out, params.samples, params.seed
+        )
         if sample:
             yield sample
 

@@ -1,10 +1,11 @@
 import json
+import random
 
 import pytest
 
 from conftest import ROOT
 from reranker.params import load
-from reranker.sampling import all_negatives, allowed_passages, hard_negatives, paired_text
+from reranker.sampling import all_negatives, hard_negatives, held_out_passages, in_random_order, paired_text
 
 PARAMS = load(ROOT / "tests/params.yaml").samples
 
@@ -52,7 +53,7 @@ def test_passages_of_test_and_validation_questions_are_no_negatives_unless_train
         "valid": [{"passage": "c"}],
         "test": [{"passage": "b"}, {"passage": "d"}],
     }
-    assert allowed_passages(questions, ["a", "b", "c", "d", "nobody"]) == {"a", "b", "nobody"}
+    assert held_out_passages(questions) == {"c", "d"}
 
 
 QUESTION = {"id": "q1", "question": "问", "passage": "own"}
@@ -61,12 +62,12 @@ CANDIDATES = [
     for key, score in [("n1", 0.95), ("own", 0.9), ("n2", 0.89), ("held", 0.88), ("same", 0.87), ("n3", 0.5), ("n4", 0.4)]
 ]
 TEXTS = {key: f"text of {key}" for key in ("n1", "own", "n2", "same", "n3", "n4", "r1", "r2", "r3")} | {"same": "positive"}
-ALLOWED = set(TEXTS)
+ALLOWED = list(TEXTS)
 
 
 def mine(seed=1, question=QUESTION, candidates=CANDIDATES, allowed=ALLOWED, **changes):
     params = PARAMS.model_copy(update={"negatives": 4, "random_negatives": 0, "skip_top": 0, "window": 6} | changes)
-    return hard_negatives(question, candidates, "positive", TEXTS, allowed, params, seed)
+    return hard_negatives(question, candidates, ["positive"], TEXTS.__getitem__, allowed, {"held"}, params, seed)
 
 
 def test_hard_negatives_are_candidates_that_may_be_and_are_not_the_positive():
@@ -107,8 +108,24 @@ def test_the_draw_depends_on_seed_and_question_alone():
     assert len(others) > 3
 
 
+def test_samples_carry_the_teachers_scores_as_logits():
+    sample = mine(teacher="retriever", negatives=6, random_negatives=2, window=4)
+    scores = {c["passage"]: c["score"] for c in CANDIDATES}
+    assert sample["pos_scores"] == [90.0]
+    # a passage that is no candidate scores as the last one that is: 0.4
+    assert sample["neg_scores"] == [pytest.approx(100 * scores.get(key, 0.4)) for key in sample["neg_passages"]]
+    assert 40.0 in sample["neg_scores"] and "pos_scores" not in mine()
+
+
+def test_a_random_order_holds_every_item_once():
+    items = [str(i) for i in range(50)]
+    order = list(in_random_order(items, random.Random(3)))
+    assert sorted(order) == sorted(items) and order != items
+    assert list(in_random_order([], random.Random(3))) == []
+
+
 def test_no_negative_left_gives_no_sample():
-    assert mine(allowed={"own", "same"}) is None
+    assert mine(allowed=["own", "same"], candidates=[c for c in CANDIDATES if c["passage"] in ("own", "same")]) is None
 
 
 DOC = "前" * 50 + "证据在这里" + "后" * 50

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import signal
 import subprocess
@@ -12,10 +13,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from conftest import ROOT, table_rows
 from reranker.errors import InputError
-from reranker.files import write_jsonl
+from reranker.files import read_jsonl, write_jsonl
 from reranker.params import load
 from reranker.sampling import all_negatives
-from reranker.training import GroupDataset, GroupModel, Runner, resume_point, run_key, save_reranker, train
+from reranker.training import GroupDataset, GroupModel, Runner, distillation, resume_point, run_key, save_reranker, train
 
 TRAIN = load(ROOT / "tests/params.yaml").train.model_copy(
     update={
@@ -67,7 +68,7 @@ def test_a_group_is_the_positive_and_the_rows_own_negatives_in_turn(samples, tin
 
 
 def test_a_group_larger_than_the_negatives_repeats_them(samples, tiny_model):
-    _, passages = dataset(samples, tiny_model, group_size=9).group(0, 0)
+    _, passages, _ = dataset(samples, tiny_model, group_size=9).group(0, 0)
     counts = [passages[1:].count(text) for text in set(passages[1:])]
     assert len(passages) == 9 and sorted(counts) == [1, 1, 2, 2, 2]
 
@@ -100,6 +101,47 @@ def test_a_smaller_last_batch_is_grouped_rightly(samples, tiny_model):
         logits = model(**pair).logits.view(3, 4)
     plain = -(logits[:, 0] - logits.logsumexp(dim=1)).mean()
     assert loss.item() == pytest.approx(plain.item(), abs=1e-6)
+
+
+def test_distillation_is_the_formula():
+    """temperature^2 * sum p log(p / q), by the definition of KL, for two groups of three."""
+    logits, teacher = [[0.3, -1.2, 2.0], [1.0, 1.0, 1.0]], [[90.0, 88.5, 87.0], [80.0, 81.0, 79.0]]
+
+    def softmax(row, t):
+        powers = [math.exp((x - max(row)) / t) for x in row]
+        return [power / sum(powers) for power in powers]
+
+    for t in (1.0, 3.0):
+        expected = 0.0
+        for student, wanted in zip(logits, teacher):
+            p, q = softmax(wanted, t), softmax(student, t)
+            expected += t**2 * sum(a * math.log(a / b) for a, b in zip(p, q)) / 2
+        assert distillation(torch.tensor(logits), torch.tensor(teacher), t).item() == pytest.approx(expected, rel=1e-5)
+    assert distillation(torch.tensor(teacher), torch.tensor(teacher), 2.0).item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def taught(samples, tmp_path_factory) -> Path:
+    """The samples with a teacher that prefers the last negatives."""
+    rows = [row | {"pos_scores": [2.0], "neg_scores": [float(i) for i in range(len(row["neg"]))]} for row in read_jsonl(samples)]
+    path = tmp_path_factory.mktemp("taught") / "train.jsonl"
+    write_jsonl(path, rows)
+    return path
+
+
+def test_scores_go_with_their_passages(taught, tiny_model):
+    args = AbsRerankerDataArguments(train_data=[str(taught)], train_group_size=4, knowledge_distillation=True)
+    data = GroupDataset(args, AutoTokenizer.from_pretrained(tiny_model), 1.0, 1)
+    for row in range(len(data.dataset)):
+        _, passages, scores = data.group(row, 0)
+        assert scores == [2.0, *(float(data.dataset[row]["neg"].index(passage)) for passage in passages[1:])]
+
+
+def test_distillation_parameters_have_an_effect(taught, tiny_model, tmp_path, reference):
+    assert equal(reference, weights(run(taught, tiny_model, tmp_path, "off").model.model))  # scores alone change nothing
+    once = weights(run(taught, tiny_model, tmp_path, "on", distill_weight=1.0).model.model)
+    assert not equal(reference, once)
+    assert not equal(once, weights(run(taught, tiny_model, tmp_path, "t", distill_weight=1.0, distill_temperature=2.0).model.model))
 
 
 @pytest.fixture(scope="module")

@@ -126,9 +126,10 @@ class Retrieve(Group):
 class Samples(Group):
     strategy: Literal["all", "hard"]
     """`all`: the article's construction. `hard`: negatives mined from the first stage's candidates."""
-    pair: Literal["passage", "evidence", "qd", "qa"]
+    pair: Literal["passage", "evidence", "both", "qd", "qa"]
     """What a question is paired with: the text the reranker will be shown (`passage`), the window around the evidence
-    (`evidence`), the evidence sentence alone (`qd`, the article's choice), or the answer (`qa`)."""
+    (`evidence`), one of these two at a time (`both`, for `hard`), the evidence sentence alone (`qd`, the article's choice),
+    or the answer (`qa`)."""
     neg_batch_size: Positive | None
     """`all`: negatives in one sample; null puts all of them into one."""
     n_neg_batch: Positive
@@ -145,11 +146,18 @@ class Samples(Group):
     """`hard`: a candidate's dense score must be at least so much below the positive's (it may be negative)."""
     relative_margin: Number | None
     """`hard`: ... at most (1 - this) times the positive's."""
+    teacher: Literal["none", "retriever"]
+    """`hard`: whose scores samples carry as pos_scores and neg_scores: the dense first stage's, cosine / 0.01, the
+    temperature that e5 and bge were trained with."""
 
     @model_validator(mode="after")
     def consistent(self):
         if self.random_negatives > self.negatives:
             raise ValueError(f"random_negatives {self.random_negatives} exceeds negatives {self.negatives}")
+        if self.strategy == "all" and self.pair == "both":
+            raise ValueError("pair 'both' needs strategy 'hard': the article's samples have one text a question")
+        if self.strategy == "all" and self.teacher != "none":
+            raise ValueError(f"teacher {self.teacher!r} needs strategy 'hard': the article's samples are not retrieved")
         return self
 
 
@@ -171,6 +179,10 @@ class Train(Group):
     scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"]
     weight_decay: Annotated[float, Field(ge=0)]
     max_grad_norm: Annotated[float, Field(gt=0)]
+    distill_weight: Annotated[float, Field(ge=0)]
+    """Weight of the distillation loss beside the cross-entropy; above 0 it needs `samples.teacher`."""
+    distill_temperature: Annotated[float, Field(gt=0)]
+    """Divides both the teacher's scores and the model's logits before their softmax."""
     query_max_length: Annotated[int, Field(ge=4)]
     """Tokens of a query; with passage_max_length FlagEmbedding's two limits, whose sum bounds a pair."""
     passage_max_length: Annotated[int, Field(ge=16)]
@@ -237,6 +249,8 @@ class Params(Group):
                 f"evaluate.multiplier {self.evaluate.multiplier} times the largest of evaluate.ks, {max(self.evaluate.ks)}, "
                 f"exceeds score.depth {self.score.depth}"
             )
+        if self.train.distill_weight and self.samples.teacher == "none":
+            raise ValueError("train.distill_weight above 0 needs samples.teacher")
         if self.samples.strategy == "hard" and self.samples.skip_top + self.samples.window > self.retrieve.depth:
             raise ValueError(
                 f"samples.skip_top {self.samples.skip_top} + samples.window {self.samples.window} exceeds "

@@ -3,9 +3,10 @@
 Each row is FlagEmbedding's jsonl (query, pos, neg); mined rows also name the question and the passages they came from.
 """
 
+import itertools
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 
 from reranker.params import Samples
 
@@ -55,19 +56,19 @@ def all_negatives(texts: Sequence[tuple[str, str]], batch_size: int | None, n_ba
                 yield {"query": question, "pos": [text], "neg": negatives}
 
 
-def allowed_passages(questions: dict[str, Sequence[dict]], corpus: Sequence[str]) -> set[str]:
-    """Passages that may be negatives: not those that validation or test questions ask about and no training question does."""
+def held_out_passages(questions: dict[str, Sequence[dict]]) -> set[str]:
+    """Passages that are never negatives: those that validation or test questions ask about and no training question does."""
     trained = {question["passage"] for question in questions["train"]}
-    held_out = {question["passage"] for split in ("valid", "test") for question in questions[split]} - trained
-    return set(corpus) - held_out
+    return {question["passage"] for split in ("valid", "test") for question in questions[split]} - trained
 
 
 def hard_negatives(
     question: dict,
     candidates: Sequence[dict],
-    positive: str,
-    texts: dict[str, str],
-    allowed: set[str],
+    positives: Sequence[str],
+    text_of: Callable[[str], str],
+    allowed: Sequence[str],
+    held_out: Set[str],
     params: Samples,
     seed: int,
 ) -> dict | None:
@@ -80,7 +81,9 @@ def hard_negatives(
 
     Args:
         candidates: the question's, in fused order, as `Retrieval.candidates` gives them.
-        texts: what stands for each passage as this question's negative.
+        positives: the texts that stand for its own passage.
+        text_of: passage -> what stands for it as this question's negative.
+        allowed: the corpus's passages that may be negatives; held_out: those that may not.
 
     Returns:
         the sample, or None where no negative is left. The draw depends on the seed and this question's id alone.
@@ -95,7 +98,7 @@ def hard_negatives(
         ceiling = min(ceiling, scores[own] * (1 - params.relative_margin))
 
     def usable(passage: str) -> bool:
-        return passage != own and passage in allowed and texts[passage] != positive
+        return passage != own and passage not in held_out and text_of(passage) not in positives
 
     others = [candidate for candidate in candidates if candidate["passage"] != own]
     pool = [
@@ -104,15 +107,37 @@ def hard_negatives(
         if usable(candidate["passage"]) and candidate["score"] <= ceiling
     ]
     hard = rng.sample(pool, min(len(pool), params.negatives - params.random_negatives))
-    rest = [passage for passage in sorted(allowed) if usable(passage) and passage not in hard and scores.get(passage, 0.0) <= ceiling]
-    chosen = hard + rng.sample(rest, min(len(rest), params.negatives - len(hard)))
+    rest = (p for p in in_random_order(allowed, rng) if p not in hard and scores.get(p, -math.inf) <= ceiling and usable(p))
+    chosen = hard + list(itertools.islice(rest, params.negatives - len(hard)))
     if not chosen:
         return None
-    return {
+    sample = {
         "id": question["id"],
         "query": question["question"],
-        "pos": [positive],
-        "neg": [texts[passage] for passage in chosen],
-        "pos_passages": [own],
+        "pos": list(positives),
+        "neg": [text_of(passage) for passage in chosen],
+        "pos_passages": [own] * len(positives),
         "neg_passages": chosen,
     }
+    if params.teacher == "retriever":
+        lowest = min(scores.values())  # what is no candidate scores no higher than the last that is
+        sample |= {
+            "pos_scores": [teacher_logit(scores[own])] * len(positives),
+            "neg_scores": [teacher_logit(scores.get(passage, lowest)) for passage in chosen],
+        }
+    return sample
+
+
+def in_random_order(items: Sequence[str], rng: random.Random) -> Iterator[str]:
+    """Each item once, in an order drawn as it is asked for: a few of a million cost a few draws."""
+    seen: set[int] = set()
+    while len(seen) < len(items):
+        index = rng.randrange(len(items))
+        if index not in seen:
+            seen.add(index)
+            yield items[index]
+
+
+def teacher_logit(cosine: float) -> float:
+    """A bi-encoder's cosine as the logit it was trained as: temperature 0.01 (Wang et al. 2022, arXiv:2212.03533)."""
+    return round(cosine / 0.01, 4)

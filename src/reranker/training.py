@@ -56,8 +56,8 @@ class GroupDataset(AbsRerankerTrainDataset):
 
     def __getitem__(self, item: int):
         epoch, position = divmod(item, len(self.dataset))
-        query, passages = self.group(self.order(epoch)[position], epoch)
-        return [self.create_one_example(query, passage) for passage in passages], None
+        query, passages, scores = self.group(self.order(epoch)[position], epoch)
+        return [self.create_one_example(query, passage) for passage in passages], scores
 
     def order(self, epoch: int) -> list[int]:
         if getattr(self, "_order", (None,))[0] != epoch:  # a worker asks for one epoch's at a time
@@ -66,24 +66,48 @@ class GroupDataset(AbsRerankerTrainDataset):
             self._order = (epoch, rows)
         return self._order[1]
 
-    def group(self, row: int, epoch: int) -> tuple[str, list[str]]:
-        """The query and its passages, the positive first: those of this row in this epoch, whoever asks and when."""
+    def group(self, row: int, epoch: int) -> tuple[str, list[str], list[float] | None]:
+        """The query, its passages, the positive first, and their teacher's scores if there is one: those of this row in
+        this epoch, whoever asks and when."""
         data = self.dataset[row]
-        positive = random.Random(f"{self.seed}:{row}:{epoch}").choice(data["pos"])
-        negatives = list(data["neg"])
+        positive = random.Random(f"{self.seed}:{row}:{epoch}").choice(range(len(data["pos"])))
+        negatives = list(range(len(data["neg"])))
         random.Random(f"{self.seed}:{row}").shuffle(negatives)
         size = self.args.train_group_size - 1
-        return data["query"], [positive] + [negatives[(epoch * size + i) % len(negatives)] for i in range(size)]
+        drawn = [negatives[(epoch * size + i) % len(negatives)] for i in range(size)]
+        scores = None
+        if self.args.knowledge_distillation:
+            scores = [data["pos_scores"][positive], *(data["neg_scores"][i] for i in drawn)]
+        return data["query"], [data["pos"][positive], *(data["neg"][i] for i in drawn)], scores
 
 
 class GroupModel(CrossEncoderModel):
-    """FlagEmbedding's model, reshaping logits by the groups that are there."""
+    """FlagEmbedding's model, reshaping logits by the groups that are there, with a distillation loss that has a
+    temperature (Hinton, Vinyals and Dean 2015, arXiv:1503.02531)."""
 
     group_size: int
+    distill_weight = 0.0
+    distill_temperature = 1.0
 
     def forward(self, pair=None, teacher_scores=None):
         self.train_batch_size = len(pair["input_ids"]) // self.group_size
-        return super().forward(pair, teacher_scores)
+        output = super().forward(pair)
+        if teacher_scores is not None and self.training:
+            logits = output.scores.view(self.train_batch_size, -1)
+            teacher = torch.tensor(teacher_scores, device=logits.device).view_as(logits)
+            output.loss = output.loss + self.distill_weight * distillation(logits, teacher, self.distill_temperature)
+        return output
+
+
+def distillation(logits: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    """temperature^2 * KL(softmax(teacher / temperature) || softmax(logits / temperature)), the mean over groups.
+
+    Args:
+        logits, teacher: of shape (groups, group size), raw scores.
+    """
+    log_student = torch.log_softmax(logits.float() / temperature, dim=-1)
+    log_teacher = torch.log_softmax(teacher / temperature, dim=-1)
+    return temperature**2 * torch.nn.functional.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
 
 
 class ResumableTrainer(EncoderOnlyRerankerTrainer):
@@ -129,6 +153,7 @@ class Runner(EncoderOnlyRerankerRunner):
             AbsRerankerDataArguments(
                 train_data=[str(samples)],
                 train_group_size=params.group_size,
+                knowledge_distillation=params.distill_weight > 0,
                 query_max_len=params.query_max_length,
                 passage_max_len=params.passage_max_length,
             ),
@@ -174,6 +199,7 @@ class Runner(EncoderOnlyRerankerRunner):
         tokenizer = AutoTokenizer.from_pretrained(folder)
         grouped = GroupModel(model, tokenizer=tokenizer)
         grouped.group_size = self.params.group_size
+        grouped.distill_weight, grouped.distill_temperature = self.params.distill_weight, self.params.distill_temperature
         if self.params.gradient_checkpointing:
             grouped.enable_input_require_grads()
         return tokenizer, grouped
