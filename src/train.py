@@ -1,43 +1,83 @@
 """Samples and the base -> a fine-tuned reranker and its training curve.
 
-    python src/train.py data/samples/train.jsonl models/base models/reranker metrics
+    python src/train.py data/samples/train.jsonl data/prepared data/candidates models/base models/reranker metrics
 
 An interrupted run goes on from its last resume point under .cache/train at the next call with the same inputs.
 """
 
 import shutil
+import sys
 from pathlib import Path
 
 import pandas as pd
 
-from reranker.errors import run_stage
-from reranker.files import replacing, write_json, write_text
-from reranker.params import load
-from reranker.training import run_key, save_reranker, train
+from reranker.errors import InputError, run_stage
+from reranker.files import read_jsonl, replacing, write_json, write_text
+from reranker.params import Params, load
+from reranker.training import keep_best, run_key, save_reranker, train
+from reranker.validation import Validation, curve
 
 
-def main(samples: str, base: str, reranker: str, metrics: str) -> None:
+def main(samples: str, prepared: str, candidate_folder: str, base: str, reranker: str, metrics: str) -> None:
     params = load()
-    scratch = Path(".cache/train", run_key(params.train, params.seed, Path(samples), Path(base)))
-    runner = train(params.train, params.seed, Path(samples), Path(base), scratch)
+    valid = [Path(prepared, "corpus.jsonl"), Path(prepared, "valid.jsonl"), Path(candidate_folder, "valid.jsonl")]
+    validation = read_validation(params, *valid) if params.train.evals_per_epoch else None
+    scratch = Path(".cache/train", run_key(params.train, params.seed, [Path(samples), *valid], Path(base)))
+    runner = train(params.train, params.seed, Path(samples), Path(base), scratch, validation)
     if not runner.trainer.is_world_process_zero():
         return
+    best = keep_best(runner)
 
     with replacing(reranker) as folder:
         inference = {"max_length": params.score.max_length, "window": params.retrieve.window, "stride": params.retrieve.stride}
         save_reranker(runner, folder, inference)
     state = runner.trainer.state
-    curve = pd.DataFrame([entry for entry in state.log_history if "loss" in entry])
-    curve = curve[["step", "loss", "learning_rate", "grad_norm"]]
-    write_text(Path(metrics, "train.csv"), curve.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    losses = pd.DataFrame([entry for entry in state.log_history if "loss" in entry])
+    losses = losses[["step", "loss", "learning_rate", "grad_norm"]]
+    write_text(Path(metrics, "train.csv"), losses.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    names = ["hit@1", "MRR@10", "nDCG@10"]
+    ranked = [[entry["step"], *(entry[f"eval_{name}"] for name in names)] for entry in curve(state.log_history)]
+    table = pd.DataFrame(ranked, columns=["step", *names])
+    write_text(Path(metrics, "valid.csv"), table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     summary = {
         "samples": len(runner.train_dataset),
         "optimizer_steps": state.global_step,
-        "loss_first": float(curve["loss"].iloc[0]),
-        "loss_last": float(curve["loss"].iloc[-1]),
+        "loss_first": float(losses["loss"].iloc[0]),
+        "loss_last": float(losses["loss"].iloc[-1]),
+        **best,
     }
     write_json(Path(metrics, "train.json"), summary)
+    report(best)
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def read_validation(params: Params, corpus: Path, questions: Path, candidates: Path) -> Validation:
+    asked = list(read_jsonl(questions))
+    if not asked:
+        raise InputError(
+            "train: there are no validation questions to guide training; set prepare.valid_fraction above 0, or "
+            "train.evals_per_epoch to 0"
+        )
+    texts = {passage["id"]: passage["text"] for passage in read_jsonl(corpus)}
+    return Validation(asked, {row["id"]: row["candidates"] for row in read_jsonl(candidates)}, texts, params)
+
+
+def report(best: dict) -> None:
+    """Say what was kept and why; loudly where that is the base."""
+    if not best:
+        return
+    valid, merge = best["valid"], best.get("merge", {"chosen": 1.0, "valid": {}})
+    value = merge["valid"].get(str(merge["chosen"]), valid["best"])
+    print(
+        f"kept: step {best['best_step']}, {merge['chosen']:g} of its weights and {1 - merge['chosen']:g} of the base's; "
+        f"validation {valid['measure']} {value:.3f}, the base's {valid['base']:.3f}"
+    )
+    if merge["chosen"] == 0:
+        print(
+            "WARNING: no fine-tuned weights rank the validation questions better than the base, so models/reranker IS the "
+            "base. Try a lower train.lr, other negatives (samples.*), or more questions.",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def project(tiny_model, tmp_path_factory) -> Path:
     parameters["samples"] |= {"window": 8, "skip_top": 0, "negatives": 5, "random_negatives": 2}
     parameters["train"] |= {
         "lr": 0.003, "epochs": 2, "group_size": 4, "batch_size": 2, "accumulation": 1, "query_max_length": 16,
-        "passage_max_length": 80, "logging_steps": 2, "precision": "fp32",
+        "passage_max_length": 80, "logging_steps": 2, "precision": "fp32", "valid_depth": 8,
     }  # fmt: skip
     parameters["score"] |= {"depth": 8, "max_length": 100, "precision": "fp32"}
     parameters["evaluate"] |= {"ks": [1, 2], "multiplier": 3}
@@ -119,7 +119,7 @@ def test_the_whole_run_leaves_what_it_promises(project):
     for name in (
         "data/prepared/corpus.jsonl", "data/prepared/test.jsonl", "data/candidates/train.jsonl", "data/samples/train.jsonl",
         "data/baseline/test.jsonl", "models/base/model.safetensors", "models/reranker/model.safetensors", "metrics/data.json",
-        "metrics/eval.json", "metrics/hit_at_k.csv", "metrics/per_query.csv", "metrics/train.csv", "dvc.lock",
+        "metrics/eval.json", "metrics/hit_at_k.csv", "metrics/per_query.csv", "metrics/train.csv", "metrics/valid.csv", "dvc.lock",
     ):  # fmt: skip
         assert name in names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl", ".partial"))]
@@ -167,12 +167,13 @@ CHANGES = {
     "seed": ("seed", 7, {"fetch", "prepare", "samples", "train"}),
     "prepare": ("prepare.unicode", "NFKC", {"prepare"}),
     "prefix": ("retriever.query_prefix", "Q: ", {"retrieve"}),
-    "retrieve": ("retrieve.rrf_k", 30, {"retrieve", "baseline", "evaluate"}),
+    "retrieve": ("retrieve.rrf_k", 30, {"retrieve", "train", "baseline", "evaluate"}),
     "window": ("retrieve.window", 20, {"retrieve", "samples", "train", "baseline", "evaluate"}),
     "samples": ("samples.skip_top", 0.5, {"samples"}),
     "lr": ("train.lr", 0.001, {"train"}),
+    "depth": ("score.depth", 7, {"baseline", "evaluate"}),
     "launcher": ("train.launcher", "python -u", {"train"}),
-    "score": ("score.batch_tokens", 4096, {"baseline", "evaluate"}),
+    "score": ("score.batch_tokens", 4096, {"train", "baseline", "evaluate"}),
     "max_length": ("score.max_length", 90, {"train", "baseline", "evaluate"}),
     "evaluate": ("evaluate.fusion_k", 60, {"evaluate"}),
 }

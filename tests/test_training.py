@@ -14,9 +14,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from conftest import ROOT, table_rows
 from reranker.errors import InputError
 from reranker.files import read_jsonl, write_jsonl
+from reranker.groups import GroupDataset, GroupModel, distillation
 from reranker.params import load
 from reranker.sampling import all_negatives
-from reranker.training import GroupDataset, GroupModel, Runner, distillation, resume_point, run_key, save_reranker, train
+from reranker.training import Runner, resume_point, run_key, save_reranker, train
 
 TRAIN = load(ROOT / "tests/params.yaml").train.model_copy(
     update={
@@ -293,13 +294,13 @@ def test_a_half_written_resume_point_is_passed_over(tmp_path):
 
 
 def test_only_a_run_with_the_same_inputs_resumes(samples, tiny_model, tmp_path):
-    key = run_key(TRAIN, 3, samples, tiny_model)
-    assert key == run_key(TRAIN.model_copy(update={"workers": 2, "launcher": "torchrun"}), 3, samples, tiny_model)
-    assert key != run_key(TRAIN.model_copy(update={"lr": 0.1}), 3, samples, tiny_model)
-    assert key != run_key(TRAIN, 4, samples, tiny_model)
+    key = run_key(TRAIN, 3, [samples], tiny_model)
+    assert key == run_key(TRAIN.model_copy(update={"workers": 2, "launcher": "torchrun"}), 3, [samples], tiny_model)
+    assert key != run_key(TRAIN.model_copy(update={"lr": 0.1}), 3, [samples], tiny_model)
+    assert key != run_key(TRAIN, 4, [samples], tiny_model)
     other = tmp_path / "other.jsonl"
     other.write_text(samples.read_text() + samples.read_text().splitlines()[0] + "\n")
-    assert key != run_key(TRAIN, 3, other, tiny_model)
+    assert key != run_key(TRAIN, 3, [other], tiny_model)
 
 
 def test_two_processes_train_like_one(samples, tiny_model, tmp_path):

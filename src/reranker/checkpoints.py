@@ -16,6 +16,7 @@ def draw_head(model: PreTrainedModel, seed: int) -> None:
     gradients behind them so small that half a short training passes before ranking begins (docs/training.md).
     """
     encoder = {id(parameter) for parameter in model.base_model.parameters()}
+    model.config.untrained_head = True  # so that training does not mix its weights with trained ones
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         for parameter in model.parameters():

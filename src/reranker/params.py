@@ -196,10 +196,27 @@ class Train(Group):
     """Recompute activations in the backward pass: less memory (11 GB cards), about a third more time."""
     workers: Count
     """Processes that tokenise; the samples drawn do not depend on it."""
+    evals_per_epoch: Count
+    """How often the validation questions are reranked, the base's ranking apart; 0 keeps the last checkpoint unseen."""
+    valid_depth: Positive
+    """Candidates reranked for each of them."""
+    best: Literal["hit@1", "MRR@10", "nDCG@10"]
+    """What makes a checkpoint, and a mixture with the base, the best."""
+    patience: Positive | None
+    """Evaluations without a new best after which training stops; null trains to the end."""
+    merge: list[Annotated[float, Field(ge=0, le=1)]]
+    """Shares alpha of fine-tuned weights, 1 - alpha the base's, that are tried at the end where the base's head is
+    trained; empty keeps the fine-tuned alone."""
     logging_steps: Positive
     save_steps: Positive
     """Optimizer steps between two resume points, outside DVC's outputs, removed when training succeeds."""
     save_total_limit: Positive
+
+    @model_validator(mode="after")
+    def consistent(self):
+        if self.merge and not {0.0, 1.0} <= set(self.merge):
+            raise ValueError(f"merge {self.merge} needs 0.0 and 1.0 in it, so that the result is never worse than either")
+        return self
 
 
 class Score(Group):
@@ -249,6 +266,8 @@ class Params(Group):
                 f"evaluate.multiplier {self.evaluate.multiplier} times the largest of evaluate.ks, {max(self.evaluate.ks)}, "
                 f"exceeds score.depth {self.score.depth}"
             )
+        if self.train.valid_depth > self.retrieve.depth:
+            raise ValueError(f"train.valid_depth {self.train.valid_depth} exceeds retrieve.depth {self.retrieve.depth}")
         if self.train.distill_weight and self.samples.teacher == "none":
             raise ValueError("train.distill_weight above 0 needs samples.teacher")
         if self.samples.strategy == "hard" and self.samples.skip_top + self.samples.window > self.retrieve.depth:

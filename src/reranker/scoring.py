@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from reranker.errors import InputError
+
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_precision(wanted: str) -> str:
@@ -46,13 +49,22 @@ class CrossEncoder:
     """A sequence classifier with one label, read as a relevance score (a raw logit)."""
 
     def __init__(self, folder: str | Path, max_length: int = 512, precision: str = "auto", batch_tokens: int = 8192):
+        dtype = DTYPES[choose_precision(precision)]
+        model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=dtype)
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        self._hold(model, AutoTokenizer.from_pretrained(folder), max_length, precision, batch_tokens)
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int, precision: str, batch_tokens: int):
+        """A model in memory, where it is; float32 weights are multiplied in `precision` by autocast."""
+        encoder = cls.__new__(cls)
+        encoder._hold(model, tokenizer, max_length, precision, batch_tokens)
+        return encoder
+
+    def _hold(self, model, tokenizer, max_length, precision, batch_tokens):
+        self.model, self.tokenizer = model.eval(), tokenizer
         self.max_length, self.batch_tokens = max_length, batch_tokens
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.precision = choose_precision(precision)
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=dtype)
-        self.model.eval().to(self.device)
+        self.device, self.precision = model.device, choose_precision(precision)
 
     def score(self, pairs: Sequence[tuple[str, str]], what: str = "pairs") -> np.ndarray:
         """Score each distinct pair once, longest first, in batches under a budget of tokens.
@@ -92,4 +104,6 @@ class CrossEncoder:
     @torch.inference_mode()
     def _logits(self, ids: list[list[int]]) -> list[float]:
         inputs = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.device)
-        return self.model(**inputs).logits.view(-1).float().cpu().tolist()
+        dtype = DTYPES[self.precision]
+        with torch.autocast(self.device.type, dtype, enabled=self.model.dtype != dtype):
+            return self.model(**inputs).logits.view(-1).float().cpu().tolist()

@@ -1,123 +1,52 @@
-"""Fine-tune a cross-encoder with FlagEmbedding's runner, model and loss, with what goes wrong in them mended.
+"""Fine-tune a cross-encoder with FlagEmbedding's runner, with what goes wrong in it mended.
 
-Loss: cross-entropy of a group's logits with the positive first, "localized contrastive estimation" (Gao, Dai and Callan,
-"Rethink Training of BERT Rerankers in Multi-Stage Retrieval Pipeline", ECIR 2021). What differs from FlagEmbedding 1.4.2:
-
-- Groups are drawn by a generator of their own for each sample and epoch, never by the global `random`, so that neither the
-  number of workers nor anything else that draws can change them. A sample's negatives are taken in turn, all before any
-  twice (the schedule of Tevatron, https://github.com/texttron/tevatron).
-- A last batch that is smaller is grouped by the real group size (the original reshapes it into wrong groups).
-- Weights are float32 whatever the checkpoint stores; a resumed run loads them; no pickle is in the output.
+What differs from FlagEmbedding 1.4.2, beside the groups and the loss (groups.py): weights are float32 whatever the
+checkpoint stores; a resumed run loads them; validation questions guide it (validation.py); no pickle is in the output.
 """
 
 import hashlib
 import json
 import logging
-import math
-import random
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from FlagEmbedding.abc.finetune.reranker import (
     AbsRerankerDataArguments,
     AbsRerankerModelArguments,
-    AbsRerankerTrainDataset,
     AbsRerankerTrainingArguments,
 )
-from FlagEmbedding.finetune.reranker.encoder_only.base import (
-    CrossEncoderModel,
-    EncoderOnlyRerankerRunner,
-    EncoderOnlyRerankerTrainer,
-)
+from FlagEmbedding.finetune.reranker.encoder_only.base import EncoderOnlyRerankerRunner, EncoderOnlyRerankerTrainer
 from safetensors.torch import load_file
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback, TrainerCallback
 
 from reranker.checkpoints import save
 from reranker.errors import InputError
-from reranker.files import read_jsonl
+from reranker.groups import GroupDataset, GroupModel
 from reranker.params import Train
 from reranker.scoring import choose_precision
-
-
-class GroupDataset(AbsRerankerTrainDataset):
-    """The whole training, sample after sample: item i belongs to epoch i // rows, in that epoch's own order.
-
-    Items are groups tokenised by FlagEmbedding: the positive, then group_size - 1 negatives.
-    """
-
-    def __init__(self, args: AbsRerankerDataArguments, tokenizer, epochs: float, seed: int):
-        self.args, self.tokenizer, self.seed = args, tokenizer, seed
-        self.dataset = list(read_jsonl(args.train_data[0]))
-        self.length = max(1, math.floor(len(self.dataset) * epochs))
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, item: int):
-        epoch, position = divmod(item, len(self.dataset))
-        query, passages, scores = self.group(self.order(epoch)[position], epoch)
-        return [self.create_one_example(query, passage) for passage in passages], scores
-
-    def order(self, epoch: int) -> list[int]:
-        if getattr(self, "_order", (None,))[0] != epoch:  # a worker asks for one epoch's at a time
-            rows = list(range(len(self.dataset)))
-            random.Random(f"{self.seed}:{epoch}").shuffle(rows)
-            self._order = (epoch, rows)
-        return self._order[1]
-
-    def group(self, row: int, epoch: int) -> tuple[str, list[str], list[float] | None]:
-        """The query, its passages, the positive first, and their teacher's scores if there is one: those of this row in
-        this epoch, whoever asks and when."""
-        data = self.dataset[row]
-        positive = random.Random(f"{self.seed}:{row}:{epoch}").choice(range(len(data["pos"])))
-        negatives = list(range(len(data["neg"])))
-        random.Random(f"{self.seed}:{row}").shuffle(negatives)
-        size = self.args.train_group_size - 1
-        drawn = [negatives[(epoch * size + i) % len(negatives)] for i in range(size)]
-        scores = None
-        if self.args.knowledge_distillation:
-            scores = [data["pos_scores"][positive], *(data["neg_scores"][i] for i in drawn)]
-        return data["query"], [data["pos"][positive], *(data["neg"][i] for i in drawn)], scores
-
-
-class GroupModel(CrossEncoderModel):
-    """FlagEmbedding's model, reshaping logits by the groups that are there, with a distillation loss that has a
-    temperature (Hinton, Vinyals and Dean 2015, arXiv:1503.02531)."""
-
-    group_size: int
-    distill_weight = 0.0
-    distill_temperature = 1.0
-
-    def forward(self, pair=None, teacher_scores=None):
-        self.train_batch_size = len(pair["input_ids"]) // self.group_size
-        output = super().forward(pair)
-        if teacher_scores is not None and self.training:
-            logits = output.scores.view(self.train_batch_size, -1)
-            teacher = torch.tensor(teacher_scores, device=logits.device).view_as(logits)
-            output.loss = output.loss + self.distill_weight * distillation(logits, teacher, self.distill_temperature)
-        return output
-
-
-def distillation(logits: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-    """temperature^2 * KL(softmax(teacher / temperature) || softmax(logits / temperature)), the mean over groups.
-
-    Args:
-        logits, teacher: of shape (groups, group size), raw scores.
-    """
-    log_student = torch.log_softmax(logits.float() / temperature, dim=-1)
-    log_teacher = torch.log_softmax(teacher / temperature, dim=-1)
-    return temperature**2 * torch.nn.functional.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+from reranker.validation import Guide, Validation, choose_merge, curve
 
 
 class ResumableTrainer(EncoderOnlyRerankerTrainer):
-    """FlagEmbedding's trainer, whose checkpoints hold no pickled arguments and can be loaded again."""
+    """FlagEmbedding's trainer, whose checkpoints hold no pickled arguments and can be loaded again, and whose evaluation
+    reranks the validation questions."""
+
+    validation: Validation | None = None
 
     def _save(self, output_dir=None, state_dict=None):
         self.model.save_pretrained(output_dir or self.args.output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         self.model.model.load_state_dict(load_file(Path(resume_from_checkpoint, "model.safetensors")))
+
+    def evaluate(self, *args, **kwargs):
+        found = self.validation.measure(self.model.model, self.processing_class)
+        metrics = {f"eval_{name}": value for name, value in found.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
 
 class Progress(TrainerCallback):
@@ -145,8 +74,8 @@ class Progress(TrainerCallback):
 class Runner(EncoderOnlyRerankerRunner):
     """FlagEmbedding's runner, with `params` in place of its command line."""
 
-    def __init__(self, params: Train, seed: int, samples: Path, base: Path, scratch: Path):
-        self.params, self.seed = params, seed
+    def __init__(self, params: Train, seed: int, samples: Path, base: Path, scratch: Path, validation: Validation | None = None):
+        self.params, self.seed, self.validation = params, seed, validation
         precision = choose_precision(params.precision)
         super().__init__(
             AbsRerankerModelArguments(model_name_or_path=str(base)),
@@ -180,6 +109,8 @@ class Runner(EncoderOnlyRerankerRunner):
                 save_strategy="steps",
                 save_steps=params.save_steps,
                 save_total_limit=params.save_total_limit,
+                metric_for_best_model=params.best if validation else None,
+                greater_is_better=True,
                 remove_unused_columns=False,
                 disable_tqdm=True,
                 report_to="none",
@@ -226,6 +157,10 @@ class Runner(EncoderOnlyRerankerRunner):
         per_step = self.params.batch_size * self.params.accumulation * processes
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(Progress(per_step, len(self.train_dataset)))
+        if self.validation:
+            trainer.validation = self.validation
+            evaluations = max(1, round(self.params.evals_per_epoch * self.params.epochs))
+            trainer.add_callback(Guide(trainer, evaluations, self.params.best, self.params.patience))
         return trainer
 
 
@@ -235,29 +170,57 @@ def resume_point(scratch: Path) -> str | None:
     return str(points[-1].parent) if points else None
 
 
-def run_key(params: Train, seed: int, samples: Path, base: Path) -> str:
-    """What a resumed run must share with the interrupted one: samples, base, parameters, seed and this code."""
+def run_key(params: Train, seed: int, inputs: Iterable[Path], base: Path) -> str:
+    """What a resumed run must share with the interrupted one: inputs, base, parameters, seed and this library's code."""
     key = hashlib.sha256(json.dumps([params.model_dump(exclude={"launcher", "workers"}), seed], sort_keys=True).encode())
-    for path in [samples, *sorted(base.glob("*.safetensors")), Path(__file__)]:
+    for path in [*inputs, *sorted(base.glob("*.safetensors")), *sorted(Path(__file__).parent.glob("*.py"))]:
         with open(path, "rb") as content:
             key.update(hashlib.file_digest(content, "sha256").digest())
     return key.hexdigest()[:16]
 
 
-def train(params: Train, seed: int, samples: Path, base: Path, scratch: Path) -> Runner:
+def train(
+    params: Train, seed: int, samples: Path, base: Path, scratch: Path, validation: Validation | None = None
+) -> Runner:
     """Train, from the newest resume point under `scratch` if there is one.
 
     Returns:
-        the runner, whose model is the trained one and whose trainer.state.log_history has the curve.
+        the runner, whose model is the trained one and whose trainer.state.log_history has the curves.
     """
     logging.basicConfig(level=logging.WARNING)  # FlagEmbedding would print every argument three times
     logging.getLogger("FlagEmbedding").setLevel(logging.ERROR)
-    runner = Runner(params, seed, samples, base, scratch)
+    runner = Runner(params, seed, samples, base, scratch, validation)
     point = resume_point(scratch)
     if point:
         print(f"resuming from {point}")
     runner.trainer.train(resume_from_checkpoint=point)
     return runner
+
+
+def keep_best(runner: Runner) -> dict:
+    """Leave in the runner's model the weights that rank the validation questions best.
+
+    Those are of the best checkpoint, mixed with the base's in the best of the shares `train.merge` where the base's head
+    is trained. Without validation they stay the last ones.
+
+    Returns:
+        for metrics/train.json: the chosen step, its value and the base's, the shares tried and the chosen one.
+    """
+    if not runner.validation:
+        return {}
+    params, model = runner.params, runner.model.model
+    base, *points = curve(runner.trainer.state.log_history)
+    measured = f"eval_{params.best}"
+    best = max(points, key=lambda point: point[measured])
+    tuned = load_file(Path(runner.training_args.output_dir, f"checkpoint-{best['step']}", "model.safetensors"))
+    model.load_state_dict(tuned)
+    summary = {"best_step": best["step"], "valid": {"measure": params.best, "base": base[measured], "best": best[measured]}}
+    if params.merge and not getattr(model.config, "untrained_head", False):
+        original = load_file(Path(runner.model_args.model_name_or_path, "model.safetensors"))
+        known = {0.0: base[measured], 1.0: best[measured]}
+        chosen, values = choose_merge(model, runner.tokenizer, original, tuned, known, runner.validation)
+        summary["merge"] = {"chosen": chosen, "valid": {str(alpha): value for alpha, value in values.items()}}
+    return summary
 
 
 def save_reranker(runner: Runner, folder: Path, inference: dict) -> None:
@@ -270,5 +233,6 @@ def save_reranker(runner: Runner, folder: Path, inference: dict) -> None:
     for name, value in runner.own_dropout.items():
         setattr(model.config, name, value)
     model.config.reranker = inference
+    model.config.__dict__.pop("untrained_head", None)
     runner.tokenizer.model_max_length = inference["max_length"]
     save(model, runner.tokenizer, folder)

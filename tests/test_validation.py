@@ -1,0 +1,192 @@
+import copy
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from conftest import ROOT, table_rows
+from reranker.checkpoints import draw_head, save
+from reranker.files import write_jsonl
+from reranker.params import load
+from reranker.sampling import all_negatives
+from reranker.training import keep_best, resume_point, train
+from reranker.validation import Validation, choose_merge, curve, merged
+
+PARAMS = load(ROOT / "tests/params.yaml")
+TRAIN = PARAMS.train.model_copy(
+    update={
+        "lr": 0.003, "epochs": 4.0, "batch_size": 2, "accumulation": 1, "group_size": 4, "precision": "fp32", "dropout": 0.0,
+        "query_max_length": 16, "passage_max_length": 80, "logging_steps": 4, "save_steps": 1000, "warmup_ratio": 0.1,
+        "evals_per_epoch": 1, "valid_depth": 6, "patience": None, "merge": [],
+    }
+)  # fmt: skip
+DOCS = {row["uuid"]: row["doc"] for row in table_rows()}
+
+
+def validation(**changes) -> Validation:
+    """The table's training and validation questions over the 12 passages, in an order that puts none first."""
+    rows = [row for row in table_rows() if row["dataset"] != "test"]
+    questions = [{"id": f"q{i}", "question": row["question"], "passage": row["uuid"]} for i, row in enumerate(rows)]
+    candidates = {}
+    for i, question in enumerate(questions):
+        order = [passage for passage in DOCS if passage != question["passage"]]
+        order.insert(3 if i % 3 else 8, question["passage"])  # every third is beyond the depth of 6
+        candidates[question["id"]] = [
+            {"passage": passage, "dense": rank, "bm25": None, "start": 0, "end": len(DOCS[passage])} for rank, passage in enumerate(order, 1)
+        ]
+    return Validation(questions, candidates, DOCS, PARAMS.model_copy(update={"train": TRAIN.model_copy(update=changes)}))
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory) -> Path:
+    rows = [row for row in table_rows() if row["dataset"] == "train"]
+    path = tmp_path_factory.mktemp("samples") / "train.jsonl"
+    write_jsonl(path, all_negatives([(row["question"], row["doc"]) for row in rows], 9, 1))
+    return path
+
+
+def guided(samples, base, folder, **changes):
+    guide = validation(**changes)
+    return train(guide.params.train, 3, samples, base, folder, guide)
+
+
+def value(runner, measure="MRR@10") -> float:
+    return runner.validation.measure(runner.model.model, runner.tokenizer)[measure]
+
+
+def test_the_measures_are_those_of_a_plain_loop(tiny_model):
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    guide = validation()
+    ranks = []
+    for question in {key for key, _ in guide.keys}:
+        scored = []
+        for (key, passage), (text, doc) in zip(guide.keys, guide.pairs):
+            if key == question:
+                with torch.no_grad():
+                    scored.append((-model(**tokenizer(text, doc, return_tensors="pt")).logits.item(), passage))
+        order = [passage for _, passage in sorted(scored)]
+        assert len(order) == 6
+        ranks.append(order.index(guide.gold[question]) + 1 if guide.gold[question] in order else None)
+    assert None in ranks
+    found = guide.measure(model, tokenizer)
+    assert found["hit@1"] == pytest.approx(sum(rank == 1 for rank in ranks) / len(ranks), abs=1e-6)
+    assert found["MRR@10"] == pytest.approx(sum(1 / rank for rank in ranks if rank) / len(ranks), abs=1e-6)
+
+
+def test_measuring_leaves_the_mode_of_the_model(tiny_model):
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
+    for mode in (True, False):
+        model.train(mode)
+        validation().measure(model, AutoTokenizer.from_pretrained(tiny_model))
+        assert model.training == mode
+
+
+def test_the_curve_starts_with_the_base_and_the_best_checkpoint_is_kept(samples, tiny_model, tmp_path):
+    runner = guided(samples, tiny_model, tmp_path / "run")
+    points = curve(runner.trainer.state.log_history)
+    assert [point["step"] for point in points] == [0, 9, 18, 27, 36]
+    base = AutoModelForSequenceClassification.from_pretrained(tiny_model)
+    assert points[0]["eval_MRR@10"] == runner.validation.measure(base, runner.tokenizer)["MRR@10"]
+    summary = keep_best(runner)
+    tuned = points[1:]
+    assert summary["valid"]["best"] == max(point["eval_MRR@10"] for point in tuned) == value(runner)
+    assert summary["best_step"] == next(p["step"] for p in tuned if p["eval_MRR@10"] == summary["valid"]["best"])
+    assert summary["valid"]["best"] > summary["valid"]["base"] + 0.1
+
+
+def test_the_measure_that_decides_is_the_one_named(samples, tiny_model, tmp_path):
+    runner = guided(samples, tiny_model, tmp_path / "run", best="hit@1")
+    summary = keep_best(runner)
+    assert summary["valid"]["best"] == value(runner, "hit@1") == max(p["eval_hit@1"] for p in curve(runner.trainer.state.log_history)[1:])
+
+
+def test_a_checkpoint_better_than_the_last_is_the_output(samples, tiny_model, tmp_path):
+    """A rate that first teaches and then destroys: what is kept is from before."""
+    runner = guided(samples, tiny_model, tmp_path / "run", lr=0.02, epochs=8.0, scheduler="constant", evals_per_epoch=2, warmup_ratio=0.0)
+    values = [point["eval_MRR@10"] for point in curve(runner.trainer.state.log_history)]
+    assert max(values[1:]) > values[-1]
+    keep_best(runner)
+    assert value(runner) == max(values[1:])
+
+
+def test_training_stops_when_it_no_longer_gets_better(samples, tiny_model, tmp_path):
+    runner = guided(samples, tiny_model, tmp_path / "run", lr=0.5, epochs=20.0, patience=2, scheduler="constant", warmup_ratio=0.0)
+    values = [point["eval_MRR@10"] for point in curve(runner.trainer.state.log_history)]
+    assert len(values) - 1 - values.index(max(values)) == 2 and len(values) < 21
+    assert runner.trainer.state.global_step == 9 * (len(values) - 1)
+
+
+def test_merged_weights_by_hand():
+    base, tuned = {"a": torch.tensor([0.0, 4.0])}, {"a": torch.tensor([1.0, 2.0])}
+    assert merged(base, tuned, 0.25)["a"].tolist() == [0.25, 3.5]
+    assert torch.equal(merged(base, tuned, 0)["a"], base["a"]) and torch.equal(merged(base, tuned, 1)["a"], tuned["a"])
+
+
+def test_the_best_mixture_is_left_in_the_model(tiny_model):
+    guide = validation(merge=[0.0, 0.25, 0.5, 0.75, 1.0])
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
+    base, other = copy.deepcopy(model.state_dict()), AutoModelForSequenceClassification.from_pretrained(tiny_model)
+    draw_head(other, 11)
+    tuned = other.state_dict()
+    expected = {}
+    for alpha in guide.params.train.merge:
+        model.load_state_dict({name: alpha * tuned[name] + (1 - alpha) * base[name] for name in tuned})
+        expected[alpha] = guide.measure(model, tokenizer)["MRR@10"]
+    chosen, values = choose_merge(model, tokenizer, base, tuned, {0.0: expected[0.0], 1.0: expected[1.0]}, guide)
+    assert values == pytest.approx(expected, abs=1e-3) and len(set(expected.values())) > 2
+    assert values[chosen] == max(values.values()) == guide.measure(model, tokenizer)["MRR@10"]
+
+
+@pytest.mark.parametrize("lr", [1e-6, 1e-3, 0.5])
+def test_the_result_is_never_worse_than_the_base_on_validation(samples, tiny_model, tmp_path, lr):
+    taught = guided(samples, tiny_model, tmp_path / "first")  # a base that can rank
+    keep_best(taught)
+    save(taught.model.model, taught.tokenizer, tmp_path / "base")
+    runner = guided(samples, tmp_path / "base", tmp_path / "run", lr=lr, epochs=1.0, merge=[0.0, 0.25, 0.5, 0.75, 1.0], warmup_ratio=0.0)
+    summary = keep_best(runner)
+    assert summary["valid"]["base"] == value(taught) > 0.4
+    assert value(runner) == max(summary["merge"]["valid"].values()) >= summary["valid"]["base"]
+    if lr == 0.5:
+        assert summary["valid"]["best"] < summary["valid"]["base"]  # without the mixture it would be worse
+
+
+def test_weights_are_not_mixed_with_an_untrained_head(samples, tiny_model, tmp_path):
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
+    draw_head(model, 1)
+    save(model, AutoTokenizer.from_pretrained(tiny_model), tmp_path / "base")
+    assert "merge" not in keep_best(guided(samples, tmp_path / "base", tmp_path / "run", epochs=1.0, merge=[0.0, 1.0]))
+    assert "merge" in keep_best(guided(samples, tiny_model, tmp_path / "other", epochs=1.0, merge=[0.0, 1.0]))
+
+
+def test_a_guided_run_that_was_killed_ends_with_the_same_curve_and_weights(samples, tiny_model, tmp_path):
+    script = f"""
+import sys; sys.path[:0] = [{str(ROOT / "src")!r}, {str(ROOT / "tests")!r}]
+from pathlib import Path
+import test_validation as t
+from reranker import training
+class Slow(training.Progress):
+    def on_step_end(self, args, state, control, **kwargs):
+        super().on_step_end(args, state, control, **kwargs)
+        if state.global_step == 31:
+            print("at step 31", flush=True); import time; time.sleep(600)
+training.Progress = Slow
+t.guided(Path({str(samples)!r}), Path({str(tiny_model)!r}), Path({str(tmp_path / "killed")!r}))
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert any("at step 31" in line for line in process.stdout)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert Path(resume_point(tmp_path / "killed")).name == "checkpoint-27"
+    whole, resumed = guided(samples, tiny_model, tmp_path / "whole"), guided(samples, tiny_model, tmp_path / "killed")
+    curves = [curve(runner.trainer.state.log_history) for runner in (whole, resumed)]
+    assert curves[0] == curves[1] and len(curves[0]) == 5
+    assert keep_best(whole) == keep_best(resumed)
+    one, other = (runner.model.model.state_dict() for runner in (whole, resumed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
