@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from reranker.audit import SUSPECT, by_document, suspects
 from reranker.errors import run_stage
+from reranker.evidence import against
 from reranker.files import read_jsonl, write_json, write_text
 from reranker.params import load
 from reranker.reranking import evaluate_systems, markdown_table, score_candidates
@@ -17,7 +19,8 @@ from reranker.scoring import CrossEncoder, describe_machine
 def main(prepared: str, candidate_folder: str, baseline: str, model: str, metrics: str) -> None:
     params = load()
     split = params.score.split
-    corpus = {passage["id"]: passage["text"] for passage in read_jsonl(Path(prepared, "corpus.jsonl"))}
+    passages = list(read_jsonl(Path(prepared, "corpus.jsonl")))
+    corpus = {passage["id"]: passage["text"] for passage in passages}
     trained = {question["passage"] for question in read_jsonl(Path(prepared, "train.jsonl"))}
     questions = list(read_jsonl(Path(prepared, f"{split}.jsonl")))
     candidates = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, f"{split}.jsonl"))}
@@ -26,22 +29,33 @@ def main(prepared: str, candidate_folder: str, baseline: str, model: str, metric
     encoder = CrossEncoder(model, params.score.max_length, params.score.precision, params.score.batch_tokens)
     tuned = score_candidates(encoder, questions, candidates, corpus, params.score.depth, params.retrieve, "with the fine-tuned")
     scores = {"base": base, "reranker": tuned}
-    result, rows = evaluate_systems(questions, candidates, scores, trained, params.score.depth, params.retrieve, params.evaluate)
+    result, rows, values = evaluate_systems(
+        questions, candidates, scores, trained, params.score.depth, params.retrieve, params.evaluate
+    )
+    groups = {"all": [row["id"] for row in rows], "unseen": [row["id"] for row in rows if not row["seen"]]}
+    result["against"] = against(values, groups, params.evaluate.resamples, params.seed)
 
     folder = Path(metrics)
     write_json(folder / "eval.json", {"split": split, **result})
     curves = {"k": params.evaluate.ks}
     for group, prefix in (("all", ""), ("article", "article_")):
-        for system, values in result[group].items():
+        for system, measured in result[group].items():
             if system != "questions":
-                curves[prefix + system] = [values[f"hit@{k}"] for k in params.evaluate.ks]
-    write_text(folder / "hit_at_k.csv", pd.DataFrame(curves).to_csv(index=False, lineterminator="\n"))
-    ranks = pd.DataFrame(rows).astype({name: "Int64" for name in list(rows[0])[4:]})
-    write_text(folder / "per_query.csv", ranks.to_csv(index=False, lineterminator="\n"))
+                curves[prefix + system] = [measured[f"hit@{k}"] for k in params.evaluate.ks]
+    write_csv(folder / "hit_at_k.csv", pd.DataFrame(curves))
+    write_csv(folder / "per_query.csv", pd.DataFrame(rows).astype(dict.fromkeys(values, "Int64")))
+    documents = {passage["id"]: passage.get("document", "all") for passage in passages}
+    write_csv(folder / "by_document.csv", pd.DataFrame(by_document(rows, list(values), documents)))
+    doubtful = suspects(questions, base, tuned, params.evaluate.suspect_margin)
+    write_csv(folder / "suspects.csv", pd.DataFrame(doubtful, columns=SUSPECT))
     table = markdown_table(result, params.evaluate.ks, params.evaluate.cutoff)
     write_text(folder / "table.md", table)
     write_json(folder / "environment.json", describe_machine(encoder.precision))
     print("\n" + table)
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 if __name__ == "__main__":

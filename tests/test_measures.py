@@ -1,9 +1,13 @@
 import math
+import random
 
+import ir_measures
 import pytest
+from ir_measures import RR, Success, nDCG
 
 from conftest import ROOT
-from reranker.measures import gold_rank, measure
+from reranker.measures import gold_rank, measure, per_question
+from reranker.evidence import against
 from reranker.params import load
 from reranker.reranking import evaluate_systems, markdown_table, rankers, reach
 from reranker.retrieval import first_stage
@@ -32,6 +36,33 @@ def test_the_cutoff_of_mrr_and_ndcg():
 
 def test_nothing_found_at_all_is_zero():
     assert measure({"q": "z"}, {}, [1], 10) == {"hit@1": 0.0, "MRR@10": 0.0, "nDCG@10": 0.0}
+
+
+def test_each_questions_own_measures():
+    gold = {"q2": "a", "q1": "a", "q3": "a"}
+    found = per_question(gold, {"q1": ["a", "b"], "q2": ["b", "c", "a"]}, [1, 3], 10)  # q3 found nothing
+    assert found == {
+        "hit@1": {"q2": 0.0, "q1": 1.0, "q3": 0.0},
+        "hit@3": {"q2": 1.0, "q1": 1.0, "q3": 0.0},
+        "MRR@10": {"q2": pytest.approx(1 / 3), "q1": 1.0, "q3": 0.0},
+        "nDCG@10": {"q2": 0.5, "q1": 1.0, "q3": 0.0},
+    }
+    assert [list(values) for values in found.values()] == [list(gold)] * 4
+
+
+def test_their_mean_is_ir_measures_own_aggregate():
+    generator = random.Random(3)
+    gold = {f"q{i}": "a" for i in range(97)}
+    rankings = {q: generator.sample("abcdefghijklmno", generator.randint(1, 15)) for q in gold}
+    qrels = [ir_measures.Qrel(q, "a", 1) for q in gold]
+    run = [ir_measures.ScoredDoc(q, p, -float(rank)) for q, ranking in rankings.items() for rank, p in enumerate(ranking)]
+    wanted = ir_measures.calc_aggregate([Success @ 1, Success @ 5, RR @ 10, nDCG @ 10], qrels, run)
+    assert measure(gold, rankings, [1, 5], 10) == {
+        "hit@1": round(wanted[Success @ 1], 6),
+        "hit@5": round(wanted[Success @ 5], 6),
+        "MRR@10": round(wanted[RR @ 10], 6),
+        "nDCG@10": round(wanted[nDCG @ 10], 6),
+    }
 
 
 def test_gold_rank():
@@ -85,7 +116,7 @@ def evaluated():
 
 
 def test_groups_and_both_protocols():
-    result, rows = evaluated()
+    result, rows, values = evaluated()
     assert list(result) == ["all", "detailed_seen", "detailed_unseen", "seen", "unseen", "article"]
     assert {name: group["questions"] for name, group in result.items()} == {
         "all": 3, "detailed_seen": 1, "detailed_unseen": 1, "seen": 1, "unseen": 2, "article": 3,
@@ -103,9 +134,32 @@ def test_groups_and_both_protocols():
         "bm25": None, "dense": 3, "retriever": 4, "base": 4, "reranker": 1, "fused": 2,
     }  # fmt: skip
     assert rows[1]["bm25"] == 1 and rows[2]["reranker"] == 4  # c, f, a, b
+    assert list(values) == ["bm25", "dense", "retriever", "base", "reranker", "fused"]
+    assert values["reranker"] == {
+        "hit@1": {"q1": 1.0, "q2": 0.0, "q3": 0.0},
+        "MRR@10": {"q1": 1.0, "q2": 0.5, "q3": 0.25},
+        "nDCG@10": {"q1": 1.0, "q2": pytest.approx(1 / math.log2(3)), "q3": pytest.approx(1 / math.log2(5))},
+    }
 
 
 def test_the_table_shows_what_was_measured():
-    result, _ = evaluated()
+    result, _, values = evaluated()
+    result["against"] = against(values, {"all": ["q1", "q2", "q3"]}, 500, 42)
     table = markdown_table(result, [1, 2], 10)
     assert "3 test questions, all" in table and "| reranker | 0.333 |" in table
+
+
+def test_the_headline_is_against_the_best_first_stage_by_mrr():
+    measures = {"hit@1": 0.5, "hit@2": 0.5, "MRR@10": 0.5, "nDCG@10": 0.5}
+    result = {"all": {"questions": 250, **{name: measures for name in ("bm25", "retriever", "base", "reranker", "fused")}}}
+    result["all"]["dense"] = measures | {"MRR@10": 0.51}
+    better = {"hit@1": {"difference": 0.1, "low": -0.0254, "high": 0.2, "p": 0.01234}}
+    worse = {"hit@1": {"difference": -0.138, "low": -0.19, "high": -0.09, "p": 2 / 10_001}}
+    result["against"] = {"all": {"reranker": {"dense": worse}, "fused": {"dense": better}}}
+    assert """| dense | 0.500 | 0.510 | 0.500 |
+
+Against dense, the best first stage by MRR@10, with 95 % intervals; one question is worth 0.0040:
+
+- reranker - dense: hit@1 -0.138 [-0.190, -0.090] p=0.0002
+- fused - dense: hit@1 +0.100 [-0.025, +0.200] p=0.012
+""" in markdown_table(result, [1, 2], 10)

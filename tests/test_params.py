@@ -80,6 +80,8 @@ def test_the_committed_parameters_are_valid_and_have_the_names_of_those_the_test
         ({"retrieve__dense_weight": "0", "retrieve__bm25_weight": "0"}, "retrieve: dense_weight and bm25_weight are both 0"),
         ({"score__depth": "60"}, "score.depth 60 exceeds retrieve.depth 50"),
         ({"evaluate__multiplier": "4"}, "evaluate.multiplier 4 times the largest of evaluate.ks, 8, exceeds score.depth 24"),
+        ({"evaluate__resamples": "50"}, "evaluate.resamples: Input should be greater than or equal to 100, got 50"),
+        ({"evaluate__suspect_margin": "0"}, "evaluate.suspect_margin: Input should be greater than 0"),
         ({"samples__skip_top": "45"}, "samples.skip_top 45 + samples.window"),
         ({"seed": "-1"}, "seed: Input should be greater than or equal to 0"),
     ],

@@ -119,7 +119,8 @@ def test_the_whole_run_leaves_what_it_promises(project):
     for name in (
         "data/prepared/corpus.jsonl", "data/prepared/test.jsonl", "data/candidates/train.jsonl", "data/samples/train.jsonl",
         "data/baseline/test.jsonl", "models/base/model.safetensors", "models/reranker/model.safetensors", "metrics/data.json",
-        "metrics/eval.json", "metrics/hit_at_k.csv", "metrics/per_query.csv", "metrics/train.csv", "metrics/valid.csv", "dvc.lock",
+        "metrics/eval.json", "metrics/hit_at_k.csv", "metrics/per_query.csv", "metrics/train.csv", "metrics/valid.csv",
+        "metrics/by_document.csv", "metrics/suspects.csv", "dvc.lock",
     ):  # fmt: skip
         assert name in names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl", ".partial"))]
@@ -131,6 +132,13 @@ def test_the_whole_run_leaves_what_it_promises(project):
     ranks = list(csv.DictReader((project / "metrics/per_query.csv").open()))
     share = sum(row["reranker"] == "1" for row in ranks) / len(ranks)
     assert share == pytest.approx(result["all"]["reranker"]["hit@1"], abs=1e-6)
+    (whole,) = csv.DictReader((project / "metrics/by_document.csv").open())  # the table names no documents
+    assert (whole["document"], whole["questions"]) == ("all", "9") and float(whole["reranker"]) == pytest.approx(share, abs=1e-6)
+    assert (project / "metrics/suspects.csv").read_text(encoding="utf-8").startswith("id,question,passage,rival,base_margin,")
+    compared = result["against"]["unseen"]["reranker"]["retriever"]["MRR@10"]
+    gain = result["unseen"]["reranker"]["MRR@10"] - result["unseen"]["retriever"]["MRR@10"]
+    assert compared["difference"] == pytest.approx(gain, abs=2e-6)
+    assert compared["low"] <= compared["difference"] <= compared["high"] and 0 < compared["p"] <= 1
     git_files = git("ls-files", cwd=project).split()
     assert "metrics/eval.json" in git_files and not [name for name in git_files if name.startswith(("models/base", "data/samples"))]
 
@@ -164,7 +172,7 @@ def test_running_everything_again_gives_the_same_bytes(project, tmp_path):
 
 
 CHANGES = {
-    "seed": ("seed", 7, {"fetch", "prepare", "samples", "train"}),
+    "seed": ("seed", 7, {"fetch", "prepare", "samples", "train", "evaluate"}),
     "prepare": ("prepare.unicode", "NFKC", {"prepare"}),
     "prefix": ("retriever.query_prefix", "Q: ", {"retrieve"}),
     "retrieve": ("retrieve.rrf_k", 30, {"retrieve", "train", "baseline", "evaluate"}),

@@ -7,30 +7,43 @@ A question whose passage was never retrieved counts as 0 in all of them.
 """
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import ir_measures
 from ir_measures import RR, Success, nDCG
 
 
 def measure(gold: Mapping[str, str], rankings: Mapping[str, Sequence[str]], ks: Sequence[int], cutoff: int) -> dict[str, float]:
-    """Mean measures over the questions of `gold`.
+    """Mean measures over the questions of `gold`, at 6 digits; nothing where it has none. Arguments as `per_question`."""
+    if not gold:
+        return {}
+    return {name: round(fmean(values.values()), 6) for name, values in per_question(gold, rankings, ks, cutoff).items()}
+
+
+def per_question(
+    gold: Mapping[str, str], rankings: Mapping[str, Sequence[str]], ks: Sequence[int], cutoff: int
+) -> dict[str, dict[str, float]]:
+    """Each question's own measures.
 
     Args:
         gold: question id -> the passage that answers it.
         rankings: question id -> passages, best first; a question without an entry counts as not found.
+
+    Returns:
+        measure -> question id -> value in [0, 1], questions in the order of `gold`.
     """
     names = {Success @ k: f"hit@{k}" for k in ks}
     names |= {RR @ cutoff: f"MRR@{cutoff}", nDCG @ cutoff: f"nDCG@{cutoff}"}
-    if not gold:
-        return {}
     qrels = [ir_measures.Qrel(question, passage, 1) for question, passage in gold.items()]
     run = [
         ir_measures.ScoredDoc(question, passage, -float(rank))
         for question in gold
         for rank, passage in enumerate(rankings.get(question, ()), 1)
     ]
-    values = ir_measures.calc_aggregate(list(names), qrels, run)
-    return {name: round(float(values[key]), 6) for key, name in names.items()}
+    values = {name: dict.fromkeys(gold, 0.0) for name in names.values()}
+    for found in ir_measures.iter_calc(list(names), qrels, run):
+        values[names[found.measure]][found.query_id] = float(found.value)
+    return values
 
 
 def gold_rank(ranking: Sequence[str], gold: str) -> int | None:

@@ -244,6 +244,10 @@ class Evaluate(Group):
     """Weight of the reranker's ranks in the fused row; the first stage has the rest."""
     fusion_k: Positive
     """The constant of that fusion."""
+    resamples: Annotated[int, Field(ge=100)]
+    """Of the bootstrap and the randomization test that compare systems; the smallest p is 2 / (resamples + 1)."""
+    suspect_margin: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """Logits by which base and fine-tuned must both prefer another passage for a question to be listed as suspect."""
 
 
 class Params(Group):

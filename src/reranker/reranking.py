@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from reranker.measures import gold_rank, measure
+from reranker.measures import gold_rank, measure, per_question
 from reranker.params import Evaluate, Retrieve
 from reranker.retrieval import first_stage, fuse
 from reranker.scoring import CrossEncoder
 
 RERANKERS = ("base", "reranker")
+FIRST_STAGES = ("bm25", "dense", "retriever")
 
 
 def reach(candidates: Sequence[dict], depth: int, params: Retrieve) -> list[str]:
@@ -78,7 +79,7 @@ def evaluate_systems(
     depth: int,
     retrieve: Retrieve,
     evaluate: Evaluate,
-) -> tuple[dict, list[dict]]:
+) -> tuple[dict, list[dict], dict]:
     """All systems on the same candidates, by both protocols.
 
     Args:
@@ -88,7 +89,8 @@ def evaluate_systems(
 
     Returns:
         the content of eval.json: group of questions -> system -> measure, with the article's protocol (multiplier * k
-        candidates reranked for each k) under `article`; and one row a question with the gold rank under each system.
+        candidates reranked for each k) under `article`; one row a question with the gold rank under each system; and
+        system -> measure (hit@1, MRR, nDCG) -> question id -> value, for paired comparisons.
     """
     systems = {
         q["id"]: rankers(candidates[q["id"]], {name: scores[name][q["id"]] for name in RERANKERS}, retrieve, evaluate) for q in questions
@@ -127,11 +129,16 @@ def evaluate_systems(
         }
         for q in questions
     ]
-    return result, rows
+    values = {name: per_question(gold, standard[name], [1], evaluate.cutoff) for name in names}
+    return result, rows, values
 
 
 def markdown_table(result: dict, ks: Sequence[int], cutoff: int) -> str:
-    """What came out, for a terminal and a README alike."""
+    """What came out, for a terminal and a README alike.
+
+    Args:
+        result: of `evaluate_systems`, and its paired comparisons under `against`.
+    """
     columns = [f"hit@{k}" for k in ks if k in (1, 3, 5, 8)] + [f"MRR@{cutoff}", f"nDCG@{cutoff}"]
     lines = []
     for group in ("all", "unseen", "seen", "article"):
@@ -145,4 +152,19 @@ def markdown_table(result: dict, ks: Sequence[int], cutoff: int) -> str:
             if system != "questions":
                 lines.append(f"| {system} | " + " | ".join(f"{values[name]:.3f}" for name in shown) + " |")
         lines.append("")
+        if group == "all":
+            lines += [*_headline(result, cutoff), ""]
     return "\n".join(lines)
+
+
+def _headline(result: dict, cutoff: int) -> list[str]:
+    """What the reranker adds to the first stage that would be deployed without it."""
+    everything, name = result["all"], f"MRR@{cutoff}"
+    rival = max(FIRST_STAGES, key=lambda system: everything[system][name])
+    worth = 1 / everything["questions"]
+    lines = [f"Against {rival}, the best first stage by {name}, with 95 % intervals; one question is worth {worth:.4f}:", ""]
+    for system, rivals in result["against"]["all"].items():
+        found = rivals[rival]["hit@1"]
+        interval = f"[{found['low']:+.3f}, {found['high']:+.3f}]"
+        lines.append(f"- {system} - {rival}: hit@1 {found['difference']:+.3f} {interval} p={found['p']:.2g}")
+    return lines

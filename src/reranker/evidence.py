@@ -1,0 +1,75 @@
+"""Whether one system is better than another on the same questions, or only luckier in which questions were asked.
+
+Interval: percentile bootstrap of the mean paired difference (Efron, "Bootstrap Methods: Another Look at the Jackknife",
+Annals of Statistics 1979). Percentile and not BCa, because a mean over hundreds of bounded differences is all but free of
+the bias and skew that BCa corrects, and BCa is undefined where all differences are equal.
+p: two-sided paired randomization test, which flips the signs of differences at random (Smucker, Allan and Carterette,
+"A Comparison of Statistical Significance Tests for Information Retrieval Evaluation", CIKM 2007).
+
+Both take questions as independent draws. Several about one passage are less than that, so that intervals are rather too
+narrow; and p is of one comparison, not corrected for how many are made.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+from scipy.stats import bootstrap, permutation_test
+
+SYSTEMS = ("reranker", "fused")
+RIVALS = ("bm25", "dense", "retriever", "base")
+
+
+def compare(ours: Sequence[float], theirs: Sequence[float], resamples: int, seed: int) -> dict[str, float]:
+    """Paired comparison of two systems.
+
+    Args:
+        ours, theirs: a measure's values, question by question in the same order, at least one.
+        resamples: of the bootstrap; and of the signs, where not all their 2^n flips are fewer, which makes p exact.
+        seed: of both draws; the same for every comparison, so that swapped systems have exactly the mirrored interval.
+
+    Returns:
+        difference of the means (ours - theirs), low and high of its 95 % interval, and p. A single question is every
+        resample of itself: low and high are its difference, and p is 1.
+    """
+    differences = np.subtract(ours, theirs, dtype=np.float64)
+    difference = low = high = float(differences.mean())
+    if len(differences) > 1:
+        generator = np.random.default_rng(seed)
+        low, high = bootstrap(
+            (differences,), np.mean, n_resamples=resamples, method="percentile", vectorized=True, rng=generator
+        ).confidence_interval
+    # A sign changes nothing about a tie. Without ties p is the same, and exact more often.
+    moved, p = differences[differences != 0], 1.0
+    if len(moved) > 1:
+        generator = np.random.default_rng(seed)
+        p = permutation_test(
+            (moved,), np.mean, permutation_type="samples", n_resamples=resamples, vectorized=True, rng=generator
+        ).pvalue
+    return {"difference": difference, "low": float(low), "high": float(high), "p": float(p)}
+
+
+def against(
+    values: Mapping[str, Mapping[str, Mapping[str, float]]], groups: Mapping[str, Collection[str]], resamples: int, seed: int
+) -> dict:
+    """The reranker, alone and fused, against each first stage and the base.
+
+    Args:
+        values: system -> measure -> question id -> value.
+        groups: name -> question ids; one without questions is left out.
+
+    Returns:
+        group -> system -> rival -> measure -> what `compare` gives.
+    """
+
+    def compared(system: str, rival: str, measure: str, group: Collection[str]) -> dict[str, float]:
+        ours, theirs = ([values[name][measure][question] for question in group] for name in (system, rival))
+        return compare(ours, theirs, resamples, seed)
+
+    return {
+        name: {
+            system: {rival: {measure: compared(system, rival, measure, group) for measure in values[system]} for rival in RIVALS}
+            for system in SYSTEMS
+        }
+        for name, group in groups.items()
+        if group
+    }

@@ -1,0 +1,152 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from reranker.audit import by_document, suspects
+from reranker.evidence import against, compare
+
+
+def test_p_is_the_share_of_all_sign_flips_that_differ_as_much():
+    ours, theirs = [0.9, 0.5, 1.0, 0.25, 1.0, 0.5, 1.0, 1 / 3], [0.2, 0.7, 0.4, 0.1, 0.3, 0.45, 0.9, 0.5]
+    differences = np.subtract(ours, theirs)
+    sums = np.array([np.dot(signs, differences) for signs in itertools.product((-1, 1), repeat=8)])
+    expected = (np.abs(sums) >= abs(differences.sum()) - 1e-9).mean()
+    assert 0.01 < expected < 0.2
+    assert compare(ours, theirs, 1000, 0)["p"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_p_of_hits_is_that_of_the_sign_test():
+    """Differences of -1, 0 and 1: 9 questions won, 2 lost, 200 alike. P(X <= 2) for X ~ B(11, 1/2) is 67 / 2048."""
+    ours, theirs = [1.0] * 9 + [0.0] * 2 + [1.0] * 200, [0.0] * 9 + [1.0] * 2 + [1.0] * 200
+    assert compare(ours, theirs, 10_000, 0)["p"] == pytest.approx(2 * 67 / 2048, abs=1e-12)
+
+
+def test_p_drawn_at_random_is_near_the_sign_tests():
+    """30 won and 14 lost: 2 P(X <= 14) for X ~ B(44, 1/2) is 0.0226."""
+    ours, theirs = [1.0] * 30 + [0.0] * 14, [0.0] * 30 + [1.0] * 14
+    assert compare(ours, theirs, 10_000, 1)["p"] == pytest.approx(0.0226, abs=0.006)
+
+
+def test_no_flip_as_extreme_gives_the_smallest_p_of_the_resamples():
+    assert compare([1.0] * 100, [0.0] * 100, 999, 0)["p"] == pytest.approx(2 / 1000, abs=1e-12)
+
+
+def test_the_interval_is_that_of_a_plain_bootstrap():
+    generator = np.random.default_rng(11)
+    ours, theirs = generator.choice([0.0, 1.0], 300, p=[0.4, 0.6]), generator.uniform(0, 1, 300)
+    means = np.array([(ours - theirs)[generator.integers(0, 300, 300)].mean() for _ in range(10_000)])
+    found = compare(ours, theirs, 10_000, 42)
+    assert found["difference"] == pytest.approx((ours - theirs).mean(), abs=1e-12)
+    assert found["low"] == pytest.approx(np.quantile(means, 0.025), abs=0.004)
+    assert found["high"] == pytest.approx(np.quantile(means, 0.975), abs=0.004)
+    assert 0.1 < found["high"] - found["low"] < 0.15  # 2 * 1.96 * 0.57 / sqrt(300)
+
+
+def test_questions_are_paired():
+    """A small gain on every question is certain, however much the questions differ among themselves."""
+    theirs = np.linspace(0, 0.75, 200)
+    found = compare(theirs + 0.25, theirs, 500, 0)
+    assert (found["difference"], found["low"], found["high"]) == pytest.approx((0.25, 0.25, 0.25), abs=1e-12)
+    assert found["p"] == pytest.approx(2 / 501, abs=1e-12)
+
+
+def test_swapped_systems_have_the_mirrored_result():
+    generator = np.random.default_rng(5)
+    ours, theirs = generator.uniform(0, 1, 60), generator.uniform(0, 1, 60)
+    there, back = compare(ours, theirs, 2000, 3), compare(theirs, ours, 2000, 3)
+    assert (back["difference"], back["low"], back["high"]) == pytest.approx(
+        (-there["difference"], -there["high"], -there["low"]), abs=1e-12
+    )
+    assert back["p"] == there["p"] and there["low"] < there["difference"] < there["high"]
+
+
+def test_the_seed_decides_and_the_global_generator_does_not():
+    ours, theirs = np.random.default_rng(5).uniform(0, 1, (2, 60))
+    np.random.seed(1)
+    first = compare(ours, theirs, 500, 3)
+    np.random.seed(2)
+    state = np.random.get_state()[1].tolist()
+    assert compare(ours, theirs, 500, 3) == first != compare(ours, theirs, 500, 4)
+    assert np.random.get_state()[1].tolist() == state
+
+
+@pytest.mark.parametrize(
+    "ours, theirs, expected",
+    [
+        ([1.0, 0.0, 0.5], [1.0, 0.0, 0.5], {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}),  # alike
+        ([1.0], [0.5], {"difference": 0.5, "low": 0.5, "high": 0.5, "p": 1.0}),  # one question
+        ([1.0], [1.0], {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}),
+        ([1.0, 0.0], [0.0, 0.0], {"difference": 0.5, "low": 0.0, "high": 1.0, "p": 1.0}),  # one differs
+    ],
+)
+def test_too_little_to_tell(ours, theirs, expected):
+    assert compare(ours, theirs, 500, 0) == expected
+
+
+def test_each_system_against_each_rival_in_each_group():
+    hits = {"bm25": [0, 0, 0], "dense": [1, 0, 0], "retriever": [1, 1, 0], "base": [0, 0, 0], "reranker": [1, 1, 1], "fused": [0, 1, 0]}
+    values = {name: {"hit@1": dict(zip(("q1", "q2", "q3"), row))} for name, row in hits.items()}
+    found = against(values, {"all": ["q1", "q2", "q3"], "unseen": ["q1"], "none": []}, 500, 0)
+    assert list(found) == ["all", "unseen"]
+    differences = {
+        (group, system, rival): measures["hit@1"]["difference"]
+        for group, systems in found.items()
+        for system, rivals in systems.items()
+        for rival, measures in rivals.items()
+    }
+    third = pytest.approx(1 / 3)
+    assert differences == {
+        ("all", "reranker", "bm25"): 1, ("all", "reranker", "dense"): pytest.approx(2 / 3),
+        ("all", "reranker", "retriever"): third, ("all", "reranker", "base"): 1,
+        ("all", "fused", "bm25"): third, ("all", "fused", "dense"): 0,
+        ("all", "fused", "retriever"): pytest.approx(-1 / 3), ("all", "fused", "base"): third,
+        ("unseen", "reranker", "bm25"): 1, ("unseen", "reranker", "dense"): 0,
+        ("unseen", "reranker", "retriever"): 0, ("unseen", "reranker", "base"): 1,
+        ("unseen", "fused", "bm25"): 0, ("unseen", "fused", "dense"): -1,
+        ("unseen", "fused", "retriever"): -1, ("unseen", "fused", "base"): 0,
+    }  # fmt: skip
+
+
+def test_hits_by_document():
+    rows = [
+        {"id": "q1", "passage": "p1", "bm25": 1, "reranker": 2},
+        {"id": "q2", "passage": "p3", "bm25": None, "reranker": 1},
+        {"id": "q3", "passage": "p2", "bm25": 3, "reranker": 1},
+        {"id": "q4", "passage": "p1", "bm25": 1, "reranker": 1},
+    ]
+    assert by_document(rows, ["bm25", "reranker"], {"p1": "手册", "p2": "手册", "p3": "faq", "p4": "no question"}) == [
+        {"document": "faq", "questions": 1, "bm25": 0.0, "reranker": 1.0},
+        {"document": "手册", "questions": 3, "bm25": 0.666667, "reranker": 0.666667},
+    ]
+
+
+def test_suspects_are_beaten_clearly_under_both_models_by_the_same_passage():
+    names = ("both", "stronger", "one model", "two rivals", "small", "exact", "unscored", "right")
+    questions = [{"id": name, "question": f"{name}?", "passage": "own"} for name in names]
+    base = {
+        "both": {"own": 0.0, "a": 1.5, "b": 4.0},
+        "stronger": {"own": -1.0, "a": 2.0},
+        "one model": {"own": 0.0, "a": 0.5},
+        "two rivals": {"own": 0.0, "a": 5.0, "b": -5.0},
+        "small": {"own": 0.0, "a": 0.75},
+        "exact": {"own": 0.0, "a": 1.0},
+        "unscored": {"a": 5.0},
+        "right": {"own": 2.0, "a": 0.0},
+    }
+    tuned = {
+        "both": {"own": 1.0, "a": 3.0, "b": 1.25},
+        "stronger": {"own": 0.0, "a": 2.5},
+        "one model": {"own": 0.0, "a": 5.0},
+        "two rivals": {"own": 0.0, "a": -5.0, "b": 5.0},
+        "small": {"own": 0.0, "a": 0.75},
+        "exact": {"own": 0.0, "a": 3.0},
+        "unscored": {"a": 5.0},
+        "right": {"own": 2.0, "a": 0.0},
+    }
+    assert [tuple(row.values()) for row in suspects(questions, base, tuned, 1.0)] == [
+        ("stronger", "stronger?", "own", "a", 3.0, 2.5),
+        ("both", "both?", "own", "a", 1.5, 2.0),  # b is ahead by 4 under the base, but by 0.25 under the fine-tuned
+        ("exact", "exact?", "own", "a", 1.0, 3.0),
+    ]
+    assert suspects(questions, base, tuned, 2.6) == []
