@@ -1,6 +1,6 @@
 """Retriever alone, base and fine-tuned reranker on the same candidates -> metrics/.
 
-    python src/evaluate.py data/prepared data/candidates data/baseline models/reranker metrics
+    python src/evaluate.py data/prepared data/candidates data/baseline data/validation models/reranker metrics
 """
 
 from pathlib import Path
@@ -11,12 +11,12 @@ from reranker.audit import SUSPECT, by_document, suspects
 from reranker.errors import run_stage
 from reranker.evidence import against
 from reranker.files import read_jsonl, write_json, write_text
-from reranker.params import load
-from reranker.reranking import evaluate_systems, markdown_table, score_candidates
+from reranker.params import Params, load
+from reranker.reranking import best_fusion_weight, evaluate_systems, markdown_table, score_candidates
 from reranker.scoring import CrossEncoder, describe_machine
 
 
-def main(prepared: str, candidate_folder: str, baseline: str, model: str, metrics: str) -> None:
+def main(prepared: str, candidate_folder: str, baseline: str, validated: str, model: str, metrics: str) -> None:
     params = load()
     split = params.score.split
     passages = list(read_jsonl(Path(prepared, "corpus.jsonl")))
@@ -29,14 +29,15 @@ def main(prepared: str, candidate_folder: str, baseline: str, model: str, metric
     encoder = CrossEncoder(model, params.score.max_length, params.score.precision, params.score.batch_tokens)
     tuned = score_candidates(encoder, questions, candidates, corpus, params.score.depth, params.retrieve, "with the fine-tuned")
     scores = {"base": base, "reranker": tuned}
-    result, rows, values = evaluate_systems(
-        questions, candidates, scores, trained, params.score.depth, params.retrieve, params.evaluate
-    )
+    settings = params.evaluate
+    if settings.fusion_weight is None:
+        settings = settings.model_copy(update={"fusion_weight": validated_weight(params, prepared, candidate_folder, validated)})
+    result, rows, values = evaluate_systems(questions, candidates, scores, trained, params.score.depth, params.retrieve, settings)
     groups = {"all": [row["id"] for row in rows], "unseen": [row["id"] for row in rows if not row["seen"]]}
     result["against"] = against(values, groups, params.evaluate.resamples, params.seed)
 
     folder = Path(metrics)
-    write_json(folder / "eval.json", {"split": split, **result})
+    write_json(folder / "eval.json", {"split": split, "fusion_weight": settings.fusion_weight, **result})
     curves = {"k": params.evaluate.ks}
     for group, prefix in (("all", ""), ("article", "article_")):
         for system, measured in result[group].items():
@@ -52,6 +53,13 @@ def main(prepared: str, candidate_folder: str, baseline: str, model: str, metric
     write_text(folder / "table.md", table)
     write_json(folder / "environment.json", describe_machine(encoder.precision))
     print("\n" + table)
+
+
+def validated_weight(params: Params, prepared: str, candidate_folder: str, validated: str) -> float:
+    questions = list(read_jsonl(Path(prepared, "valid.jsonl")))
+    candidates = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, "valid.jsonl"))}
+    scores = {row["id"]: row["scores"] for row in read_jsonl(Path(validated, "valid.jsonl"))}
+    return best_fusion_weight(questions, candidates, scores, params.train.valid_depth, params.retrieve, params.evaluate)
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:

@@ -1,6 +1,6 @@
 """Samples and the base -> a fine-tuned reranker and its training curve.
 
-    python src/train.py data/samples/train.jsonl data/prepared data/candidates models/base models/reranker metrics
+    python src/train.py data/samples/train.jsonl data/prepared data/candidates models/base models/reranker data/validation metrics
 
 An interrupted run goes on from its last resume point under .cache/train at the next call with the same inputs.
 """
@@ -12,13 +12,13 @@ from pathlib import Path
 import pandas as pd
 
 from reranker.errors import InputError, run_stage
-from reranker.files import read_jsonl, replacing, write_json, write_text
+from reranker.files import read_jsonl, replacing, write_json, write_jsonl, write_text
 from reranker.params import Params, load
 from reranker.training import keep_best, run_key, save_reranker, train
 from reranker.validation import Validation, curve
 
 
-def main(samples: str, prepared: str, candidate_folder: str, base: str, reranker: str, metrics: str) -> None:
+def main(samples: str, prepared: str, candidate_folder: str, base: str, reranker: str, ranked: str, metrics: str) -> None:
     params = load()
     valid = [Path(prepared, "corpus.jsonl"), Path(prepared, "valid.jsonl"), Path(candidate_folder, "valid.jsonl")]
     validation = read_validation(params, *valid) if params.train.evals_per_epoch else None
@@ -31,6 +31,9 @@ def main(samples: str, prepared: str, candidate_folder: str, base: str, reranker
     with replacing(reranker) as folder:
         inference = {"max_length": params.score.max_length, "window": params.retrieve.window, "stride": params.retrieve.stride}
         save_reranker(runner, folder, inference)
+    scores = validation.score(runner.model.model, runner.tokenizer) if validation else {}
+    with replacing(ranked) as folder:
+        write_jsonl(folder / "valid.jsonl", ({"id": key, "scores": found} for key, found in scores.items()))
     state = runner.trainer.state
     losses = pd.DataFrame([entry for entry in state.log_history if "loss" in entry])
     losses = losses[["step", "loss", "learning_rate", "grad_norm"]]

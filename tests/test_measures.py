@@ -9,7 +9,7 @@ from conftest import ROOT
 from reranker.measures import gold_rank, measure, per_question
 from reranker.evidence import against
 from reranker.params import load
-from reranker.reranking import evaluate_systems, markdown_table, rankers, reach
+from reranker.reranking import best_fusion_weight, evaluate_systems, markdown_table, rankers, reach
 from reranker.retrieval import first_stage
 
 PARAMS = load(ROOT / "tests/params.yaml")
@@ -92,6 +92,19 @@ def test_the_weight_of_the_fused_row():
     assert rankers(CANDIDATES, SCORES, RETRIEVE, alone)["fused"](4) == ["c", "a", "b", "d"]
     first = EVALUATE.model_copy(update={"fusion_weight": 0.0})
     assert rankers(CANDIDATES, SCORES, RETRIEVE, first)["fused"](4) == ["a", "b", "c", "d"]
+
+
+def test_the_fusion_weight_is_the_one_that_ranks_these_questions_best():
+    """One question whose passage the reranker has first and the first stage third, or the other way round."""
+    deep = [{"passage": key, "dense": rank, "bm25": None} for rank, key in enumerate("abc", 1)]
+    settings = EVALUATE.model_copy(update={"fusion_weight": None, "fusion_k": 10})
+
+    def weight(gold, scores):
+        question = {"id": "q", "question": "?", "passage": gold}
+        return best_fusion_weight([question], {"q": deep}, {"q": scores}, 3, RETRIEVE, settings)
+
+    assert weight("c", {"a": 0.0, "b": 1.0, "c": 2.0}) == 1.0
+    assert weight("a", {"a": 0.0, "b": 1.0, "c": 2.0}) == 0.4  # a leads where w / 13 + (1 - w) / 11 > w / 11 + (1 - w) / 13
 
 
 def test_reach_holds_the_candidates_of_every_depth():

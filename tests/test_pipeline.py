@@ -118,7 +118,7 @@ def test_the_whole_run_leaves_what_it_promises(project):
     names = {str(path.relative_to(project)) for path in project.rglob("*") if path.is_file() and ".dvc/" not in str(path)}
     for name in (
         "data/prepared/corpus.jsonl", "data/prepared/test.jsonl", "data/candidates/train.jsonl", "data/samples/train.jsonl",
-        "data/baseline/test.jsonl", "models/base/model.safetensors", "models/reranker/model.safetensors", "metrics/data.json",
+        "data/baseline/test.jsonl", "data/validation/valid.jsonl", "models/base/model.safetensors", "models/reranker/model.safetensors", "metrics/data.json",
         "metrics/eval.json", "metrics/hit_at_k.csv", "metrics/per_query.csv", "metrics/train.csv", "metrics/valid.csv",
         "metrics/by_document.csv", "metrics/suspects.csv", "dvc.lock",
     ):  # fmt: skip

@@ -97,7 +97,7 @@ def test_the_curve_starts_with_the_base_and_the_best_checkpoint_is_kept(samples,
     tuned = points[1:]
     assert summary["valid"]["best"] == max(point["eval_MRR@10"] for point in tuned) == value(runner)
     assert summary["best_step"] == next(p["step"] for p in tuned if p["eval_MRR@10"] == summary["valid"]["best"])
-    assert summary["valid"]["best"] > summary["valid"]["base"] + 0.1
+    assert summary["valid"]["best"] > summary["valid"]["base"] + 0.05
 
 
 def test_the_measure_that_decides_is_the_one_named(samples, tiny_model, tmp_path):

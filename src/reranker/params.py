@@ -240,8 +240,9 @@ class Evaluate(Group):
     """The cut-off of MRR and nDCG."""
     multiplier: Positive
     """The article's protocol reranks multiplier * k candidates for each k."""
-    fusion_weight: Annotated[float, Field(ge=0, le=1)]
-    """Weight of the reranker's ranks in the fused row; the first stage has the rest."""
+    fusion_weight: Annotated[float, Field(ge=0, le=1)] | None
+    """Weight of the reranker's ranks in the fused row, the first stage has the rest; null takes the one of 0, 0.1 ... 1
+    that ranks the validation questions best."""
     fusion_k: Positive
     """The constant of that fusion."""
     resamples: Annotated[int, Field(ge=100)]
@@ -272,6 +273,8 @@ class Params(Group):
             )
         if self.train.valid_depth > self.retrieve.depth:
             raise ValueError(f"train.valid_depth {self.train.valid_depth} exceeds retrieve.depth {self.retrieve.depth}")
+        if self.evaluate.fusion_weight is None and not self.train.evals_per_epoch:
+            raise ValueError("evaluate.fusion_weight is empty, which needs train.evals_per_epoch above 0")
         if self.train.distill_weight and self.samples.teacher == "none":
             raise ValueError("train.distill_weight above 0 needs samples.teacher")
         if self.samples.strategy == "hard" and self.samples.skip_top + self.samples.window > self.retrieve.depth:

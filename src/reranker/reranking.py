@@ -71,6 +71,30 @@ def rankers(candidates: Sequence[dict], scores: Mapping[str, Mapping[str, float]
     return systems | {name: reranked(name) for name in RERANKERS} | {"fused": fused}
 
 
+def best_fusion_weight(
+    questions: Sequence[dict],
+    candidates: Mapping[str, Sequence[dict]],
+    scores: Mapping[str, Mapping[str, float]],
+    depth: int,
+    retrieve: Retrieve,
+    evaluate: Evaluate,
+) -> float:
+    """The weight of the reranker's ranks, one of 0, 0.1 ... 1, whose fusion has the best MRR; of equals the largest.
+
+    Args:
+        questions: the validation ones; scores: the reranker's, question id -> passage -> logit, of their first `depth`
+        candidates.
+    """
+    gold = {q["id"]: q["passage"] for q in questions}
+
+    def value(weight: float) -> float:
+        settings = evaluate.model_copy(update={"fusion_weight": weight})
+        ranked = {q: rankers(candidates[q], {"reranker": scores[q]}, retrieve, settings)["fused"](depth) for q in gold}
+        return measure(gold, ranked, [1], evaluate.cutoff)[f"MRR@{evaluate.cutoff}"]
+
+    return max((tenths / 10 for tenths in range(10, -1, -1)), key=value)
+
+
 def evaluate_systems(
     questions: Sequence[dict],
     candidates: Mapping[str, Sequence[dict]],

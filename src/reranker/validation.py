@@ -36,20 +36,24 @@ class Validation:
                 self.keys.append((question["id"], passage))
                 self.pairs.append((question["question"], corpus[passage][slice(*spans[passage])]))
 
+    def score(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, dict[str, float]]:
+        """question id -> passage -> logit under this model, whose mode is left as it was; passages in the first stage's order."""
+        training, score = model.training, self.params.score
+        encoder = CrossEncoder.of(model, tokenizer, score.max_length, self.params.train.precision, score.batch_tokens)
+        scores: dict[str, dict[str, float]] = {}
+        for (question, passage), value in zip(self.keys, encoder.score(self.pairs, "validation").tolist()):
+            scores.setdefault(question, {})[passage] = value
+        model.train(training)
+        return scores
+
     def measure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
-        """hit@1, MRR@10 and nDCG@10 of the validation questions under this model, whose mode is left as it was.
+        """hit@1, MRR@10 and nDCG@10 of the validation questions under this model.
 
         A question whose passage is not among its candidates counts as 0, as in `measures`; equal scores keep the first
         stage's order.
         """
-        training = model.training
-        score = self.params.score
-        encoder = CrossEncoder.of(model, tokenizer, score.max_length, self.params.train.precision, score.batch_tokens)
-        scored: dict[str, list[tuple[float, str]]] = {}
-        for (question, passage), value in zip(self.keys, encoder.score(self.pairs, "validation").tolist()):
-            scored.setdefault(question, []).append((value, passage))
-        model.train(training)
-        rankings = {q: [passage for _, passage in sorted(found, key=lambda item: -item[0])] for q, found in scored.items()}
+        scores = self.score(model, tokenizer)
+        rankings = {question: sorted(found, key=lambda passage: -found[passage]) for question, found in scores.items()}
         return measure(self.gold, rankings, [1], 10)
 
 
