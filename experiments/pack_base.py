@@ -3,7 +3,7 @@
     pip install --target .cache/wordfreq wordfreq==3.1.1
     PYTHONPATH=.cache/wordfreq python experiments/pack_base.py models/reranker models/bundled [TEXT ...]
 
-The vocabulary (src/reranker/packed.py) has the pieces that the texts need, UTF-8 files read line by line, those that the
+The vocabulary (src/reranker/packed.py) has the pieces that the texts need, UTF-8 files of one text a line, those that the
 100000 most frequent Chinese words need, and those of as many of the most frequent English words as there is room for.
 """
 

@@ -188,9 +188,8 @@ def test_an_unpacked_model_segments_and_scores_as_before(full, folders):
     for pair in PAIRS:
         assert after[0].tokenize(*pair) == before[0].tokenize(*pair)
     wanted, found = logits(*before), logits(*after)
-    print(wanted, found)
     assert wanted.std() > 0.4 and wanted.argsort().tolist() == found.argsort().tolist()
-    torch.testing.assert_close(found, wanted, rtol=0, atol=0.1)
+    torch.testing.assert_close(found, wanted, rtol=0.03, atol=0)  # random weights are coarser than trained ones
 
 
 def test_an_unpacked_folder_is_a_float32_checkpoint_of_the_kept_pieces(full, keep, folders):

@@ -154,7 +154,7 @@ def unpack(source: Path, target: Path) -> None:
         state = {name: stored_weight(stored, name, weight.shape) for name, weight in model.state_dict().items()}
         model.load_state_dict(state, strict=True)
         tokenizer = AutoTokenizer.from_pretrained(source)
-    except Exception as error:  # safetensors, json, tokenizers and torch have no error in common, tokenizers not even one of its own
+    except Exception as error:  # of safetensors, json, torch or tokenizers, which raises Exception itself
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{source}: not readable as a packed reranker ({reason}); {remedy}") from None
     save(model, tokenizer, target)
