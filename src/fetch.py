@@ -1,8 +1,8 @@
 """Checkpoints of the base reranker and of the dense retriever -> models/.
 
-    python src/fetch.py models/base models/retriever
+    python src/fetch.py models/bundled models/base models/retriever
 
-Where both are the bundled encoder the files are the same ones: links here, and one object in DVC's cache.
+Where both are e5-small the files are the same ones: links here, and one object in DVC's cache.
 """
 
 import os
@@ -16,19 +16,19 @@ from reranker.params import load
 from reranker.sources import fetch
 
 
-def main(base_folder: str, retriever_folder: str) -> None:
+def main(packed: str, base_folder: str, retriever_folder: str) -> None:
     params = load()
     with replacing(base_folder) as folder:
-        fetch(params.base, "base", folder, params.seed)
+        fetch(params.base, "base", Path(packed), folder, params.seed)
         complete_head(folder, params.seed)
-    print(f"{base_folder}: {params.base.repo or params.base.path or 'multilingual-e5-small with an untrained head'}")
+    print(f"{base_folder}: {params.base.repo or params.base.path or params.base.source}")
 
     with replacing(retriever_folder) as folder:
-        if params.base.source == params.retriever.source == "bundled":
+        if params.base.source == params.retriever.source == "e5-small":
             shutil.copytree(base_folder, folder, copy_function=link_or_copy)
         else:
-            fetch(params.retriever, "retriever", folder, params.seed)
-    print(f"{retriever_folder}: {params.retriever.repo or params.retriever.path or 'multilingual-e5-small'}")
+            fetch(params.retriever, "retriever", Path(packed), folder, params.seed)
+    print(f"{retriever_folder}: {params.retriever.repo or params.retriever.path or params.retriever.source}")
 
 
 def link_or_copy(source: str, target: str) -> None:

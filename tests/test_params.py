@@ -70,6 +70,7 @@ def test_the_committed_parameters_are_valid_and_have_the_names_of_those_the_test
         ({"base__source": "hub"}, "base: source 'hub' needs 'repo'"),
         ({"base__path": "x"}, "base: source 'bundled' excludes 'path'"),
         ({"base__source": "path"}, "base: source 'path' needs 'path'"),
+        ({"retriever__source": "bundled"}, "retriever: source 'bundled' is a reranker"),
         ({"base__source": "hub", "base__repo": "a/b", "base__revision": "main"}, "base: revision 'main' is not a commit"),
         ({"samples__strategy": "all", "samples__teacher": "retriever"}, "samples: teacher 'retriever' needs strategy 'hard'"),
         ({"samples__strategy": "all", "samples__pair": "both"}, "samples: pair 'both' needs strategy 'hard'"),

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from transformers import AutoTokenizer
 
 from conftest import ROOT, copy_project, git, table_rows
+from reranker.packed import pack
 from reranker.params import Params
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -89,8 +91,8 @@ def project(tiny_model, tmp_path_factory) -> Path:
         writer.writerows(rows)
     parameters = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     parameters["prepare"]["raw"] = "data/raw/tiny.csv"
-    for group in ("base", "retriever"):
-        parameters[group] |= {"source": "path", "path": str(tiny_model)}
+    pack(tiny_model, folder / "models/bundled", list(range(len(AutoTokenizer.from_pretrained(tiny_model)))))
+    parameters["retriever"] |= {"source": "path", "path": str(tiny_model)}
     parameters["retriever"]["max_length"] = 100
     parameters["retrieve"] |= {"depth": 8, "window": 24, "stride": 12}
     parameters["samples"] |= {"window": 8, "skip_top": 0, "negatives": 5, "random_negatives": 2}

