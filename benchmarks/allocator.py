@@ -1,0 +1,52 @@
+"""What keeping freed memory is worth on this machine: the same pairs scored with and without, in turns.
+
+    dvc repro baseline && python benchmarks/allocator.py [PAIRS] [TURNS]
+
+Prints pairs a second of every turn and the ratio of the medians. Each turn is a process of its own, because an allocator's
+settings last as long as the process.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "src"))
+
+
+def turn(keep: bool, count: int) -> float:
+    from reranker.allocator import keep_freed_memory
+    from reranker.files import read_jsonl
+    from reranker.params import load
+    from reranker.scoring import CrossEncoder
+
+    if keep and not keep_freed_memory():
+        sys.exit("this is not glibc's malloc: nothing to compare")
+    params = load(ROOT / "params.yaml")
+    pairs = [(row["query"], text) for row in read_jsonl(ROOT / "data/samples/train.jsonl") for text in row["pos"] + row["neg"]]
+    encoder = CrossEncoder(ROOT / "models/base", params.score.max_length, params.score.precision, params.score.batch_tokens)
+    encoder.score(pairs[:200])
+    start = time.perf_counter()
+    encoder.score(pairs[:count])
+    return min(count, len(set(pairs[:count]))) / (time.perf_counter() - start)
+
+
+def main(count: int, turns: int) -> None:
+    rates: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(turns):
+        for keep in rates:
+            command = [sys.executable, __file__, "--turn", str(int(keep)), str(count)]
+            rates[keep].append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
+    for keep, found in rates.items():
+        print(f"{'kept' if keep else 'returned'}: " + ", ".join(f"{rate:.1f}" for rate in found) + " pairs/s")
+    print(f"ratio of medians: {statistics.median(rates[True]) / statistics.median(rates[False]):.2f}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--turn"]:
+        print(json.dumps(turn(bool(int(sys.argv[2])), int(sys.argv[3]))))
+    else:
+        main(*(int(value) for value in sys.argv[1:] or (1000, 3)))
