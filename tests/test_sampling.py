@@ -156,3 +156,28 @@ def test_a_window_around_evidence_at_the_end_stays_inside():
 
 def test_samples_are_plain_json():
     assert json.loads(json.dumps(mine(), ensure_ascii=False)) == mine()
+
+
+def test_both_positives_are_what_is_shown_and_the_window_around_the_evidence():
+    """Passage `a` is shown from its start while the evidence stands at its end; `b` is shown where its evidence is."""
+    from samples import build
+
+    corpus = {"a": "甲" * 40 + "证据在此", "b": "乙" * 10, "c": "丙" * 10, "d": "丁" * 10}
+    spans = {"a": (0, 8), "b": (0, 8), "c": (0, 8), "d": (0, 8)}
+    candidates = [{"passage": key, "score": 0.5, "start": start, "end": end} for key, (start, end) in spans.items()]
+    rows = [
+        {"id": f"q{key}", "question": f"问{key}", "passage": key, "context": context, "answer": ""}
+        for key, context in (("a", "证据在此"), ("b", "乙乙"))
+    ]
+    questions = {"train": rows, "valid": [], "test": [{"passage": "d"}]}
+    settings = {"pair": "both", "negatives": 2, "random_negatives": 1, "skip_top": 0, "window": 3, "teacher": "retriever"}
+    full = load(ROOT / "tests/params.yaml")
+    params = full.model_copy(
+        update={"samples": PARAMS.model_copy(update=settings), "retrieve": full.retrieve.model_copy(update={"window": 8, "stride": 4})}
+    )
+    first, second = build(params, corpus, questions, {row["id"]: candidates for row in rows})
+    assert first["pos"] == ["甲" * 8, "甲甲甲甲证据在此"] and first["pos_scores"] == [50.0, 50.0] and first["pos_passages"] == ["a", "a"]
+    assert second["pos"] == ["乙" * 8]
+    for sample in (first, second):
+        assert not {"d", *sample["pos_passages"]} & set(sample["neg_passages"])
+        assert sample["neg"] == [corpus[key][:8] for key in sample["neg_passages"]]
