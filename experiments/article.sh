@@ -10,7 +10,7 @@ exec dvc exp run --name article \
   -S prepare.raw="$table" -S 'prepare.qa_types=[detailed]' -S prepare.valid_fraction=0 \
   -S base.source=hub -S base.repo=BAAI/bge-reranker-base -S base.revision=6d64eef0e764fd49f21e56bb59d54ed86102024b \
   -S retrieve.dense_weight=0.5 -S retrieve.bm25_weight=0.5 -S retrieve.rrf_k=60 -S retrieve.bm25_depth=4 \
-  -S retrieve.window=0 -S retrieve.stride=0 \
+  -S retrieve.window=0 -S retrieve.stride=0 -S retrieve.shown=0 \
   -S samples.strategy=all -S samples.pair=qd -S samples.neg_batch_size=16 -S samples.n_neg_batch=32 \
   -S samples.teacher=none -S train.distill_weight=0.0 -S train.evals_per_epoch=0 -S evaluate.fusion_weight=0.5 \
   -S train.lr=1e-5 -S train.epochs=2 -S train.batch_size=1 -S train.accumulation=32 -S train.group_size=32 \

@@ -11,7 +11,7 @@ export PYTHONPATH=.cache/tools
 python experiments/squad.py data/raw/general "$@"
 dvc exp run --name bundled-base \
   -S base.source=e5-small -S prepare.raw=data/raw/general -S prepare.valid_fraction=0.02 -S prepare.test_fraction=0.02 \
-  -S retrieve.window=64 -S retrieve.stride=64 \
+  -S retrieve.window=64 -S retrieve.stride=64 -S retrieve.shown=64 \
   -S samples.strategy=hard -S samples.pair=both -S samples.teacher=retriever \
   -S samples.negatives=12 -S samples.random_negatives=4 -S samples.window=30 \
   -S train.lr=1.5e-4 -S train.epochs=0.75 -S train.batch_size=8 -S train.accumulation=1 -S train.group_size=6 \

@@ -16,7 +16,7 @@ from reranker.sampling import all_negatives, held_out_passages, hard_negatives, 
 
 def build(params: Params, corpus: dict[str, str], questions: dict[str, list[dict]], candidates: dict[str, list[dict]]) -> Iterator[dict]:
     """The samples of all training questions, in table order."""
-    train, pair, window = questions["train"], params.samples.pair, params.retrieve.window
+    train, pair, window = questions["train"], params.samples.pair, params.retrieve.shown
     spans = {
         question["id"]: {c["passage"]: (c["start"], c["end"]) for c in candidates[question["id"]]} for question in train
     }

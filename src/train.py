@@ -31,7 +31,8 @@ def main(samples: str, prepared: str, candidate_folder: str, base: str, reranker
     best = keep_best(runner)
 
     with replacing(reranker) as folder:
-        inference = {"max_length": params.score.max_length, "window": params.retrieve.window, "stride": params.retrieve.stride}
+        shown = {name: getattr(params.retrieve, name) for name in ("window", "stride", "shown")}
+        inference = {"max_length": params.score.max_length, **shown}
         save_reranker(runner, folder, inference)
     scores = validation.score(runner.model.model, runner.tokenizer) if validation else {}
     with replacing(ranked) as folder:

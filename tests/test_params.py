@@ -81,6 +81,8 @@ def test_the_committed_parameters_are_valid_and_have_the_names_of_those_the_test
         ({"samples__random_negatives": "99"}, "samples: random_negatives 99 exceeds negatives"),
         ({"samples__absolute_margin": ".nan"}, "samples.absolute_margin: Input should be a finite number"),
         ({"retrieve__stride": "0"}, "retrieve: window"),
+        ({"retrieve__shown": "63"}, "retrieve: shown 63 is less than window 64"),
+        ({"retrieve__window": "0", "retrieve__stride": "0"}, "retrieve: shown 64 is less than window 0, or there is none"),
         ({"retrieve__dense_weight": "0", "retrieve__bm25_weight": "0"}, "retrieve: dense_weight and bm25_weight are both 0"),
         ({"score__depth": "60"}, "score.depth 60 exceeds retrieve.depth 50"),
         ({"evaluate__multiplier": "4"}, "evaluate.multiplier 4 times the largest of evaluate.ks, 8, exceeds score.depth 24"),

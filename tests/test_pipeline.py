@@ -94,7 +94,7 @@ def project(tiny_model, tmp_path_factory) -> Path:
     pack(tiny_model, folder / "models/bundled", list(range(len(AutoTokenizer.from_pretrained(tiny_model)))))
     parameters["retriever"] |= {"source": "path", "path": str(tiny_model)}
     parameters["retriever"]["max_length"] = 100
-    parameters["retrieve"] |= {"depth": 8, "window": 24, "stride": 12}
+    parameters["retrieve"] |= {"depth": 8, "window": 24, "stride": 12, "shown": 30}
     parameters["samples"] |= {"window": 8, "skip_top": 0, "negatives": 5, "random_negatives": 2}
     parameters["train"] |= {
         "lr": 0.003, "epochs": 2, "group_size": 4, "batch_size": 2, "accumulation": 1, "query_max_length": 16,
@@ -178,7 +178,8 @@ CHANGES = {
     "prepare": ("prepare.unicode", "NFKC", {"prepare"}),
     "prefix": ("retriever.query_prefix", "Q: ", {"retrieve"}),
     "retrieve": ("retrieve.rrf_k", 30, {"retrieve", "train", "baseline", "evaluate"}),
-    "window": ("retrieve.window", 20, {"retrieve", "samples", "train", "baseline", "evaluate"}),
+    "window": ("retrieve.window", 20, {"retrieve", "train", "baseline", "evaluate"}),
+    "shown": ("retrieve.shown", 28, {"retrieve", "samples", "train", "baseline", "evaluate"}),
     "samples": ("samples.skip_top", 0.5, {"samples"}),
     "lr": ("train.lr", 0.001, {"train"}),
     "depth": ("score.depth", 7, {"baseline", "evaluate"}),
@@ -261,7 +262,7 @@ def test_a_broken_table_stops_the_run_in_one_line_and_loses_nothing(project):
 def test_the_article_construction_runs_by_parameters_alone(project):
     said = dvc(
         "exp", "run", "--temp", "-n", "article", "-S", "samples.strategy=all", "-S", "samples.pair=qd", "-S", "samples.neg_batch_size=4",
-        "-S", "retrieve.window=0", "-S", "retrieve.stride=0", cwd=project,
+        "-S", "retrieve.window=0", "-S", "retrieve.stride=0", "-S", "retrieve.shown=0", cwd=project,
     )  # fmt: skip
     assert "samples" in said
     made = json.loads(git("show", f"{exp_commit(project, 'article')}:metrics/samples.json", cwd=project))

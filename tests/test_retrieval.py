@@ -7,7 +7,7 @@ import torch
 
 from conftest import ROOT
 from reranker.params import load
-from reranker.retrieval import BM25, Encoder, Retrieval, first_stage, fuse, windows
+from reranker.retrieval import around, BM25, Encoder, first_stage, fuse, Retrieval, windows
 
 PARAMS = load(ROOT / "tests/params.yaml")
 TEXTS = ["苹果手机的价格", "香蕉的价格与产地", "手机保修两年", "产地是海南", "！？"]
@@ -35,6 +35,35 @@ def test_windows_cover_every_character_and_each_reaches_past_the_last(length, si
     assert {i for start, end in spans for i in range(start, end)} == set(range(length))
     assert all(end - start <= size for start, end in spans)
     assert all(later[1] > earlier[1] for earlier, later in zip(spans, spans[1:]))
+
+
+@pytest.mark.parametrize(
+    "span, size, length, expected",
+    [
+        ((4, 6), 6, 10, (2, 8)),
+        ((0, 2), 6, 10, (0, 6)),
+        ((8, 10), 6, 10, (4, 10)),
+        ((3, 6), 6, 10, (1, 7)),
+        ((3, 6), 3, 10, (3, 6)),
+        ((9, 10), 3, 10, (7, 10)),
+        ((0, 2), 0, 10, (0, 10)),
+        ((0, 2), 20, 10, (0, 10)),
+    ],
+)
+def test_what_is_shown_has_the_window_in_its_middle(span, size, length, expected):
+    assert around(*span, size, length) == expected
+
+
+def test_whole_passages_can_be_shown_that_are_searched_by_windows(encoder):
+    passages = [{"id": f"p{i}", "text": text * 3} for i, text in enumerate(TEXTS)]
+    question = {"question": "手机保修几年", "passage": "p4"}
+    found = []
+    for shown in (0, 6):
+        params = PARAMS.retrieve.model_copy(update={"window": 6, "stride": 3, "shown": shown, "depth": 5})
+        found += Retrieval(passages, encoder, params).candidates([question], "all")
+    assert [c["score"] for c in found[0]] == [c["score"] for c in found[1]]
+    assert all(c["end"] == len(passages[int(c["passage"][1:])]["text"]) and c["start"] == 0 for c in found[0])
+    assert all(c["end"] - c["start"] == 6 for c in found[1])
 
 
 def test_fusion_adds_weighted_reciprocal_ranks():
@@ -130,7 +159,7 @@ def test_the_prefix_and_the_length_limit_reach_the_model(encoder, tiny_model):
 
 def test_candidates_rank_like_a_plain_loop(encoder):
     passages = [{"id": f"p{i}", "text": text * 3} for i, text in enumerate(TEXTS)]
-    params = PARAMS.retrieve.model_copy(update={"window": 6, "stride": 3, "depth": 3, "bm25_depth": 2})
+    params = PARAMS.retrieve.model_copy(update={"window": 6, "stride": 3, "shown": 10, "depth": 3, "bm25_depth": 2})
     questions = [{"question": "手机保修几年", "passage": "p4"}, {"question": "产地在哪", "passage": "p0"}]
     retrieval = Retrieval(passages, encoder, params)
     for question, found in zip(questions, retrieval.candidates(questions, "all", block=1)):
@@ -146,7 +175,10 @@ def test_candidates_rank_like_a_plain_loop(encoder):
         for candidate in found:
             assert candidate["score"] == pytest.approx(scores[candidate["passage"]], abs=1e-4)
             assert candidate["dense"] == order.index(candidate["passage"]) + 1
-            assert (candidate["start"], candidate["end"]) == best[candidate["passage"]]
+            first, last = best[candidate["passage"]]
+            assert candidate["start"] <= first and last <= candidate["end"]
+            length = len(passages[int(candidate["passage"][1:])]["text"])
+            assert candidate["end"] - candidate["start"] == min(10, length) and candidate["end"] <= length
         listed = [c["passage"] for c in found]
         assert set(order[:3]) <= set(listed) and question["passage"] in listed
         assert len(listed) == len(set(listed))
@@ -155,6 +187,6 @@ def test_candidates_rank_like_a_plain_loop(encoder):
 
 def test_without_windows_the_whole_passage_is_shown(encoder):
     passages = [{"id": f"p{i}", "text": text} for i, text in enumerate(TEXTS)]
-    params = PARAMS.retrieve.model_copy(update={"window": 0, "stride": 0, "depth": 5})
+    params = PARAMS.retrieve.model_copy(update={"window": 0, "stride": 0, "shown": 0, "depth": 5})
     (found,) = Retrieval(passages, encoder, params).candidates([{"question": "手机", "passage": "p2"}], "all")
     assert {(c["passage"], c["start"], c["end"]) for c in found} == {(f"p{i}", 0, len(t)) for i, t in enumerate(TEXTS)}

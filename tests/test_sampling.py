@@ -173,7 +173,7 @@ def test_both_positives_are_what_is_shown_and_the_window_around_the_evidence():
     settings = {"pair": "both", "negatives": 2, "random_negatives": 1, "skip_top": 0, "window": 3, "teacher": "retriever"}
     full = load(ROOT / "tests/params.yaml")
     params = full.model_copy(
-        update={"samples": PARAMS.model_copy(update=settings), "retrieve": full.retrieve.model_copy(update={"window": 8, "stride": 4})}
+        update={"samples": PARAMS.model_copy(update=settings), "retrieve": full.retrieve.model_copy(update={"window": 8, "stride": 4, "shown": 8})}
     )
     first, second = build(params, corpus, questions, {row["id"]: candidates for row in rows})
     assert first["pos"] == ["甲" * 8, "甲甲甲甲证据在此"] and first["pos_scores"] == [50.0, 50.0] and first["pos_passages"] == ["a", "a"]

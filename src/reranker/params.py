@@ -118,9 +118,12 @@ class Retrieve(Group):
     bm25_k1: Annotated[float, Field(ge=0)]
     bm25_b: Annotated[float, Field(ge=0, le=1)]
     window: Count
-    """Characters of a passage that the reranker is shown: the window nearest to the query; 0 shows whole passages."""
+    """Characters of the windows that a passage is also searched by; 0 searches whole passages alone."""
     stride: Count
     """Characters from one window's start to the next; 0 when `window` is 0."""
+    shown: Count
+    """Characters of a passage that the reranker is shown, with the window nearest to the query in their middle; 0 shows whole
+    passages."""
 
     @model_validator(mode="after")
     def consistent(self):
@@ -128,6 +131,8 @@ class Retrieve(Group):
             raise ValueError("dense_weight and bm25_weight are both 0: nothing would be retrieved")
         if (self.window == 0) != (self.stride == 0) or self.stride > self.window:
             raise ValueError(f"window {self.window} and stride {self.stride}: stride is from 1 to window, or both are 0")
+        if self.shown and not self.window or 0 < self.shown < self.window:
+            raise ValueError(f"shown {self.shown} is less than window {self.window}, or there is none to put in its middle")
         return self
 
 

@@ -31,6 +31,19 @@ def windows(text: str, size: int, stride: int) -> list[tuple[int, int]]:
     return [(start, min(start + size, len(text))) for start in range(0, len(text) - size + stride, stride)]
 
 
+def around(start: int, end: int, size: int, length: int) -> tuple[int, int]:
+    """The span of `size` characters with [start, end) in its middle, moved to lie inside a text of `length`; all of it where
+    size is 0.
+
+    >>> around(4, 6, 6, 10), around(0, 2, 6, 10), around(8, 10, 6, 10), around(0, 2, 0, 10)
+    ((2, 8), (0, 6), (4, 10), (0, 10))
+    """
+    if not size or size >= length:
+        return 0, length
+    first = min(max(0, (start + end - size) // 2), length - size)
+    return first, first + size
+
+
 def fuse(rankings: Iterable[tuple[Sequence[str], float]], k: int) -> list[tuple[str, float]]:
     """Weighted reciprocal rank fusion: score(d) = sum over the lists that hold d of weight / (k + rank of d).
 
@@ -131,6 +144,7 @@ class Retrieval:
         self.position = {key: i for i, key in enumerate(self.ids)}
         texts = [passage["text"] for passage in passages]
         self.spans = [windows(text, params.window, params.stride) for text in texts]
+        self.lengths = [len(text) for text in texts]
         self.offsets = np.cumsum([0] + [len(spans) for spans in self.spans])
         self.bm25 = BM25(texts, params.bm25_k1, params.bm25_b)
         prefix = encoder.params.passage_prefix
@@ -147,7 +161,7 @@ class Retrieval:
 
         Yields:
             lists of {passage, dense, bm25, score, start, end}: the passage's rank in either list (null where it is
-            in neither's reach), dense score, and the span of the window nearest to the query.
+            in neither's reach), dense score, and the span shown, around the window nearest to the query.
         """
         vectors = self.encoder.encode([q["question"] for q in questions], self.encoder.params.query_prefix, f"{what} questions")
         for start in tqdm(range(0, len(questions), block), desc=f"retrieve {what}", unit="block"):
@@ -174,7 +188,8 @@ class Retrieval:
         found = []
         for index in listed:
             first, last = self.offsets[index], self.offsets[index + 1]
-            start, end = self.spans[index][int(near[first:last].argmax())]
+            nearest = self.spans[index][int(near[first:last].argmax())]
+            start, end = around(*nearest, self.params.shown, self.lengths[index])
             found.append(
                 {
                     "passage": self.ids[index],
