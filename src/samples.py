@@ -4,7 +4,7 @@
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from reranker.errors import InputError, run_stage
@@ -59,6 +59,18 @@ def build(params: Params, corpus: dict[str, str], questions: dict[str, list[dict
             yield sample
 
 
+def evidence_shown(questions: Sequence[dict], candidates: dict[str, list[dict]], corpus: dict[str, str]) -> float | None:
+    """The share of questions whose evidence sentence is wholly in what the reranker is shown of its passage; None where no
+    question has one in its passage. Where it is low, `retrieve.shown` is too narrow to learn from."""
+    held = []
+    for question in questions:
+        start = corpus[question["passage"]].find(question["context"]) if question["context"] else -1
+        if start >= 0:
+            shown = next(c for c in candidates[question["id"]] if c["passage"] == question["passage"])
+            held.append(shown["start"] <= start and start + len(question["context"]) <= shown["end"])
+    return round(sum(held) / len(held), 6) if held else None
+
+
 def main(prepared: str, candidate_folder: str, sample_folder: str, samples_json: str) -> None:
     params = load()
     corpus = {passage["id"]: passage["text"] for passage in read_jsonl(Path(prepared, "corpus.jsonl"))}
@@ -80,7 +92,10 @@ def main(prepared: str, candidate_folder: str, sample_folder: str, samples_json:
                 "samples: no negative is left for any training question; loosen samples.absolute_margin and "
                 "samples.relative_margin, or add passages"
             )
-    write_json(samples_json, {"samples": count, "negatives": negatives, "questions": len(questions["train"])})
+    shown = evidence_shown(questions["train"], candidates, corpus)
+    write_json(
+        samples_json, {"samples": count, "negatives": negatives, "questions": len(questions["train"]), "evidence_shown": shown}
+    )
     print(f"{count} samples with {negatives / count:.1f} negatives each from {len(questions['train'])} questions")
 
 

@@ -266,7 +266,7 @@ def test_the_article_construction_runs_by_parameters_alone(project):
     )  # fmt: skip
     assert "samples" in said
     made = json.loads(git("show", f"{exp_commit(project, 'article')}:metrics/samples.json", cwd=project))
-    assert made == {"samples": 18 * 5, "negatives": 18 * 17, "questions": 18}
+    assert made == {"samples": 18 * 5, "negatives": 18 * 17, "questions": 18, "evidence_shown": 1.0}  # whole passages
 
 
 def exp_commit(folder: Path, name: str) -> str:

@@ -181,3 +181,15 @@ def test_both_positives_are_what_is_shown_and_the_window_around_the_evidence():
     for sample in (first, second):
         assert not {"d", *sample["pos_passages"]} & set(sample["neg_passages"])
         assert sample["neg"] == [corpus[key][:8] for key in sample["neg_passages"]]
+
+
+def test_the_share_of_questions_whose_evidence_is_shown():
+    from samples import evidence_shown
+
+    corpus = {"a": "0123456789", "b": "0123456789"}
+    shown = {"q1": (2, 6), "q2": (2, 6), "q3": (2, 6), "q4": (0, 10)}
+    candidates = {key: [{"passage": "a", "start": start, "end": end}] for key, (start, end) in shown.items()}
+    contexts = {"q1": "2345", "q2": "3456", "q3": "", "q4": "not there"}  # inside, one beyond, none, not in the passage
+    questions = [{"id": key, "passage": "a", "context": context} for key, context in contexts.items()]
+    assert evidence_shown(questions, candidates, corpus) == 0.5
+    assert evidence_shown(questions[2:], candidates, corpus) is None
