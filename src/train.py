@@ -28,13 +28,12 @@ def main(samples: str, prepared: str, candidate_folder: str, base: str, reranker
     runner = train(params.train, params.seed, Path(samples), Path(base), scratch, validation)
     if not runner.trainer.is_world_process_zero():
         return
-    best = keep_best(runner)
+    best, scores = keep_best(runner)
 
     with replacing(reranker) as folder:
         shown = {name: getattr(params.retrieve, name) for name in ("window", "stride", "shown")}
         inference = {"max_length": params.score.max_length, **shown}
         save_reranker(runner, folder, inference)
-    scores = validation.score(runner.model.model, runner.tokenizer) if validation else {}
     with replacing(ranked) as folder:
         write_jsonl(folder / "valid.jsonl", ({"id": key, "scores": found} for key, found in scores.items()))
     state = runner.trainer.state

@@ -56,7 +56,11 @@ def guided(samples, base, folder, **changes):
 
 
 def value(runner, measure="MRR@10") -> float:
-    return runner.validation.measure(runner.model.model, runner.tokenizer)[measure]
+    return measured(runner.validation, runner.model.model, runner.tokenizer)[measure]
+
+
+def measured(guide, model, tokenizer) -> dict:
+    return guide.measure(guide.score(model, tokenizer))
 
 
 def test_the_measures_are_those_of_a_plain_loop(tiny_model):
@@ -74,7 +78,7 @@ def test_the_measures_are_those_of_a_plain_loop(tiny_model):
         assert len(order) == 6
         ranks.append(order.index(guide.gold[question]) + 1 if guide.gold[question] in order else None)
     assert None in ranks
-    found = guide.measure(model, tokenizer)
+    found = measured(guide, model, tokenizer)
     assert found["hit@1"] == pytest.approx(sum(rank == 1 for rank in ranks) / len(ranks), abs=1e-6)
     assert found["MRR@10"] == pytest.approx(sum(1 / rank for rank in ranks if rank) / len(ranks), abs=1e-6)
 
@@ -83,7 +87,7 @@ def test_measuring_leaves_the_mode_of_the_model(tiny_model):
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
     for mode in (True, False):
         model.train(mode)
-        validation().measure(model, AutoTokenizer.from_pretrained(tiny_model))
+        validation().score(model, AutoTokenizer.from_pretrained(tiny_model))
         assert model.training == mode
 
 
@@ -92,17 +96,18 @@ def test_the_curve_starts_with_the_base_and_the_best_checkpoint_is_kept(samples,
     points = curve(runner.trainer.state.log_history)
     assert [point["step"] for point in points] == [0, 9, 18, 27, 36]
     base = AutoModelForSequenceClassification.from_pretrained(tiny_model)
-    assert points[0]["eval_MRR@10"] == runner.validation.measure(base, runner.tokenizer)["MRR@10"]
-    summary = keep_best(runner)
+    assert points[0]["eval_MRR@10"] == measured(runner.validation, base, runner.tokenizer)["MRR@10"]
+    summary, scores = keep_best(runner)
     tuned = points[1:]
     assert summary["valid"]["best"] == max(point["eval_MRR@10"] for point in tuned) == value(runner)
     assert summary["best_step"] == next(p["step"] for p in tuned if p["eval_MRR@10"] == summary["valid"]["best"])
     assert summary["valid"]["best"] > summary["valid"]["base"] + 0.05
+    assert scores == runner.validation.score(runner.model.model, runner.tokenizer)
 
 
 def test_the_measure_that_decides_is_the_one_named(samples, tiny_model, tmp_path):
     runner = guided(samples, tiny_model, tmp_path / "run", best="hit@1")
-    summary = keep_best(runner)
+    summary, _ = keep_best(runner)
     assert summary["valid"]["best"] == value(runner, "hit@1") == max(p["eval_hit@1"] for p in curve(runner.trainer.state.log_history)[1:])
 
 
@@ -135,13 +140,15 @@ def test_the_best_mixture_is_left_in_the_model(tiny_model):
     base, other = copy.deepcopy(model.state_dict()), AutoModelForSequenceClassification.from_pretrained(tiny_model)
     draw_head(other, 11)
     tuned = other.state_dict()
-    expected = {}
+    scores, expected = {}, {}
     for alpha in guide.params.train.merge:
         model.load_state_dict({name: alpha * tuned[name] + (1 - alpha) * base[name] for name in tuned})
-        expected[alpha] = guide.measure(model, tokenizer)["MRR@10"]
-    chosen, values = choose_merge(model, tokenizer, base, tuned, {0.0: expected[0.0], 1.0: expected[1.0]}, guide)
+        scores[alpha] = guide.score(model, tokenizer)
+        expected[alpha] = guide.measure(scores[alpha])["MRR@10"]
+    chosen, values, kept = choose_merge(model, tokenizer, base, tuned, {alpha: scores[alpha] for alpha in (0.0, 1.0)}, guide)
     assert values == pytest.approx(expected, abs=1e-3) and len(set(expected.values())) > 2
-    assert values[chosen] == max(values.values()) == guide.measure(model, tokenizer)["MRR@10"]
+    assert values[chosen] == max(values.values()) == guide.measure(kept)["MRR@10"]
+    assert guide.score(model, tokenizer) == kept
 
 
 @pytest.mark.parametrize("lr", [1e-6, 1e-3, 0.5])
@@ -150,7 +157,7 @@ def test_the_result_is_never_worse_than_the_base_on_validation(samples, tiny_mod
     keep_best(taught)
     save(taught.model.model, taught.tokenizer, tmp_path / "base")
     runner = guided(samples, tmp_path / "base", tmp_path / "run", lr=lr, epochs=1.0, merge=[0.0, 0.25, 0.5, 0.75, 1.0], warmup_ratio=0.0)
-    summary = keep_best(runner)
+    summary, _ = keep_best(runner)
     assert summary["valid"]["base"] == value(taught) > 0.4
     assert value(runner) == max(summary["merge"]["valid"].values()) >= summary["valid"]["base"]
     if lr == 0.5:
@@ -161,8 +168,8 @@ def test_weights_are_not_mixed_with_an_untrained_head(samples, tiny_model, tmp_p
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
     draw_head(model, 1)
     save(model, AutoTokenizer.from_pretrained(tiny_model), tmp_path / "base")
-    assert "merge" not in keep_best(guided(samples, tmp_path / "base", tmp_path / "run", epochs=1.0, merge=[0.0, 1.0]))
-    assert "merge" in keep_best(guided(samples, tiny_model, tmp_path / "other", epochs=1.0, merge=[0.0, 1.0]))
+    assert "merge" not in keep_best(guided(samples, tmp_path / "base", tmp_path / "run", epochs=1.0, merge=[0.0, 1.0]))[0]
+    assert "merge" in keep_best(guided(samples, tiny_model, tmp_path / "other", epochs=1.0, merge=[0.0, 1.0]))[0]
 
 
 def test_a_guided_run_that_was_killed_ends_with_the_same_curve_and_weights(samples, tiny_model, tmp_path):

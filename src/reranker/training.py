@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from reranker.checkpoints import save
 from reranker.errors import InputError
+from reranker.files import write_text
 from reranker.groups import GroupDataset, GroupModel
 from reranker.params import Train
 from reranker.scoring import choose_precision
@@ -42,8 +43,10 @@ class ResumableTrainer(EncoderOnlyRerankerTrainer):
         self.model.model.load_state_dict(load_file(Path(resume_from_checkpoint, "model.safetensors")))
 
     def evaluate(self, *args, **kwargs):
-        found = self.validation.measure(self.model.model, self.processing_class)
-        metrics = {f"eval_{name}": value for name, value in found.items()}
+        scores = self.validation.score(self.model.model, self.processing_class)
+        if self.is_world_process_zero():  # for keep_best, which may be another process after a resumption
+            write_text(scores_path(self.args.output_dir, self.state.global_step), json.dumps(scores))
+        metrics = {f"eval_{name}": value for name, value in self.validation.measure(scores).items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -164,6 +167,11 @@ class Runner(EncoderOnlyRerankerRunner):
         return trainer
 
 
+def scores_path(scratch: str | Path, step: int) -> Path:
+    """Where the validation scores of an optimizer step are kept: question id -> passage -> logit."""
+    return Path(scratch, f"scores-{step}.json")
+
+
 def resume_point(scratch: Path) -> str | None:
     """The newest complete checkpoint under `scratch`: the one whose trainer_state.json, written last, is there."""
     points = sorted(scratch.glob("checkpoint-*/trainer_state.json"), key=lambda path: int(path.parent.name.split("-")[1]))
@@ -197,30 +205,33 @@ def train(
     return runner
 
 
-def keep_best(runner: Runner) -> dict:
+def keep_best(runner: Runner) -> tuple[dict, dict]:
     """Leave in the runner's model the weights that rank the validation questions best.
 
     Those are of the best checkpoint, mixed with the base's in the best of the shares `train.merge` where the base's head
     is trained. Without validation they stay the last ones.
 
     Returns:
-        for metrics/train.json: the chosen step, its value and the base's, the shares tried and the chosen one.
+        for metrics/train.json the chosen step, its value and the base's, the shares tried and the chosen one; and the validation
+        scores of what was kept, question id -> passage -> logit.
     """
     if not runner.validation:
-        return {}
+        return {}, {}
     params, model = runner.params, runner.model.model
     base, *points = curve(runner.trainer.state.log_history)
     measured = f"eval_{params.best}"
     best = max(points, key=lambda point: point[measured])
-    tuned = load_file(Path(runner.training_args.output_dir, f"checkpoint-{best['step']}", "model.safetensors"))
+    scratch = Path(runner.training_args.output_dir)
+    tuned = load_file(scratch / f"checkpoint-{best['step']}" / "model.safetensors")
     model.load_state_dict(tuned)
+    known = {alpha: json.loads(scores_path(scratch, step).read_text()) for alpha, step in ((0.0, 0), (1.0, best["step"]))}
+    scores = known[1.0]
     summary = {"best_step": best["step"], "valid": {"measure": params.best, "base": base[measured], "best": best[measured]}}
     if params.merge and not getattr(model.config, "untrained_head", False):
         original = load_file(Path(runner.model_args.model_name_or_path, "model.safetensors"))
-        known = {0.0: base[measured], 1.0: best[measured]}
-        chosen, values = choose_merge(model, runner.tokenizer, original, tuned, known, runner.validation)
+        chosen, values, scores = choose_merge(model, runner.tokenizer, original, tuned, known, runner.validation)
         summary["merge"] = {"chosen": chosen, "valid": {str(alpha): value for alpha, value in values.items()}}
-    return summary
+    return summary, scores
 
 
 def save_reranker(runner: Runner, folder: Path, inference: dict) -> None:

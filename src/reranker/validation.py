@@ -46,13 +46,12 @@ class Validation:
         model.train(training)
         return scores
 
-    def measure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
-        """hit@1, MRR@10 and nDCG@10 of the validation questions under this model.
+    def measure(self, scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+        """hit@1, MRR@10 and nDCG@10 of the validation questions by these scores.
 
         A question whose passage is not among its candidates counts as 0, as in `measures`; equal scores keep the first
         stage's order.
         """
-        scores = self.score(model, tokenizer)
         rankings = {question: sorted(found, key=lambda passage: -found[passage]) for question, found in scores.items()}
         return measure(self.gold, rankings, [1], 10)
 
@@ -97,22 +96,23 @@ def choose_merge(
     tokenizer: PreTrainedTokenizerBase,
     base: Mapping[str, torch.Tensor],
     tuned: Mapping[str, torch.Tensor],
-    known: Mapping[float, float],
+    known: Mapping[float, Mapping[str, Mapping[str, float]]],
     validation: Validation,
-) -> tuple[float, dict[float, float]]:
+) -> tuple[float, dict[float, float], Mapping[str, Mapping[str, float]]]:
     """Leave in `model` the mixture of base and fine-tuned weights that ranks the validation questions best.
 
     Args:
-        known: alpha -> the value already measured of it.
+        known: alpha -> scores of the validation questions, where they are there already.
 
     Returns:
-        the chosen alpha, and the value of every one tried; of equal values the largest alpha is chosen.
+        the chosen alpha, the value of every one tried, and the chosen one's scores; of equal values the largest alpha is chosen.
     """
-    train, values = validation.params.train, dict(known)
+    train, scores = validation.params.train, dict(known)
     for alpha in train.merge:
-        if alpha not in values:
+        if alpha not in scores:
             model.load_state_dict(merged(base, tuned, alpha))
-            values[alpha] = validation.measure(model, tokenizer)[train.best]
-    chosen = max(sorted(values, reverse=True), key=values.get)
+            scores[alpha] = validation.score(model, tokenizer)
+    values = {alpha: validation.measure(scores[alpha])[train.best] for alpha in sorted(scores)}
+    chosen = max(reversed(values), key=values.get)
     model.load_state_dict(merged(base, tuned, chosen))
-    return chosen, {alpha: values[alpha] for alpha in sorted(values)}
+    return chosen, values, scores[chosen]
