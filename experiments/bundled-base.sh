@@ -2,7 +2,7 @@
 # How models/bundled was made: multilingual-e5-small taught to rank on public reading-comprehension questions, then packed.
 #   experiments/bundled-base.sh DRCD_dev.json DRCD_test.json cmrc2018_trial.json
 # Data (docs/bundled-base.md): DRCD's dev and test files and cmrc2018's trial file; no question or passage of data/raw/yunshan.
-# Loss: cross-entropy over groups of 6 and distillation of the first stage's cosines, 722 steps of 8 groups.
+# Loss: cross-entropy over groups of 6 and distillation of the first stage's cosines, 721 steps of 8 groups.
 # Time: about 15 minutes of retrieval and 50 of training on 2 CPU cores; minutes on a GPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."

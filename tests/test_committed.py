@@ -13,7 +13,7 @@ import yaml
 from reranker.params import Loader
 
 ROOT = Path(__file__).parent.parent
-LOCK = yaml.safe_load((ROOT / "dvc.lock").read_text(encoding="utf-8")) if (ROOT / "dvc.lock").exists() else {"stages": {}}
+LOCK = yaml.load((ROOT / "dvc.lock").read_text(encoding="utf-8"), Loader) if (ROOT / "dvc.lock").exists() else {"stages": {}}
 README = ROOT / "README.md"
 TABLE = re.compile(r"(?s)(<!-- metrics/table.md -->\n).*?(<!-- end -->)")
 

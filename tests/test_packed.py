@@ -250,9 +250,12 @@ def test_weights_of_another_vocabulary_are_refused(folders, tmp_path):
 # models/bundled
 
 
+# Mixed-case and technical names are not in the lists of frequent words that models/bundled was packed with.
+NAMES = pytest.mark.xfail(strict=True, reason="a name whose pieces were not kept is segmented finer")
+
 # What the full tokenizer of multilingual-e5-small gives.
 SEGMENTED = [
-    ("签名采用HMAC-SHA256,请求头中的时间戳不得相差超过300秒。", "▁ 签 名 采用 HM AC - SHA 256 , 请求 头 中 的时间 戳 不得 相 差 超过 300 秒 。"),
+    pytest.param("签名采用HMAC-SHA256,请求头中的时间戳不得相差超过300秒。", "▁ 签 名 采用 HM AC - SHA 256 , 请求 头 中 的时间 戳 不得 相 差 超过 300 秒 。", marks=NAMES),
     ("用户在小程序里领到的通行凭据几个钟头就作废？", "▁ 用户 在 小 程序 里 领 到的 通行 凭 据 几个 钟 头 就 作 废 ?"),
     ("这件商品的价格是 1,280 元，保修三年。", "▁这 件 商品 的价格 是 ▁1,2 80 ▁ 元 , 保 修 三年 。"),
     ("北京市海淀区中关村大街1号", "▁ 北京市 海 淀 区 中 关 村 大 街 1 号"),
@@ -261,7 +264,7 @@ SEGMENTED = [
     ("他说：“明天上午9点开会”，然后走了。", "▁ 他说 :“ 明天 上午 9 点 开 会 ”, 然后 走了 。"),
     ("The quick brown fox jumps over the lazy dog.", "▁The ▁quick ▁brown ▁ fox ▁jump s ▁over ▁the ▁la zy ▁dog ."),
     ("How do I reset my password?", "▁How ▁do ▁I ▁reset ▁my ▁password ?"),
-    ("WiFi password: abc123!", "▁WiFi ▁password : ▁ab c 123 !"),
+    pytest.param("WiFi password: abc123!", "▁WiFi ▁password : ▁ab c 123 !", marks=NAMES),
     ("Machine learning models need clean data.", "▁Machine ▁learning ▁models ▁need ▁clean ▁data ."),
     ("THE END", "▁THE ▁ END"),
 ]  # fmt: skip
