@@ -185,6 +185,12 @@ def test_candidates_rank_like_a_plain_loop(encoder):
         assert {c["bm25"] for c in found if c["bm25"]} <= {1, 2}
 
 
+def test_a_split_without_questions_has_no_candidates(encoder):
+    passages = [{"id": f"p{i}", "text": text} for i, text in enumerate(TEXTS)]
+    assert list(Retrieval(passages, encoder, PARAMS.retrieve.model_copy(update={"depth": 5})).candidates([], "valid")) == []
+    assert encoder.encode([], "query: ", "none").shape == (0, 32)
+
+
 def test_without_windows_the_whole_passage_is_shown(encoder):
     passages = [{"id": f"p{i}", "text": text} for i, text in enumerate(TEXTS)]
     params = PARAMS.retrieve.model_copy(update={"window": 0, "stride": 0, "shown": 0, "depth": 5})

@@ -111,6 +111,8 @@ class Encoder:
 
     def encode(self, texts: Sequence[str], prefix: str, what: str) -> np.ndarray:
         """Returns float32 of shape (len(texts), hidden size), each row of length 1, in the order given."""
+        if not texts:  # a split without questions, for which the tokenizer has no answer
+            return np.zeros((0, self.model.config.hidden_size), np.float32)
         ids = self.tokenizer([prefix + text for text in texts], truncation=True, max_length=self.params.max_length)["input_ids"]
         order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
         vectors = np.zeros((len(texts), self.model.config.hidden_size), np.float32)
