@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # of the stages that tests start; a tiny model is slower on more
@@ -87,6 +89,27 @@ def tiny_model(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     save(XLMRobertaForSequenceClassification(config), fast, folder)
     return folder
+
+
+def kill_training_at(step: int, module: str, call: str) -> None:
+    """Run `call`, an expression over a test module `t`, in a process that is killed after that optimizer step."""
+    script = f"""
+import sys; sys.path[:0] = [{str(ROOT / "src")!r}, {str(ROOT / "tests")!r}]
+from pathlib import Path
+import {module} as t
+from reranker import training
+class Slow(training.Progress):
+    def on_step_end(self, args, state, control, **kwargs):
+        super().on_step_end(args, state, control, **kwargs)
+        if state.global_step == {step}:
+            print("at the step", flush=True); import time; time.sleep(600)
+training.Progress = Slow
+{call}
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert any("at the step" in line for line in process.stdout)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def git(*arguments: str, cwd: Path) -> str:

@@ -1,7 +1,6 @@
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from FlagEmbedding.abc.finetune.reranker import AbsRerankerDataArguments
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from conftest import ROOT, table_rows
+from conftest import ROOT, kill_training_at, table_rows
 from reranker.errors import InputError
 from reranker.files import read_jsonl, write_jsonl
 from reranker.groups import GroupDataset, GroupModel, distillation
@@ -255,24 +254,12 @@ def test_the_output_has_no_pickle_and_carries_what_inference_needs(trained, tmp_
 
 def test_an_interrupted_run_resumes_and_ends_with_the_same_bytes(samples, tiny_model, tmp_path):
     """A process killed in the middle; the next one goes on from its last resume point."""
-    script = f"""
-import sys; sys.path[:0] = [{str(ROOT / "src")!r}, {str(ROOT / "tests")!r}]
-from pathlib import Path
-import test_training as t
-from reranker import training
-class Slow(training.Progress):
-    def on_step_end(self, args, state, control, **kwargs):
-        super().on_step_end(args, state, control, **kwargs)
-        if state.global_step == 6:
-            print("at step 6", flush=True); import time; time.sleep(600)
-training.Progress = Slow
-training.train(t.TRAIN.model_copy(update={{"epochs": 1.0, "accumulation": 1, "save_steps": 2}}), 3, Path({str(samples)!r}),
-               Path({str(tiny_model)!r}), Path({str(tmp_path / "killed")!r}))
-"""
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert any("at step 6" in line for line in process.stdout)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_training_at(
+        6,
+        "test_training",
+        f"training.train(t.TRAIN.model_copy(update={{'epochs': 1.0, 'accumulation': 1, 'save_steps': 2}}), 3, "
+        f"Path({str(samples)!r}), Path({str(tiny_model)!r}), Path({str(tmp_path / 'killed')!r}))",
+    )
     point = resume_point(tmp_path / "killed")
     assert Path(point).name == "checkpoint-4"
     assert not list((tmp_path / "killed").rglob("training_args.bin"))

@@ -1,15 +1,11 @@
 import copy
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from conftest import ROOT, table_rows
+from conftest import ROOT, kill_training_at, table_rows
 from reranker.checkpoints import draw_head, save
 from reranker.files import write_jsonl
 from reranker.params import load
@@ -173,23 +169,11 @@ def test_weights_are_not_mixed_with_an_untrained_head(samples, tiny_model, tmp_p
 
 
 def test_a_guided_run_that_was_killed_ends_with_the_same_curve_and_weights(samples, tiny_model, tmp_path):
-    script = f"""
-import sys; sys.path[:0] = [{str(ROOT / "src")!r}, {str(ROOT / "tests")!r}]
-from pathlib import Path
-import test_validation as t
-from reranker import training
-class Slow(training.Progress):
-    def on_step_end(self, args, state, control, **kwargs):
-        super().on_step_end(args, state, control, **kwargs)
-        if state.global_step == 31:
-            print("at step 31", flush=True); import time; time.sleep(600)
-training.Progress = Slow
-t.guided(Path({str(samples)!r}), Path({str(tiny_model)!r}), Path({str(tmp_path / "killed")!r}))
-"""
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert any("at step 31" in line for line in process.stdout)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_training_at(
+        31,
+        "test_validation",
+        f"t.guided(Path({str(samples)!r}), Path({str(tiny_model)!r}), Path({str(tmp_path / 'killed')!r}))",
+    )
     assert Path(resume_point(tmp_path / "killed")).name == "checkpoint-27"
     whole, resumed = guided(samples, tiny_model, tmp_path / "whole"), guided(samples, tiny_model, tmp_path / "killed")
     curves = [curve(runner.trainer.state.log_history) for runner in (whole, resumed)]
