@@ -1,22 +1,21 @@
-"""Checkpoints of the base reranker and of the dense retriever -> models/.
+"""Checkpoints of the base reranker, of the dense retriever and, where there is one, of the teacher -> models/.
 
-    python src/fetch.py models/bundled models/base models/retriever
+    python src/fetch.py models/bundled models/base models/retriever models/teacher
 
 Where both are e5-small the files are the same ones: links here, and one object in DVC's cache.
 """
 
-import os
 import shutil
 from pathlib import Path
 
 from reranker.checkpoints import complete_head
 from reranker.errors import run_stage
-from reranker.files import replacing
+from reranker.files import link_or_copy, replacing
 from reranker.params import load
 from reranker.sources import fetch
 
 
-def main(packed: str, base_folder: str, retriever_folder: str) -> None:
+def main(packed: str, base_folder: str, retriever_folder: str, teacher_folder: str) -> None:
     params = load()
     with replacing(base_folder) as folder:
         fetch(params.base, "base", Path(packed), folder, params.seed)
@@ -30,12 +29,12 @@ def main(packed: str, base_folder: str, retriever_folder: str) -> None:
             fetch(params.retriever, "retriever", Path(packed), folder, params.seed)
     print(f"{retriever_folder}: {params.retriever.repo or params.retriever.path or params.retriever.source}")
 
-
-def link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copy2(source, target)
+    with replacing(teacher_folder) as folder:
+        if params.teacher.source == "none":  # DVC keeps no empty folder
+            folder.mkdir()
+            (folder / "none.txt").write_text("teacher.source is none\n", encoding="utf-8")
+        else:
+            fetch(params.teacher, "teacher", Path(packed), folder, params.seed)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Training questions and their candidates -> FlagEmbedding's jsonl samples.
 
-    python src/samples.py data/prepared data/candidates data/samples metrics/samples.json
+    python src/samples.py data/prepared data/candidates models/teacher data/samples metrics/samples.json
 """
 
 import random
@@ -11,7 +11,16 @@ from reranker.errors import InputError, run_stage
 from reranker.files import read_jsonl, replacing, write_json, write_jsonl
 from reranker.params import Params, load
 from reranker.questions import SPLITS
-from reranker.sampling import all_negatives, held_out_passages, hard_negatives, paired_text
+from reranker.sampling import (
+    all_negatives,
+    drawn_window,
+    hard_negatives,
+    held_out_passages,
+    paired_text,
+    taught,
+    without_false_negatives,
+)
+from reranker.scoring import CrossEncoder
 
 
 def build(params: Params, corpus: dict[str, str], questions: dict[str, list[dict]], candidates: dict[str, list[dict]]) -> Iterator[dict]:
@@ -47,8 +56,8 @@ def build(params: Params, corpus: dict[str, str], questions: dict[str, list[dict
             # A passage that was no candidate has no window nearest to this query: one is drawn.
             rng = random.Random(f"{params.seed}:{question['id']}:{passage}")
             whole = corpus[passage]
-            start = rng.randrange(max(1, len(whole) - window + 1)) if window else 0
-            span = shown.get(passage, (start, start + (window or len(whole))))
+            drawn = drawn_window(rng, len(whole), window)
+            span = shown.get(passage, drawn)
             other = rng.choice(about[passage]) if passage in about else {"context": "", "answer": ""}
             # A negative's window is the one that would be shown, never the one around another question's evidence.
             return paired_text(other, pair if pair in ("qd", "qa") else "passage", whole, span, window)
@@ -71,26 +80,34 @@ def evidence_shown(questions: Sequence[dict], candidates: dict[str, list[dict]],
     return round(sum(held) / len(held), 6) if held else None
 
 
-def main(prepared: str, candidate_folder: str, sample_folder: str, samples_json: str) -> None:
+def main(prepared: str, candidate_folder: str, teacher: str, sample_folder: str, samples_json: str) -> None:
     params = load()
     corpus = {passage["id"]: passage["text"] for passage in read_jsonl(Path(prepared, "corpus.jsonl"))}
     questions = {split: list(read_jsonl(Path(prepared, f"{split}.jsonl"))) for split in SPLITS}
     candidates = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, "train.jsonl"))}
+
+    samples = build(params, corpus, questions, candidates)
+    if params.samples.teacher == "reranker":
+        encoder = CrossEncoder(teacher, params.score.max_length, params.score.precision, params.score.batch_tokens)
+        samples = taught(list(samples), lambda pairs: encoder.score(pairs, "with the teacher"))
+    margin = params.samples.teacher_margin
+    if margin is not None:
+        samples = filter(None, (without_false_negatives(sample, margin) for sample in samples))
 
     negatives = 0
     with replacing(sample_folder) as folder:
 
         def counted() -> Iterator[dict]:
             nonlocal negatives
-            for sample in build(params, corpus, questions, candidates):
+            for sample in samples:
                 negatives += len(sample["neg"])
                 yield sample
 
         count = write_jsonl(folder / "train.jsonl", counted())
         if not count:
             raise InputError(
-                "samples: no negative is left for any training question; loosen samples.absolute_margin and "
-                "samples.relative_margin, or add passages"
+                "samples: no negative is left for any training question; loosen samples.absolute_margin, "
+                "samples.relative_margin and samples.teacher_margin, or add passages"
             )
     shown = evidence_shown(questions["train"], candidates, corpus)
     write_json(

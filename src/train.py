@@ -1,6 +1,6 @@
 """Samples and the base -> a fine-tuned reranker and its training curve.
 
-    python src/train.py data/samples/train.jsonl data/prepared data/candidates models/base models/reranker data/validation metrics
+    python src/train.py data/samples/train.jsonl data/prepared data/candidates models/pretrained models/reranker data/validation metrics
 
 An interrupted run goes on from its last resume point under .cache/train at the next call with the same inputs.
 """

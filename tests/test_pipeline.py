@@ -174,18 +174,21 @@ def test_running_everything_again_gives_the_same_bytes(project, tmp_path):
 
 
 CHANGES = {
-    "seed": ("seed", 7, {"fetch", "prepare", "samples", "train", "evaluate"}),
+    "seed": ("seed", 7, {"fetch", "prepare", "samples", "pretrain", "train", "evaluate"}),
     "prepare": ("prepare.unicode", "NFKC", {"prepare"}),
-    "prefix": ("retriever.query_prefix", "Q: ", {"retrieve"}),
-    "retrieve": ("retrieve.rrf_k", 30, {"retrieve", "train", "baseline", "evaluate"}),
-    "window": ("retrieve.window", 20, {"retrieve", "train", "baseline", "evaluate"}),
-    "shown": ("retrieve.shown", 28, {"retrieve", "samples", "train", "baseline", "evaluate"}),
+    "prefix": ("retriever.query_prefix", "Q: ", {"retrieve", "pretrain"}),
+    "retrieve": ("retrieve.rrf_k", 30, {"retrieve", "pretrain", "train", "baseline", "evaluate"}),
+    "window": ("retrieve.window", 20, {"retrieve", "pretrain", "train", "baseline", "evaluate"}),
+    "shown": ("retrieve.shown", 28, {"retrieve", "samples", "pretrain", "train", "baseline", "evaluate"}),
     "samples": ("samples.skip_top", 0.5, {"samples"}),
+    "teacher": ("teacher.source", "bundled", {"fetch"}),
+    "pretrain": ("pretrain.fragments", 1, {"pretrain"}),
     "lr": ("train.lr", 0.001, {"train"}),
+    "best": ("train.best", "hit@1", {"pretrain", "train"}),
     "depth": ("score.depth", 7, {"baseline", "evaluate"}),
     "launcher": ("train.launcher", "python -u", {"train"}),
-    "score": ("score.batch_tokens", 4096, {"train", "baseline", "evaluate"}),
-    "max_length": ("score.max_length", 90, {"train", "baseline", "evaluate"}),
+    "score": ("score.batch_tokens", 4096, {"samples", "pretrain", "train", "baseline", "evaluate"}),
+    "max_length": ("score.max_length", 90, {"samples", "pretrain", "train", "baseline", "evaluate"}),
     "evaluate": ("evaluate.fusion_k", 60, {"evaluate"}),
 }
 
@@ -267,6 +270,37 @@ def test_the_article_construction_runs_by_parameters_alone(project):
     assert "samples" in said
     made = json.loads(git("show", f"{exp_commit(project, 'article')}:metrics/samples.json", cwd=project))
     assert made == {"samples": 18 * 5, "negatives": 18 * 17, "questions": 18, "evidence_shown": 1.0}  # whole passages
+
+
+def test_a_reranker_teaches_and_its_doubts_drop_negatives(project):
+    options = ["-S", "teacher.source=bundled", "-S", "samples.teacher=reranker"]
+    dvc("exp", "run", "--temp", "-n", "taught", *options, "samples", cwd=project)
+    dvc("exp", "run", "--temp", "-n", "filtered", *options, "-S", "samples.teacher_margin=0.0", "samples", cwd=project)
+    made = {
+        name: json.loads(git("show", f"{exp_commit(project, name)}:metrics/samples.json", cwd=project)) for name in ("taught", "filtered")
+    }
+    assert made["taught"]["negatives"] == 18 * 5 > made["filtered"]["negatives"] > 0
+
+
+def test_pre_training_makes_another_base_and_training_starts_from_it(project):
+    options = ["-S", "pretrain.epochs=1", "-S", "pretrain.lr=0.003", "-S", "pretrain.batch_size=2", "-S", "pretrain.group_size=4"]
+    said = dvc("exp", "run", "-n", "pretrained", *options, cwd=project)
+    try:
+        assert [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")] == ["pretrain", "train", "evaluate"]
+        made = json.loads((project / "metrics/pretrain.json").read_text())
+        assert made["samples"] == 24 and made["optimizer_steps"] == 12  # two sentences of twelve passages
+        assert set(made["merge"]["valid"]) == {"0.0", "1.0"}
+        start = json.loads((project / "metrics/train.json").read_text())["valid"]["base"]
+        assert start == max(made["merge"]["valid"].values())
+        assert not (project / ".cache/pretrain").exists()
+    finally:
+        git("checkout", "-q", "--", ".", cwd=project)
+        dvc("checkout", cwd=project)
+
+
+def test_without_pre_training_the_base_is_passed_on(project):
+    ours, theirs = (project / "models" / name / "model.safetensors" for name in ("pretrained", "base"))
+    assert ours.read_bytes() == theirs.read_bytes()
 
 
 def exp_commit(folder: Path, name: str) -> str:

@@ -5,7 +5,7 @@ import pytest
 
 from conftest import ROOT
 from reranker.params import load
-from reranker.sampling import all_negatives, hard_negatives, held_out_passages, in_random_order, paired_text
+from reranker.sampling import all_negatives, hard_negatives, held_out_passages, in_random_order, paired_text, taught, without_false_negatives
 
 PARAMS = load(ROOT / "tests/params.yaml").samples
 
@@ -115,6 +115,28 @@ def test_samples_carry_the_teachers_scores_as_logits():
     # a passage that is no candidate scores as the last one that is: 0.4
     assert sample["neg_scores"] == [pytest.approx(100 * scores.get(key, 0.4)) for key in sample["neg_passages"]]
     assert 40.0 in sample["neg_scores"] and "pos_scores" not in mine()
+
+
+def test_a_reranker_scores_each_text_in_its_place():
+    made = [{"query": "q", "pos": ["aaa"], "neg": ["b", "cc"]}, {"query": "r", "pos": ["dddd", "e"], "neg": ["ff"]}]
+    asked = []
+
+    def score(pairs):
+        asked.extend(pairs)
+        return [len(text) + 0.12344 for _, text in pairs]
+
+    first, second = taught(made, score)
+    assert first == made[0] | {"pos_scores": [3.1234], "neg_scores": [1.1234, 2.1234]}
+    assert second == made[1] | {"pos_scores": [4.1234, 1.1234], "neg_scores": [2.1234]}
+    assert asked[:3] == [("q", "aaa"), ("q", "b"), ("q", "cc")] and len(asked) == 6
+
+
+def test_what_the_teacher_prefers_is_no_negative():
+    sample = {"query": "q", "pos": ["p", "o"], "neg": ["a", "b", "c"], "neg_passages": ["A", "B", "C"]}
+    sample |= {"pos_scores": [1.0, 2.0], "neg_scores": [1.6, 1.5, 0.0]}
+    assert without_false_negatives(sample, 0.5) == sample | {"neg": ["b", "c"], "neg_passages": ["B", "C"], "neg_scores": [1.5, 0.0]}
+    assert without_false_negatives(sample, -1.0) == sample
+    assert without_false_negatives(sample, 5.0) is None
 
 
 def test_a_random_order_holds_every_item_once():

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from FlagEmbedding.abc.finetune.reranker import AbsRerankerDataArguments
+from FlagEmbedding.finetune.reranker.encoder_only.base import CrossEncoderModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from conftest import ROOT, kill_training_at, table_rows
@@ -118,6 +119,24 @@ def test_distillation_is_the_formula():
             expected += t**2 * sum(a * math.log(a / b) for a, b in zip(p, q)) / 2
         assert distillation(torch.tensor(logits), torch.tensor(teacher), t).item() == pytest.approx(expected, rel=1e-5)
     assert distillation(torch.tensor(teacher), torch.tensor(teacher), 2.0).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_at_weight_and_temperature_1_the_gradient_is_that_of_flag_embeddings_own_form(tiny_model):
+    """Its loss against soft targets differs from the divergence by the targets' entropy, which no weight changes."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    pair = tokenizer(["红车"] * 6, ["红色的车", "船", "灯", "门", "窗子", "桌"], padding=True, return_tensors="pt")
+    teacher = [3.0, 2.5, -1.0, 0.5, 1.0, 2.0]
+    gradients = []
+    for kind in (GroupModel, CrossEncoderModel):
+        model = kind(AutoModelForSequenceClassification.from_pretrained(tiny_model).eval(), tokenizer=tokenizer, train_batch_size=2)
+        model.training = True  # the loss, without dropout
+        model.group_size, model.distill_weight = 3, 1.0
+        model(pair, teacher).loss.backward()
+        gradients.append({name: weight.grad for name, weight in model.named_parameters()})
+    ours, theirs = gradients
+    assert max(gradient.abs().max() for gradient in ours.values()) > 0.01
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,14 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def link_or_copy(source: str, target: str) -> None:
+    """One file under two names where the file system can, else a copy; for shutil.copytree."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def read_jsonl(path: str | Path) -> Iterator[dict]:
     """The objects of a jsonl file, one a line; blank lines are skipped. Errors as `numbered_jsonl`."""
     return (row for _, row in numbered_jsonl(path))

@@ -92,6 +92,12 @@ class Retriever(Source):
         return self
 
 
+class Teacher(Source):
+    """A reranker, usually a larger one, whose scores the fine-tuned one learns from (`samples.teacher: reranker`)."""
+
+    source: Literal["none", "bundled", "hub", "path"]
+
+
 class Prepare(Group):
     raw: str
     """A table of questions (csv, xlsx, jsonl, parquet), or a folder with `qa.*` and, optionally, `corpus.*`."""
@@ -159,9 +165,11 @@ class Samples(Group):
     """`hard`: a candidate's dense score must be at least so much below the positive's (it may be negative)."""
     relative_margin: Number | None
     """`hard`: ... at most (1 - this) times the positive's."""
-    teacher: Literal["none", "retriever"]
-    """`hard`: whose scores samples carry as pos_scores and neg_scores: the dense first stage's, cosine / 0.01, the
-    temperature that e5 and bge were trained with."""
+    teacher: Literal["none", "retriever", "reranker"]
+    """Whose scores samples carry as pos_scores and neg_scores. `retriever`, for `hard`: the dense first stage's, cosine / 0.01,
+    the temperature that e5 and bge were trained with. `reranker`: the logits of the one that the group `teacher` names."""
+    teacher_margin: Number | None
+    """A negative that the teacher scores above the best positive less this is left out as a false one."""
 
     @model_validator(mode="after")
     def consistent(self):
@@ -169,8 +177,35 @@ class Samples(Group):
             raise ValueError(f"random_negatives {self.random_negatives} exceeds negatives {self.negatives}")
         if self.strategy == "all" and self.pair == "both":
             raise ValueError("pair 'both' needs strategy 'hard': the article's samples have one text a question")
-        if self.strategy == "all" and self.teacher != "none":
+        if self.teacher == "none" and self.teacher_margin is not None:
+            raise ValueError("teacher_margin needs a teacher")
+        if self.strategy == "all" and self.teacher == "retriever":
             raise ValueError(f"teacher {self.teacher!r} needs strategy 'hard': the article's samples are not retrieved")
+        return self
+
+
+class Pretrain(Group):
+    """Second pre-training on the corpus itself; of `train` it takes lengths, precision, dropout, frozen embeddings, valid_depth
+    and best."""
+
+    epochs: Annotated[float, Field(ge=0)]
+    """Passes over the fragments; 0 leaves the base as it is."""
+    passages: Literal["all", "train"]
+    """`train` leaves out those that only validation or test questions ask about."""
+    fragments: Positive
+    """Sentences of a passage that stand for questions, at most."""
+    lr: Annotated[float, Field(gt=0, le=1)]
+    batch_size: Positive
+    group_size: Annotated[int, Field(ge=2)]
+    random_negatives: Count
+    """Of the group_size - 1 negatives; the others are the first stage's candidates."""
+    distill_weight: Annotated[float, Field(ge=0)]
+    """Weight of the distillation of the first stage's scores beside the cross-entropy."""
+
+    @model_validator(mode="after")
+    def consistent(self):
+        if self.random_negatives >= self.group_size:
+            raise ValueError(f"random_negatives {self.random_negatives} leave group_size {self.group_size} no positive")
         return self
 
 
@@ -268,9 +303,11 @@ class Params(Group):
     seed: Count
     base: Base
     retriever: Retriever
+    teacher: Teacher
     prepare: Prepare
     retrieve: Retrieve
     samples: Samples
+    pretrain: Pretrain
     train: Train
     score: Score
     evaluate: Evaluate
@@ -288,6 +325,11 @@ class Params(Group):
             raise ValueError(f"train.valid_depth {self.train.valid_depth} exceeds retrieve.depth {self.retrieve.depth}")
         if self.evaluate.fusion_weight is None and not self.train.evals_per_epoch:
             raise ValueError("evaluate.fusion_weight is empty, which needs train.evals_per_epoch above 0")
+        if (self.teacher.source == "none") == (self.samples.teacher == "reranker"):
+            raise ValueError(
+                f"teacher.source '{self.teacher.source}' and samples.teacher '{self.samples.teacher}': a reranker teaches where "
+                "both name it"
+            )
         if self.train.distill_weight and self.samples.teacher == "none":
             raise ValueError("train.distill_weight above 0 needs samples.teacher")
         if self.samples.strategy == "hard" and self.samples.skip_top + self.samples.window > self.retrieve.depth:

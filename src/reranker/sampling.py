@@ -32,6 +32,14 @@ def paired_text(question: dict, pair: str, passage: str, shown: tuple[int, int],
     return passage[slice(*shown)]
 
 
+def drawn_window(rng: random.Random, length: int, window: int) -> tuple[int, int]:
+    """A span for a passage that has no window nearest to the query; the whole passage where `window` is 0."""
+    if not window:
+        return 0, length
+    start = rng.randrange(max(1, length - window + 1))
+    return start, start + window
+
+
 def all_negatives(texts: Sequence[tuple[str, str]], batch_size: int | None, n_batch: int) -> Iterator[dict]:
     """The article's `build_qa_samples`: every other question's text is a negative, in table order, in batches.
 
@@ -126,6 +134,31 @@ def hard_negatives(
             "neg_scores": [teacher_logit(scores.get(passage, lowest)) for passage in chosen],
         }
     return sample
+
+
+def taught(samples: Sequence[dict], score: Callable[[list[tuple[str, str]]], Sequence[float]]) -> Iterator[dict]:
+    """The samples with a reranker's scores of their texts as pos_scores and neg_scores.
+
+    Args:
+        score: (query, text) pairs -> logits; called once, with all of them.
+    """
+    scores = iter(score([(sample["query"], text) for sample in samples for text in sample["pos"] + sample["neg"]]))
+    for sample in samples:
+        yield sample | {
+            f"{side}_scores": [round(float(next(scores)), 4) for _ in sample[side]] for side in ("pos", "neg")
+        }
+
+
+def without_false_negatives(sample: dict, margin: float) -> dict | None:
+    """The sample without the negatives that its teacher scores above its best positive - margin; None where none is left.
+
+    >>> without_false_negatives({"query": "q", "pos": ["p"], "neg": ["a", "b"], "pos_scores": [3.0], "neg_scores": [2.5, 1.0]}, 1.0)
+    {'query': 'q', 'pos': ['p'], 'neg': ['b'], 'pos_scores': [3.0], 'neg_scores': [1.0]}
+    """
+    ceiling = max(sample["pos_scores"]) - margin
+    kept = [i for i, score in enumerate(sample["neg_scores"]) if score <= ceiling]
+    lists = {name: [sample[name][i] for i in kept] for name in ("neg", "neg_scores", "neg_passages") if name in sample}
+    return sample | lists if kept else None
 
 
 def in_random_order(items: Sequence[str], rng: random.Random) -> Iterator[str]:

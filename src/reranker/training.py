@@ -234,16 +234,18 @@ def keep_best(runner: Runner) -> tuple[dict, dict]:
     return summary, scores
 
 
-def save_reranker(runner: Runner, folder: Path, inference: dict) -> None:
+def save_reranker(runner: Runner, folder: Path, inference: dict | None) -> None:
     """Write the fine-tuned checkpoint, its own dropout restored.
 
     Args:
-        inference: what ranking needs to know (maximum length, window), kept in config.json under `reranker`.
+        inference: what ranking needs to know (maximum length, window), kept in config.json under `reranker`; None for a
+            checkpoint that training goes on from.
     """
     model = runner.model.model
     for name, value in runner.own_dropout.items():
         setattr(model.config, name, value)
-    model.config.reranker = inference
     model.config.__dict__.pop("untrained_head", None)
-    runner.tokenizer.model_max_length = inference["max_length"]
+    if inference:
+        model.config.reranker = inference
+        runner.tokenizer.model_max_length = inference["max_length"]
     save(model, runner.tokenizer, folder)

@@ -1,0 +1,72 @@
+"""The base and the corpus -> a base that knows the corpus; with pretrain.epochs 0, the base as it is.
+
+    python src/pretrain.py data/prepared data/candidates models/base models/retriever models/pretrained metrics/pretrain.json
+
+An interrupted run finds its fragments again and goes on from its last resume point under .cache/pretrain.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+from reranker.allocator import keep_freed_memory
+from reranker.errors import InputError, run_stage
+from reranker.files import link_or_copy, read_jsonl, replacing, write_json, write_jsonl
+from reranker.params import Params, load
+from reranker.pretraining import as_training, fragments, samples
+from reranker.questions import SPLITS
+from reranker.retrieval import Encoder, Retrieval
+from reranker.sampling import held_out_passages
+from reranker.training import keep_best, run_key, save_reranker, train
+from reranker.validation import Validation
+
+
+def main(prepared: str, candidate_folder: str, base: str, retriever: str, pretrained: str, metrics: str) -> None:
+    params = load()
+    if not params.pretrain.epochs:
+        with replacing(pretrained) as folder:
+            shutil.copytree(base, folder, copy_function=link_or_copy)
+        write_json(metrics, {"samples": 0})
+        print("pretrain.epochs is 0: the base as it is")
+        return
+    keep_freed_memory()
+    passages = list(read_jsonl(Path(prepared, "corpus.jsonl")))
+    corpus = {passage["id"]: passage["text"] for passage in passages}
+    questions = {split: list(read_jsonl(Path(prepared, f"{split}.jsonl"))) for split in SPLITS}
+
+    scratch = Path(".cache/pretrain")
+    scratch.mkdir(parents=True, exist_ok=True)
+    made = scratch / "samples.jsonl"
+    count = write_jsonl(made, mined(params, passages, questions, retriever))
+    if not count:
+        raise InputError("pretrain: no passage has a sentence to ask for; set pretrain.epochs to 0")
+
+    settings, validation = as_training(params), None
+    if questions["valid"]:
+        candidates = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, "valid.jsonl"))}
+        validation = Validation(questions["valid"], candidates, corpus, params.model_copy(update={"train": settings}))
+    inputs = [made, *(Path(prepared, f"{name}.jsonl") for name in ("corpus", "valid")), Path(candidate_folder, "valid.jsonl")]
+    resume = scratch / run_key(settings, params.seed, inputs, Path(base))
+    runner = train(settings, params.seed, made, Path(base), resume, validation)
+    best, _ = keep_best(runner)
+    with replacing(pretrained) as folder:
+        save_reranker(runner, folder, None)
+    losses = [entry["loss"] for entry in runner.trainer.state.log_history if "loss" in entry]
+    summary = {"samples": count, "optimizer_steps": runner.trainer.state.global_step, "loss_first": losses[0], "loss_last": losses[-1]}
+    write_json(metrics, summary | best)
+    if best.get("merge", {}).get("chosen") == 0:
+        print("WARNING: pre-training ranks the validation questions no better, so models/pretrained IS the base", file=sys.stderr)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def mined(params: Params, passages: list[dict], questions: dict[str, list[dict]], retriever: str):
+    """Samples of all fragments."""
+    left_out = held_out_passages(questions) if params.pretrain.passages == "train" else set()
+    asked = fragments([p for p in passages if p["id"] not in left_out], params.pretrain.fragments, params.seed)
+    retrieval = Retrieval(passages, Encoder(retriever, params.retriever), params.retrieve)
+    corpus = {passage["id"]: passage["text"] for passage in passages}
+    return samples(asked, list(retrieval.candidates(asked, "fragments")), corpus, left_out, params)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,109 @@
+"""Second pre-training without labels: sentences of the corpus stand for questions, their passages for answers.
+
+A sentence is cut out of its passage, and what surrounds the gap is the positive: the inverse cloze task (Lee, Chang and
+Toutanova, "Latent Retrieval for Weakly Supervised Open Domain Question Answering", ACL 2019, arXiv:1906.00300). Negatives are
+what the first stage finds for the sentence, with its scores to distil from.
+"""
+
+import random
+import re
+from collections.abc import Iterator, Sequence, Set
+
+from reranker.params import Params, Samples, Train
+from reranker.retrieval import around
+from reranker.sampling import drawn_window, hard_negatives
+
+SENTENCE = re.compile(r"[^。！？!?；;\n]+")
+LENGTHS = range(8, 65)
+"""Characters of a sentence that can stand for a question."""
+
+
+def fragments(passages: Sequence[dict], count: int, seed: int) -> list[dict]:
+    """At most `count` sentences of each passage, as questions: {id, question, passage, start}, in the passage's order.
+
+    Args:
+        passages: {id, text}. The draw depends on the seed and a passage's id alone.
+    """
+    drawn = []
+    for passage in passages:
+        found = []
+        for match in SENTENCE.finditer(passage["text"]):
+            sentence = match.group().strip()
+            # A passage that is this sentence and little else has no surroundings to be known by.
+            if len(sentence) in LENGTHS and len(passage["text"]) >= 2 * len(sentence):
+                found.append((match.start() + match.group().index(sentence), sentence))
+        chosen = random.Random(f"{seed}:{passage['id']}").sample(found, min(count, len(found)))
+        drawn += [
+            {"id": f"{passage['id']}:{start}", "question": sentence, "passage": passage["id"], "start": start}
+            for start, sentence in sorted(chosen)
+        ]
+    return drawn
+
+
+def surroundings(text: str, start: int, end: int, shown: int) -> str:
+    """`shown` characters of `text` around the gap that cutting [start, end) leaves; all that is left where shown is 0.
+
+    >>> surroundings("abcdefghij", 4, 6, 4), surroundings("abcdefghij", 0, 2, 4), surroundings("abcdefghij", 4, 6, 0)
+    ('cdgh', 'cdef', 'abcdghij')
+    """
+    left = text[:start] + text[end:]
+    return left[slice(*around(start, start, shown, len(left)))]
+
+
+def samples(
+    asked: Sequence[dict], candidates: Sequence[Sequence[dict]], corpus: dict[str, str], left_out: Set[str], params: Params
+) -> Iterator[dict]:
+    """A sample for each fragment: its surroundings above what the first stage finds for it, as the reranker is shown it.
+
+    Args:
+        candidates: of each fragment, as `Retrieval.candidates` gives them.
+        corpus: passage -> text; left_out: passages that are in no sample.
+    """
+    own, window = params.pretrain, params.retrieve.shown
+    allowed = [passage for passage in corpus if passage not in left_out]
+    mining = Samples(
+        strategy="hard",
+        pair="passage",
+        neg_batch_size=None,
+        n_neg_batch=1,
+        negatives=own.group_size - 1,
+        random_negatives=min(own.random_negatives, own.group_size - 1),
+        skip_top=0,
+        window=params.retrieve.depth,
+        absolute_margin=None,
+        relative_margin=None,
+        teacher="retriever",
+        teacher_margin=None,
+    )
+    for fragment, found in zip(asked, candidates, strict=True):
+        spans = {candidate["passage"]: (candidate["start"], candidate["end"]) for candidate in found}
+
+        def shown(passage: str) -> str:
+            rng = random.Random(f"{params.seed}:{fragment['id']}:{passage}")
+            return corpus[passage][slice(*spans.get(passage, drawn_window(rng, len(corpus[passage]), window)))]
+
+        end = fragment["start"] + len(fragment["question"])
+        positive = surroundings(corpus[fragment["passage"]], fragment["start"], end, window)
+        sample = hard_negatives(fragment, found, [positive], shown, allowed, left_out, mining, params.seed)
+        if sample:
+            yield sample
+
+
+def as_training(params: Params) -> Train:
+    """`pretrain` as the settings of a training, with of `train` what the hardware and the ranking of validation questions ask."""
+    own = params.pretrain
+    return params.train.model_copy(
+        update={
+            **{name: getattr(own, name) for name in ("lr", "epochs", "batch_size", "group_size", "distill_weight")},
+            "distill_temperature": 1.0,
+            "accumulation": 1,
+            "drop_last": True,
+            "warmup_ratio": 0.05,
+            "scheduler": "cosine",
+            "weight_decay": 0.01,
+            "max_grad_norm": 1.0,
+            "evals_per_epoch": 1,
+            "patience": None,
+            "merge": [0.0, 1.0],  # the base itself, where its head is trained and it ranks the validation questions better
+        }
+    )
