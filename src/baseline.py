@@ -9,6 +9,7 @@ from reranker.allocator import keep_freed_memory
 from reranker.errors import run_stage
 from reranker.files import read_jsonl, replacing, write_jsonl
 from reranker.params import load
+from reranker.passages import read_passages
 from reranker.reranking import score_candidates
 from reranker.scoring import CrossEncoder
 
@@ -17,7 +18,7 @@ def main(prepared: str, candidate_folder: str, model: str, baseline: str) -> Non
     keep_freed_memory()
     params = load()
     split = params.score.split
-    corpus = {passage["id"]: passage["text"] for passage in read_jsonl(Path(prepared, "corpus.jsonl"))}
+    corpus = read_passages(Path(prepared, "corpus.jsonl"), params.retrieve.title)
     questions = list(read_jsonl(Path(prepared, f"{split}.jsonl")))
     candidates = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, f"{split}.jsonl"))}
     encoder = CrossEncoder(model, params.score.max_length, params.score.precision, params.score.batch_tokens)

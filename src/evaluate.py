@@ -13,6 +13,7 @@ from reranker.errors import run_stage
 from reranker.evidence import against
 from reranker.files import read_jsonl, write_json, write_text
 from reranker.params import Params, load
+from reranker.passages import read_passages
 from reranker.reranking import best_fusion_weight, evaluate_systems, markdown_table, score_candidates
 from reranker.scoring import CrossEncoder, describe_machine
 
@@ -21,8 +22,7 @@ def main(prepared: str, candidate_folder: str, baseline: str, validated: str, mo
     keep_freed_memory()
     params = load()
     split = params.score.split
-    passages = list(read_jsonl(Path(prepared, "corpus.jsonl")))
-    corpus = {passage["id"]: passage["text"] for passage in passages}
+    corpus = read_passages(Path(prepared, "corpus.jsonl"), params.retrieve.title)
     trained = {question["passage"] for question in read_jsonl(Path(prepared, "train.jsonl"))}
     questions = list(read_jsonl(Path(prepared, f"{split}.jsonl")))
     candidates = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, f"{split}.jsonl"))}
@@ -47,7 +47,7 @@ def main(prepared: str, candidate_folder: str, baseline: str, validated: str, mo
                 curves[prefix + system] = [measured[f"hit@{k}"] for k in params.evaluate.ks]
     write_csv(folder / "hit_at_k.csv", pd.DataFrame(curves))
     write_csv(folder / "per_query.csv", pd.DataFrame(rows).astype(dict.fromkeys(values, "Int64")))
-    documents = {passage["id"]: passage.get("document", "all") for passage in passages}
+    documents = {row["id"]: row.get("document", "all") for row in read_jsonl(Path(prepared, "corpus.jsonl"))}
     write_csv(folder / "by_document.csv", pd.DataFrame(by_document(rows, list(values), documents)))
     doubtful = suspects(questions, base, tuned, params.evaluate.suspect_margin)
     write_csv(folder / "suspects.csv", pd.DataFrame(doubtful, columns=SUSPECT))

@@ -7,12 +7,14 @@ An interrupted run finds its fragments again and goes on from its last resume po
 
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from reranker.allocator import keep_freed_memory
 from reranker.errors import InputError, run_stage
 from reranker.files import link_or_copy, read_jsonl, replacing, write_json, write_jsonl
 from reranker.params import Params, load
+from reranker.passages import Passage, read_passages
 from reranker.pretraining import as_training, fragments, samples
 from reranker.questions import SPLITS
 from reranker.retrieval import Encoder, Retrieval
@@ -30,14 +32,13 @@ def main(prepared: str, candidate_folder: str, base: str, retriever: str, pretra
         print("pretrain.epochs is 0: the base as it is")
         return
     keep_freed_memory()
-    passages = list(read_jsonl(Path(prepared, "corpus.jsonl")))
-    corpus = {passage["id"]: passage["text"] for passage in passages}
+    corpus = read_passages(Path(prepared, "corpus.jsonl"), params.retrieve.title)
     questions = {split: list(read_jsonl(Path(prepared, f"{split}.jsonl"))) for split in SPLITS}
 
     scratch = Path(".cache/pretrain")
     scratch.mkdir(parents=True, exist_ok=True)
     made = scratch / "samples.jsonl"
-    count = write_jsonl(made, mined(params, passages, questions, retriever))
+    count = write_jsonl(made, mined(params, corpus, questions, retriever))
     if not count:
         raise InputError("pretrain: no passage has a sentence to ask for; set pretrain.epochs to 0")
 
@@ -59,12 +60,12 @@ def main(prepared: str, candidate_folder: str, base: str, retriever: str, pretra
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def mined(params: Params, passages: list[dict], questions: dict[str, list[dict]], retriever: str):
+def mined(params: Params, corpus: dict[str, Passage], questions: dict[str, list[dict]], retriever: str) -> Iterator[dict]:
     """Samples of all fragments."""
     left_out = held_out_passages(questions) if params.pretrain.passages == "train" else set()
-    asked = fragments([p for p in passages if p["id"] not in left_out], params.pretrain.fragments, params.seed)
-    retrieval = Retrieval(passages, Encoder(retriever, params.retriever), params.retrieve)
-    corpus = {passage["id"]: passage["text"] for passage in passages}
+    seen = {key: passage for key, passage in corpus.items() if key not in left_out}
+    asked = fragments(seen, params.pretrain.fragments, params.seed)
+    retrieval = Retrieval(corpus, Encoder(retriever, params.retriever), params.retrieve)
     return samples(asked, list(retrieval.candidates(asked, "fragments")), corpus, left_out, params)
 
 

@@ -9,6 +9,7 @@ from reranker.allocator import keep_freed_memory
 from reranker.errors import run_stage
 from reranker.files import read_jsonl, replacing, write_jsonl
 from reranker.params import load
+from reranker.passages import read_passages
 from reranker.questions import SPLITS
 from reranker.retrieval import Encoder, Retrieval
 
@@ -17,7 +18,7 @@ def main(prepared: str, retriever: str, candidates: str) -> None:
     keep_freed_memory()
     params = load()
     encoder = Encoder(retriever, params.retriever)
-    retrieval = Retrieval(list(read_jsonl(Path(prepared, "corpus.jsonl"))), encoder, params.retrieve)
+    retrieval = Retrieval(read_passages(Path(prepared, "corpus.jsonl"), params.retrieve.title), encoder, params.retrieve)
     with replacing(candidates) as folder:
         for split in SPLITS:
             questions = list(read_jsonl(Path(prepared, f"{split}.jsonl")))

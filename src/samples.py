@@ -10,10 +10,10 @@ from pathlib import Path
 from reranker.errors import InputError, run_stage
 from reranker.files import read_jsonl, replacing, write_json, write_jsonl
 from reranker.params import Params, load
+from reranker.passages import Passage, drawn_window, read_passages
 from reranker.questions import SPLITS
 from reranker.sampling import (
     all_negatives,
-    drawn_window,
     hard_negatives,
     held_out_passages,
     paired_text,
@@ -23,7 +23,9 @@ from reranker.sampling import (
 from reranker.scoring import CrossEncoder
 
 
-def build(params: Params, corpus: dict[str, str], questions: dict[str, list[dict]], candidates: dict[str, list[dict]]) -> Iterator[dict]:
+def build(
+    params: Params, corpus: dict[str, Passage], questions: dict[str, list[dict]], candidates: dict[str, list[dict]]
+) -> Iterator[dict]:
     """The samples of all training questions, in table order."""
     train, pair, window = questions["train"], params.samples.pair, params.retrieve.shown
     spans = {
@@ -56,7 +58,7 @@ def build(params: Params, corpus: dict[str, str], questions: dict[str, list[dict
             # A passage that was no candidate has no window nearest to this query: one is drawn.
             rng = random.Random(f"{params.seed}:{question['id']}:{passage}")
             whole = corpus[passage]
-            drawn = drawn_window(rng, len(whole), window)
+            drawn = drawn_window(rng, len(whole.text), window)
             span = shown.get(passage, drawn)
             other = rng.choice(about[passage]) if passage in about else {"context": "", "answer": ""}
             # A negative's window is the one that would be shown, never the one around another question's evidence.
@@ -68,12 +70,12 @@ def build(params: Params, corpus: dict[str, str], questions: dict[str, list[dict
             yield sample
 
 
-def evidence_shown(questions: Sequence[dict], candidates: dict[str, list[dict]], corpus: dict[str, str]) -> float | None:
+def evidence_shown(questions: Sequence[dict], candidates: dict[str, list[dict]], corpus: dict[str, Passage]) -> float | None:
     """The share of questions whose evidence sentence is wholly in what the reranker is shown of its passage; None where no
     question has one in its passage. Where it is low, `retrieve.shown` is too narrow to learn from."""
     held = []
     for question in questions:
-        start = corpus[question["passage"]].find(question["context"]) if question["context"] else -1
+        start = corpus[question["passage"]].text.find(question["context"]) if question["context"] else -1
         if start >= 0:
             shown = next(c for c in candidates[question["id"]] if c["passage"] == question["passage"])
             held.append(shown["start"] <= start and start + len(question["context"]) <= shown["end"])
@@ -82,7 +84,7 @@ def evidence_shown(questions: Sequence[dict], candidates: dict[str, list[dict]],
 
 def main(prepared: str, candidate_folder: str, teacher: str, sample_folder: str, samples_json: str) -> None:
     params = load()
-    corpus = {passage["id"]: passage["text"] for passage in read_jsonl(Path(prepared, "corpus.jsonl"))}
+    corpus = read_passages(Path(prepared, "corpus.jsonl"), params.retrieve.title)
     questions = {split: list(read_jsonl(Path(prepared, f"{split}.jsonl"))) for split in SPLITS}
     candidates = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, "train.jsonl"))}
 

@@ -15,6 +15,7 @@ from reranker.allocator import keep_freed_memory
 from reranker.errors import InputError, run_stage
 from reranker.files import read_jsonl, replacing, write_json, write_jsonl, write_text
 from reranker.params import Params, load
+from reranker.passages import read_passages
 from reranker.training import keep_best, run_key, save_reranker, train
 from reranker.validation import Validation, curve
 
@@ -31,7 +32,7 @@ def main(samples: str, prepared: str, candidate_folder: str, base: str, reranker
     best, scores = keep_best(runner)
 
     with replacing(reranker) as folder:
-        shown = {name: getattr(params.retrieve, name) for name in ("window", "stride", "shown")}
+        shown = {name: getattr(params.retrieve, name) for name in ("window", "stride", "shown", "title")}
         inference = {"max_length": params.score.max_length, **shown}
         save_reranker(runner, folder, inference)
     with replacing(ranked) as folder:
@@ -63,8 +64,8 @@ def read_validation(params: Params, corpus: Path, questions: Path, candidates: P
             "train: there are no validation questions to guide training; set prepare.valid_fraction above 0, or "
             "train.evals_per_epoch to 0"
         )
-    texts = {passage["id"]: passage["text"] for passage in read_jsonl(corpus)}
-    return Validation(asked, {row["id"]: row["candidates"] for row in read_jsonl(candidates)}, texts, params)
+    found = {row["id"]: row["candidates"] for row in read_jsonl(candidates)}
+    return Validation(asked, found, read_passages(corpus, params.retrieve.title), params)
 
 
 def report(best: dict) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from conftest import ROOT
 from reranker.params import load
+from reranker.passages import Passage
 from reranker.pretraining import as_training, fragments, samples
 
 PARAMS = load(ROOT / "tests/params.yaml")
@@ -12,28 +13,29 @@ TEXT = f"{FIRST}。{SECOND}！短句。\n {THIRD}"
 
 
 def test_a_fragment_is_a_sentence_at_its_place():
-    found = fragments([{"id": "p", "text": TEXT}], 9, seed=1)
+    found = fragments({"p": Passage("", TEXT)}, 9, seed=1)
     assert [one["question"] for one in found] == [FIRST, SECOND, THIRD]  # 短句 has too few characters
     assert [one["id"] for one in found] == ["p:0", "p:12", "p:29"]
     assert all(TEXT[one["start"] :].startswith(one["question"]) and one["passage"] == "p" for one in found)
 
 
 def test_a_passage_that_is_one_sentence_gives_none():
-    assert fragments([{"id": "p", "text": FIRST + "。"}], 9, seed=1) == []
+    assert fragments({"p": Passage("", FIRST + "。")}, 9, seed=1) == []
 
 
 def test_the_draw_depends_on_seed_and_passage_alone():
-    alone = fragments([{"id": "p", "text": TEXT}], 1, seed=1)
-    beside = fragments([{"id": "o", "text": TEXT}, {"id": "p", "text": TEXT}], 1, seed=1)
+    alone = fragments({"p": Passage("", TEXT)}, 1, seed=1)
+    beside = fragments({"o": Passage("", TEXT), "p": Passage("", TEXT)}, 1, seed=1)
     assert len(alone) == 1 and beside[1:] == alone
-    drawn = {fragments([{"id": "p", "text": TEXT}], 1, seed=seed)[0]["id"] for seed in range(20)}
+    drawn = {fragments({"p": Passage("", TEXT)}, 1, seed=seed)[0]["id"] for seed in range(20)}
     assert drawn == {"p:0", "p:12", "p:29"}
 
 
 def made(left_out=frozenset(), **changes):
     params = PARAMS.model_copy(update={"pretrain": PARAMS.pretrain.model_copy(update={"group_size": 3, **changes})})
-    corpus = {"p": TEXT, "a": "甲" * 80, "b": "乙" * 80, "c": "丙" * 80}
-    (asked, *_) = fragments([{"id": "p", "text": TEXT}], 9, seed=1)
+    texts = {"p": TEXT, "a": "甲" * 80, "b": "乙" * 80, "c": "丙" * 80}
+    corpus = {key: Passage("题", text) for key, text in texts.items()}
+    (asked, *_) = fragments({"p": Passage("", TEXT)}, 9, seed=1)
     found = [
         {"passage": name, "score": score, "start": 0, "end": 64} for name, score in (("p", 0.9), ("a", 0.8), ("b", 0.7))
     ]
@@ -43,7 +45,7 @@ def made(left_out=frozenset(), **changes):
 def test_the_positive_is_what_is_left_around_the_sentence():
     (sample,) = made(random_negatives=0)
     assert sample["query"] == FIRST and FIRST not in sample["pos"][0] and SECOND in sample["pos"][0]
-    assert sorted(sample["neg"]) == ["乙" * 64, "甲" * 64] and sample["pos_passages"] == ["p"]
+    assert sample["pos"][0].startswith("题 ") and sorted(sample["neg"]) == ["题 " + "乙" * 64, "题 " + "甲" * 64] and sample["pos_passages"] == ["p"]
     assert sample["pos_scores"] == [90.0] and sorted(sample["neg_scores"]) == [70.0, 80.0]
 
 

@@ -7,7 +7,8 @@ import torch
 
 from conftest import ROOT
 from reranker.params import load
-from reranker.retrieval import around, BM25, Encoder, first_stage, fuse, Retrieval, windows
+from reranker.passages import Passage, around, windows
+from reranker.retrieval import BM25, Encoder, Retrieval, first_stage, fuse
 
 PARAMS = load(ROOT / "tests/params.yaml")
 TEXTS = ["苹果手机的价格", "香蕉的价格与产地", "手机保修两年", "产地是海南", "！？"]
@@ -55,14 +56,14 @@ def test_what_is_shown_has_the_window_in_its_middle(span, size, length, expected
 
 
 def test_whole_passages_can_be_shown_that_are_searched_by_windows(encoder):
-    passages = [{"id": f"p{i}", "text": text * 3} for i, text in enumerate(TEXTS)]
+    passages = {f"p{i}": Passage("", text * 3) for i, text in enumerate(TEXTS)}
     question = {"question": "手机保修几年", "passage": "p4"}
     found = []
     for shown in (0, 6):
         params = PARAMS.retrieve.model_copy(update={"window": 6, "stride": 3, "shown": shown, "depth": 5})
         found += Retrieval(passages, encoder, params).candidates([question], "all")
     assert [c["score"] for c in found[0]] == [c["score"] for c in found[1]]
-    assert all(c["end"] == len(passages[int(c["passage"][1:])]["text"]) and c["start"] == 0 for c in found[0])
+    assert all(c["end"] == len(passages[c["passage"]].text) and c["start"] == 0 for c in found[0])
     assert all(c["end"] - c["start"] == 6 for c in found[1])
 
 
@@ -157,27 +158,29 @@ def test_the_prefix_and_the_length_limit_reach_the_model(encoder, tiny_model):
     assert short.encode(["车" * 30], "", "t") == pytest.approx(short.encode(["车" * 7], "", "t"), abs=1e-6)
 
 
-def test_candidates_rank_like_a_plain_loop(encoder):
-    passages = [{"id": f"p{i}", "text": text * 3} for i, text in enumerate(TEXTS)]
+@pytest.mark.parametrize("title", ["", "红伞说明"])
+def test_candidates_rank_like_a_plain_loop(encoder, title):
+    passages = {f"p{i}": Passage(title if i % 2 else "", text * 3) for i, text in enumerate(TEXTS)}
     params = PARAMS.retrieve.model_copy(update={"window": 6, "stride": 3, "shown": 10, "depth": 3, "bm25_depth": 2})
     questions = [{"question": "手机保修几年", "passage": "p4"}, {"question": "产地在哪", "passage": "p0"}]
     retrieval = Retrieval(passages, encoder, params)
     for question, found in zip(questions, retrieval.candidates(questions, "all", block=1)):
         query = encoder.encode([question["question"]], "query: ", "q")[0]
         scores, best = {}, {}
-        for passage in passages:
-            spans = windows(passage["text"], 6, 3)
-            near = [float(encoder.encode([passage["text"][s:e]], "passage: ", "w")[0] @ query) for s, e in spans]
-            whole = float(encoder.encode([passage["text"]], "passage: ", "p")[0] @ query)
-            scores[passage["id"]] = (whole + max(near)) / 2
-            best[passage["id"]] = spans[int(np.argmax(near))]
+        for key, passage in passages.items():
+            spans = windows(passage.text, 6, 3)
+            before = f"passage: {passage.title} " if passage.title else "passage: "
+            near = [float(encoder.encode([passage.text[s:e]], before, "w")[0] @ query) for s, e in spans]
+            whole = float(encoder.encode([passage.text], before, "p")[0] @ query)
+            scores[key] = (whole + max(near)) / 2
+            best[key] = spans[int(np.argmax(near))]
         order = sorted(scores, key=lambda key: -scores[key])
         for candidate in found:
             assert candidate["score"] == pytest.approx(scores[candidate["passage"]], abs=1e-4)
             assert candidate["dense"] == order.index(candidate["passage"]) + 1
             first, last = best[candidate["passage"]]
             assert candidate["start"] <= first and last <= candidate["end"]
-            length = len(passages[int(candidate["passage"][1:])]["text"])
+            length = len(passages[candidate["passage"]].text)
             assert candidate["end"] - candidate["start"] == min(10, length) and candidate["end"] <= length
         listed = [c["passage"] for c in found]
         assert set(order[:3]) <= set(listed) and question["passage"] in listed
@@ -186,13 +189,13 @@ def test_candidates_rank_like_a_plain_loop(encoder):
 
 
 def test_a_split_without_questions_has_no_candidates(encoder):
-    passages = [{"id": f"p{i}", "text": text} for i, text in enumerate(TEXTS)]
+    passages = {f"p{i}": Passage("", text) for i, text in enumerate(TEXTS)}
     assert list(Retrieval(passages, encoder, PARAMS.retrieve.model_copy(update={"depth": 5})).candidates([], "valid")) == []
     assert encoder.encode([], "query: ", "none").shape == (0, 32)
 
 
 def test_without_windows_the_whole_passage_is_shown(encoder):
-    passages = [{"id": f"p{i}", "text": text} for i, text in enumerate(TEXTS)]
+    passages = {f"p{i}": Passage("", text) for i, text in enumerate(TEXTS)}
     params = PARAMS.retrieve.model_copy(update={"window": 0, "stride": 0, "shown": 0, "depth": 5})
     (found,) = Retrieval(passages, encoder, params).candidates([{"question": "手机", "passage": "p2"}], "all")
     assert {(c["passage"], c["start"], c["end"]) for c in found} == {(f"p{i}", 0, len(t)) for i, t in enumerate(TEXTS)}

@@ -5,6 +5,7 @@ import pytest
 
 from conftest import ROOT
 from reranker.params import load
+from reranker.passages import Passage
 from reranker.sampling import all_negatives, hard_negatives, held_out_passages, in_random_order, paired_text, taught, without_false_negatives
 
 PARAMS = load(ROOT / "tests/params.yaml").samples
@@ -168,12 +169,12 @@ ROW = {"question": "q", "answer": "答案", "context": "证据在这里"}
     ],
 )
 def test_what_stands_for_a_passage(pair, row, window, expected):
-    assert paired_text(row, pair, DOC, (0, 20), window) == expected
+    assert paired_text(row, pair, Passage("", DOC), (0, 20), window) == expected
 
 
 def test_a_window_around_evidence_at_the_end_stays_inside():
     row = ROW | {"context": "后后后"}
-    assert paired_text(row, "evidence", "前" * 60 + "后后后", (0, 20), 20) == "前" * 17 + "后后后"
+    assert paired_text(row, "evidence", Passage("题", "前" * 60 + "后后后"), (0, 20), 20) == "题 " + "前" * 17 + "后后后"
 
 
 def test_samples_are_plain_json():
@@ -184,7 +185,8 @@ def test_both_positives_are_what_is_shown_and_the_window_around_the_evidence():
     """Passage `a` is shown from its start while the evidence stands at its end; `b` is shown where its evidence is."""
     from samples import build
 
-    corpus = {"a": "甲" * 40 + "证据在此", "b": "乙" * 10, "c": "丙" * 10, "d": "丁" * 10}
+    texts = {"a": "甲" * 40 + "证据在此", "b": "乙" * 10, "c": "丙" * 10, "d": "丁" * 10}
+    corpus = {key: Passage("", text) for key, text in texts.items()}
     spans = {"a": (0, 8), "b": (0, 8), "c": (0, 8), "d": (0, 8)}
     candidates = [{"passage": key, "score": 0.5, "start": start, "end": end} for key, (start, end) in spans.items()]
     rows = [
@@ -202,13 +204,13 @@ def test_both_positives_are_what_is_shown_and_the_window_around_the_evidence():
     assert second["pos"] == ["乙" * 8]
     for sample in (first, second):
         assert not {"d", *sample["pos_passages"]} & set(sample["neg_passages"])
-        assert sample["neg"] == [corpus[key][:8] for key in sample["neg_passages"]]
+        assert sample["neg"] == [texts[key][:8] for key in sample["neg_passages"]]
 
 
 def test_the_share_of_questions_whose_evidence_is_shown():
     from samples import evidence_shown
 
-    corpus = {"a": "0123456789", "b": "0123456789"}
+    corpus = {"a": Passage("title", "0123456789")}
     shown = {"q1": (2, 6), "q2": (2, 6), "q3": (2, 6), "q4": (0, 10)}
     candidates = {key: [{"passage": "a", "start": start, "end": end}] for key, (start, end) in shown.items()}
     contexts = {"q1": "2345", "q2": "3456", "q3": "", "q4": "not there"}  # inside, one beyond, none, not in the passage

@@ -9,6 +9,7 @@ from conftest import ROOT, kill_training_at, table_rows
 from reranker.checkpoints import draw_head, save
 from reranker.files import write_jsonl
 from reranker.params import load
+from reranker.passages import Passage
 from reranker.sampling import all_negatives
 from reranker.training import keep_best, resume_point, train
 from reranker.validation import Validation, choose_merge, curve, merged
@@ -21,7 +22,7 @@ TRAIN = PARAMS.train.model_copy(
         "evals_per_epoch": 1, "valid_depth": 6, "patience": None, "merge": [],
     }
 )  # fmt: skip
-DOCS = {row["uuid"]: row["doc"] for row in table_rows()}
+DOCS = {row["uuid"]: Passage("", row["doc"]) for row in table_rows()}
 
 
 def validation(**changes) -> Validation:
@@ -33,7 +34,7 @@ def validation(**changes) -> Validation:
         order = [passage for passage in DOCS if passage != question["passage"]]
         order.insert(3 if i % 3 else 8, question["passage"])  # every third is beyond the depth of 6
         candidates[question["id"]] = [
-            {"passage": passage, "dense": rank, "bm25": None, "start": 0, "end": len(DOCS[passage])} for rank, passage in enumerate(order, 1)
+            {"passage": passage, "dense": rank, "bm25": None, "start": 0, "end": len(DOCS[passage].text)} for rank, passage in enumerate(order, 1)
         ]
     return Validation(questions, candidates, DOCS, PARAMS.model_copy(update={"train": TRAIN.model_copy(update=changes)}))
 

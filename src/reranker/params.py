@@ -131,6 +131,9 @@ class Retrieve(Group):
     """Characters of a passage that the reranker is shown, with the window nearest to the query in their middle; 0 shows whole
     passages."""
 
+    title: bool
+    """Whether a passage's title (column `title` of the corpus table) is searched and shown before its text and every window."""
+
     @model_validator(mode="after")
     def consistent(self):
         if self.dense_weight + self.bm25_weight == 0:

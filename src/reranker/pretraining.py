@@ -7,57 +7,55 @@ what the first stage finds for the sentence, with its scores to distil from.
 
 import random
 import re
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 from reranker.params import Params, Samples, Train
-from reranker.retrieval import around
-from reranker.sampling import drawn_window, hard_negatives
+from reranker.passages import Passage, around, drawn_window
+from reranker.sampling import hard_negatives
 
 SENTENCE = re.compile(r"[^。！？!?；;\n]+")
 LENGTHS = range(8, 65)
 """Characters of a sentence that can stand for a question."""
 
 
-def fragments(passages: Sequence[dict], count: int, seed: int) -> list[dict]:
-    """At most `count` sentences of each passage, as questions: {id, question, passage, start}, in the passage's order.
-
-    Args:
-        passages: {id, text}. The draw depends on the seed and a passage's id alone.
-    """
+def fragments(passages: Mapping[str, Passage], count: int, seed: int) -> list[dict]:
+    """At most `count` sentences of each passage, as questions: {id, question, passage, start}, in the passage's order. The
+    draw depends on the seed and a passage's id alone."""
     drawn = []
-    for passage in passages:
+    for key, passage in passages.items():
         found = []
-        for match in SENTENCE.finditer(passage["text"]):
+        for match in SENTENCE.finditer(passage.text):
             sentence = match.group().strip()
             # A passage that is this sentence and little else has no surroundings to be known by.
-            if len(sentence) in LENGTHS and len(passage["text"]) >= 2 * len(sentence):
+            if len(sentence) in LENGTHS and len(passage.text) >= 2 * len(sentence):
                 found.append((match.start() + match.group().index(sentence), sentence))
-        chosen = random.Random(f"{seed}:{passage['id']}").sample(found, min(count, len(found)))
+        chosen = random.Random(f"{seed}:{key}").sample(found, min(count, len(found)))
         drawn += [
-            {"id": f"{passage['id']}:{start}", "question": sentence, "passage": passage["id"], "start": start}
+            {"id": f"{key}:{start}", "question": sentence, "passage": key, "start": start}
             for start, sentence in sorted(chosen)
         ]
     return drawn
 
 
-def surroundings(text: str, start: int, end: int, shown: int) -> str:
-    """`shown` characters of `text` around the gap that cutting [start, end) leaves; all that is left where shown is 0.
+def surroundings(passage: Passage, start: int, end: int, shown: int) -> str:
+    """The title and `shown` characters around the gap that cutting [start, end) leaves; all that is left where shown is 0.
 
-    >>> surroundings("abcdefghij", 4, 6, 4), surroundings("abcdefghij", 0, 2, 4), surroundings("abcdefghij", 4, 6, 0)
-    ('cdgh', 'cdef', 'abcdghij')
+    >>> whole = Passage("T", "abcdefghij")
+    >>> surroundings(whole, 4, 6, 4), surroundings(whole, 0, 2, 4), surroundings(whole, 4, 6, 0)
+    ('T cdgh', 'T cdef', 'T abcdghij')
     """
-    left = text[:start] + text[end:]
-    return left[slice(*around(start, start, shown, len(left)))]
+    left = Passage(passage.title, passage.text[:start] + passage.text[end:])
+    return left.view(*around(start, start, shown, len(left.text)))
 
 
 def samples(
-    asked: Sequence[dict], candidates: Sequence[Sequence[dict]], corpus: dict[str, str], left_out: Set[str], params: Params
+    asked: Sequence[dict], candidates: Sequence[Sequence[dict]], corpus: Mapping[str, Passage], left_out: Set[str], params: Params
 ) -> Iterator[dict]:
     """A sample for each fragment: its surroundings above what the first stage finds for it, as the reranker is shown it.
 
     Args:
         candidates: of each fragment, as `Retrieval.candidates` gives them.
-        corpus: passage -> text; left_out: passages that are in no sample.
+        corpus: id -> passage; left_out: passages that are in no sample.
     """
     own, window = params.pretrain, params.retrieve.shown
     allowed = [passage for passage in corpus if passage not in left_out]
@@ -80,7 +78,7 @@ def samples(
 
         def shown(passage: str) -> str:
             rng = random.Random(f"{params.seed}:{fragment['id']}:{passage}")
-            return corpus[passage][slice(*spans.get(passage, drawn_window(rng, len(corpus[passage]), window)))]
+            return corpus[passage].view(*spans.get(passage, drawn_window(rng, len(corpus[passage].text), window)))
 
         end = fragment["start"] + len(fragment["question"])
         positive = surroundings(corpus[fragment["passage"]], fragment["start"], end, window)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from reranker.measures import gold_rank, measure, per_question
 from reranker.params import Evaluate, Retrieve
+from reranker.passages import Passage
 from reranker.retrieval import first_stage, fuse
 from reranker.scoring import CrossEncoder
 
@@ -26,7 +27,7 @@ def score_candidates(
     model: CrossEncoder,
     questions: Sequence[dict],
     candidates: Mapping[str, Sequence[dict]],
-    corpus: Mapping[str, str],
+    corpus: Mapping[str, Passage],
     depth: int,
     params: Retrieve,
     what: str,
@@ -40,7 +41,7 @@ def score_candidates(
     for question in questions:
         spans = {c["passage"]: (c["start"], c["end"]) for c in candidates[question["id"]]}
         for passage in reach(candidates[question["id"]], depth, params):
-            pairs.append((question["question"], corpus[passage][slice(*spans[passage])]))
+            pairs.append((question["question"], corpus[passage].view(*spans[passage])))
             keys.append((question["id"], passage))
     scores: dict[str, dict[str, float]] = {question["id"]: {} for question in questions}
     for (question, passage), score in zip(keys, model.score(pairs, what)):

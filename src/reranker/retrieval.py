@@ -6,7 +6,7 @@ expensive ranker only the window that a cheap one prefers: Hofstaetter et al., "
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import bm25s
 import jieba
@@ -16,32 +16,9 @@ from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from reranker.params import Retrieve, Retriever
+from reranker.passages import Passage, around, windows
 
 jieba.setLogLevel(logging.WARNING)
-
-
-def windows(text: str, size: int, stride: int) -> list[tuple[int, int]]:
-    """Character spans [start, end) of at most `size`, a `stride` apart, that cover `text`; the whole where size is 0.
-
-    >>> windows("abcdefgh", 4, 3)
-    [(0, 4), (3, 7), (6, 8)]
-    """
-    if not size or len(text) <= size:
-        return [(0, len(text))]
-    return [(start, min(start + size, len(text))) for start in range(0, len(text) - size + stride, stride)]
-
-
-def around(start: int, end: int, size: int, length: int) -> tuple[int, int]:
-    """The span of `size` characters with [start, end) in its middle, moved to lie inside a text of `length`; all of it where
-    size is 0.
-
-    >>> around(4, 6, 6, 10), around(0, 2, 6, 10), around(8, 10, 6, 10), around(0, 2, 0, 10)
-    ((2, 8), (0, 6), (4, 10), (0, 10))
-    """
-    if not size or size >= length:
-        return 0, length
-    first = min(max(0, (start + end - size) // 2), length - size)
-    return first, first + size
 
 
 def fuse(rankings: Iterable[tuple[Sequence[str], float]], k: int) -> list[tuple[str, float]]:
@@ -138,22 +115,22 @@ class Encoder:
 
 
 class Retrieval:
-    """Both first stages over one corpus of {id, text} passages."""
+    """Both first stages over one corpus, passage id -> passage."""
 
-    def __init__(self, passages: Sequence[dict], encoder: Encoder, params: Retrieve):
+    def __init__(self, passages: Mapping[str, Passage], encoder: Encoder, params: Retrieve):
         self.params, self.encoder = params, encoder
-        self.ids = [passage["id"] for passage in passages]
+        self.ids = list(passages)
         self.position = {key: i for i, key in enumerate(self.ids)}
-        texts = [passage["text"] for passage in passages]
-        self.spans = [windows(text, params.window, params.stride) for text in texts]
-        self.lengths = [len(text) for text in texts]
+        self.spans = [windows(passage.text, params.window, params.stride) for passage in passages.values()]
+        self.lengths = [len(passage.text) for passage in passages.values()]
+        texts = [passage.view() for passage in passages.values()]
         self.offsets = np.cumsum([0] + [len(spans) for spans in self.spans])
         self.bm25 = BM25(texts, params.bm25_k1, params.bm25_b)
         prefix = encoder.params.passage_prefix
         self.whole = encoder.encode(texts, prefix, "passages")
         self.parts = self.whole
         if self.offsets[-1] > len(texts):
-            pieces = [text[start:end] for text, spans in zip(texts, self.spans) for start, end in spans]
+            pieces = [passage.view(*span) for passage, spans in zip(passages.values(), self.spans) for span in spans]
             self.parts = encoder.encode(pieces, prefix, "windows")
 
     def candidates(self, questions: Sequence[dict], what: str, block: int = 256) -> Iterable[list[dict]]:

@@ -9,14 +9,15 @@ import random
 from collections.abc import Callable, Iterator, Sequence, Set
 
 from reranker.params import Samples
+from reranker.passages import Passage, around
 
 
-def paired_text(question: dict, pair: str, passage: str, shown: tuple[int, int], window: int) -> str:
+def paired_text(question: dict, pair: str, passage: Passage, shown: tuple[int, int], window: int) -> str:
     """The text that stands for a question's own passage.
 
     Args:
         pair: as `samples.pair`; a question without context or answer falls back on what the reranker is shown.
-        passage: the whole passage; `shown` is the span of it that the reranker is shown for this question.
+        shown: the span of `passage` that the reranker is shown for this question.
         window: characters shown; 0 is the whole passage.
     """
     if pair == "qd" and question["context"]:
@@ -24,20 +25,10 @@ def paired_text(question: dict, pair: str, passage: str, shown: tuple[int, int],
     if pair == "qa" and question["answer"]:
         return question["answer"]
     if pair == "evidence" and window and question["context"]:
-        at = passage.find(question["context"])
+        at = passage.text.find(question["context"])
         if at >= 0:
-            middle = at + len(question["context"]) // 2
-            start = max(0, min(middle - window // 2, len(passage) - window))
-            return passage[start : start + window]
-    return passage[slice(*shown)]
-
-
-def drawn_window(rng: random.Random, length: int, window: int) -> tuple[int, int]:
-    """A span for a passage that has no window nearest to the query; the whole passage where `window` is 0."""
-    if not window:
-        return 0, length
-    start = rng.randrange(max(1, length - window + 1))
-    return start, start + window
+            return passage.view(*around(at, at + len(question["context"]), window, len(passage.text)))
+    return passage.view(*shown)
 
 
 def all_negatives(texts: Sequence[tuple[str, str]], batch_size: int | None, n_batch: int) -> Iterator[dict]:

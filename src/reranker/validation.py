@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 from reranker.measures import measure
 from reranker.params import Params
+from reranker.passages import Passage
 from reranker.retrieval import first_stage
 from reranker.scoring import CrossEncoder
 
@@ -22,10 +23,10 @@ class Validation:
 
     Args:
         questions: {id, question, passage}; candidates: question id -> as `Retrieval.candidates` gives them;
-        corpus: passage -> text.
+        corpus: id -> passage.
     """
 
-    def __init__(self, questions: Sequence[dict], candidates: Mapping[str, Sequence[dict]], corpus: Mapping[str, str], params: Params):
+    def __init__(self, questions: Sequence[dict], candidates: Mapping[str, Sequence[dict]], corpus: Mapping[str, Passage], params: Params):
         self.params = params
         self.gold = {question["id"]: question["passage"] for question in questions}
         self.keys, self.pairs = [], []
@@ -34,7 +35,7 @@ class Validation:
             spans = {c["passage"]: (c["start"], c["end"]) for c in found}
             for passage in first_stage(found, params.train.valid_depth, params.retrieve):
                 self.keys.append((question["id"], passage))
-                self.pairs.append((question["question"], corpus[passage][slice(*spans[passage])]))
+                self.pairs.append((question["question"], corpus[passage].view(*spans[passage])))
 
     def score(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, dict[str, float]]:
         """question id -> passage -> logit under this model, whose mode is left as it was; passages in the first stage's order."""

@@ -1,0 +1,64 @@
+"""A passage, and what of it is searched and shown: windows of its text, its title before each.
+
+A window out of the middle of a manual does not say which product it is about; its title does. Title and text joined by a
+space are what BEIR's corpora are searched by, too (Thakur et al. 2021, arXiv:2104.08663).
+"""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from reranker.files import read_jsonl
+
+
+@dataclass(frozen=True)
+class Passage:
+    """`title` is empty where there is none, or where it is not to be shown (`retrieve.title`)."""
+
+    title: str
+    text: str
+
+    def view(self, start: int = 0, end: int | None = None) -> str:
+        """The title and the characters [start, end) of the text.
+
+        >>> Passage("P300 manual", "It weighs 4.8 kg.").view(3, 9), Passage("", "It weighs 4.8 kg.").view(3)
+        ('P300 manual weighs', 'weighs 4.8 kg.')
+        """
+        return f"{self.title} {self.text[start:end]}" if self.title else self.text[start:end]
+
+
+def read_passages(path: str | Path, titles: bool) -> dict[str, Passage]:
+    """id -> passage, of data/prepared/corpus.jsonl in its order."""
+    return {row["id"]: Passage(row.get("title", "") if titles else "", row["text"]) for row in read_jsonl(path)}
+
+
+def windows(text: str, size: int, stride: int) -> list[tuple[int, int]]:
+    """Character spans [start, end) of at most `size`, a `stride` apart, that cover `text`; the whole where size is 0.
+
+    >>> windows("abcdefgh", 4, 3)
+    [(0, 4), (3, 7), (6, 8)]
+    """
+    if not size or len(text) <= size:
+        return [(0, len(text))]
+    return [(start, min(start + size, len(text))) for start in range(0, len(text) - size + stride, stride)]
+
+
+def around(start: int, end: int, size: int, length: int) -> tuple[int, int]:
+    """The span of `size` characters with [start, end) in its middle, moved to lie inside a text of `length`; all of it where
+    size is 0.
+
+    >>> around(4, 6, 6, 10), around(0, 2, 6, 10), around(8, 10, 6, 10), around(0, 2, 0, 10)
+    ((2, 8), (0, 6), (4, 10), (0, 10))
+    """
+    if not size or size >= length:
+        return 0, length
+    first = min(max(0, (start + end - size) // 2), length - size)
+    return first, first + size
+
+
+def drawn_window(rng: random.Random, length: int, size: int) -> tuple[int, int]:
+    """A span for a passage that has no window nearest to the query; all of it where size is 0."""
+    if not size:
+        return 0, length
+    start = rng.randrange(max(1, length - size + 1))
+    return start, start + size
