@@ -9,5 +9,5 @@ def test_titles_are_read_where_they_are_wanted_and_there(tmp_path):
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     found = read_passages(path, titles=True)
     assert list(found.items()) == [("b", Passage("手册", "正文")), ("a", Passage("", "无题"))]
-    assert [passage.view() for passage in found.values()] == ["手册 正文", "无题"]
+    assert [passage.view() for passage in found.values()] == ["手册。正文", "无题"]
     assert [passage.view() for passage in read_passages(path, titles=False).values()] == ["正文", "无题"]

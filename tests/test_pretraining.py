@@ -45,7 +45,7 @@ def made(left_out=frozenset(), **changes):
 def test_the_positive_is_what_is_left_around_the_sentence():
     (sample,) = made(random_negatives=0)
     assert sample["query"] == FIRST and FIRST not in sample["pos"][0] and SECOND in sample["pos"][0]
-    assert sample["pos"][0].startswith("题 ") and sorted(sample["neg"]) == ["题 " + "乙" * 64, "题 " + "甲" * 64] and sample["pos_passages"] == ["p"]
+    assert sample["pos"][0].startswith("题。") and sorted(sample["neg"]) == ["题。" + "乙" * 64, "题。" + "甲" * 64] and sample["pos_passages"] == ["p"]
     assert sample["pos_scores"] == [90.0] and sorted(sample["neg_scores"]) == [70.0, 80.0]
 
 

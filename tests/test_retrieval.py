@@ -169,7 +169,7 @@ def test_candidates_rank_like_a_plain_loop(encoder, title):
         scores, best = {}, {}
         for key, passage in passages.items():
             spans = windows(passage.text, 6, 3)
-            before = f"passage: {passage.title} " if passage.title else "passage: "
+            before = f"passage: {passage.title}。" if passage.title else "passage: "
             near = [float(encoder.encode([passage.text[s:e]], before, "w")[0] @ query) for s, e in spans]
             whole = float(encoder.encode([passage.text], before, "p")[0] @ query)
             scores[key] = (whole + max(near)) / 2

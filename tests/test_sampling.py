@@ -174,7 +174,7 @@ def test_what_stands_for_a_passage(pair, row, window, expected):
 
 def test_a_window_around_evidence_at_the_end_stays_inside():
     row = ROW | {"context": "后后后"}
-    assert paired_text(row, "evidence", Passage("题", "前" * 60 + "后后后"), (0, 20), 20) == "题 " + "前" * 17 + "后后后"
+    assert paired_text(row, "evidence", Passage("题", "前" * 60 + "后后后"), (0, 20), 20) == "题。" + "前" * 17 + "后后后"
 
 
 def test_samples_are_plain_json():

@@ -42,7 +42,7 @@ def surroundings(passage: Passage, start: int, end: int, shown: int) -> str:
 
     >>> whole = Passage("T", "abcdefghij")
     >>> surroundings(whole, 4, 6, 4), surroundings(whole, 0, 2, 4), surroundings(whole, 4, 6, 0)
-    ('T cdgh', 'T cdef', 'T abcdghij')
+    ('T. cdgh', 'T. cdef', 'T. abcdghij')
     """
     left = Passage(passage.title, passage.text[:start] + passage.text[end:])
     return left.view(*around(start, start, shown, len(left.text)))
