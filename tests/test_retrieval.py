@@ -173,13 +173,12 @@ def test_candidates_rank_like_a_plain_loop(encoder, title):
             near = [float(encoder.encode([passage.text[s:e]], before, "w")[0] @ query) for s, e in spans]
             whole = float(encoder.encode([passage.text], before, "p")[0] @ query)
             scores[key] = (whole + max(near)) / 2
-            best[key] = spans[int(np.argmax(near))]
+            best[key] = [span for span, value in zip(spans, near) if value > max(near) - 1e-4]  # the texts repeat themselves
         order = sorted(scores, key=lambda key: -scores[key])
         for candidate in found:
             assert candidate["score"] == pytest.approx(scores[candidate["passage"]], abs=1e-4)
             assert candidate["dense"] == order.index(candidate["passage"]) + 1
-            first, last = best[candidate["passage"]]
-            assert candidate["start"] <= first and last <= candidate["end"]
+            assert any(candidate["start"] <= first and last <= candidate["end"] for first, last in best[candidate["passage"]])
             length = len(passages[candidate["passage"]].text)
             assert candidate["end"] - candidate["start"] == min(10, length) and candidate["end"] <= length
         listed = [c["passage"] for c in found]
