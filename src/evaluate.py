@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from reranker.allocator import keep_freed_memory
-from reranker.audit import SUSPECT, by_document, suspects
 from reranker.errors import run_stage
-from reranker.evidence import against
+from reranker.evidence import SUSPECT, against, by_document, suspects
 from reranker.files import read_jsonl, write_json, write_text
 from reranker.params import Params, load
 from reranker.passages import read_passages
@@ -19,7 +17,6 @@ from reranker.scoring import CrossEncoder, describe_machine
 
 
 def main(prepared: str, candidate_folder: str, baseline: str, validated: str, model: str, metrics: str) -> None:
-    keep_freed_memory()
     params = load()
     split = params.score.split
     corpus = read_passages(Path(prepared, "corpus.jsonl"), params.retrieve.title)

@@ -17,20 +17,25 @@ from reranker.params import Params, load
 from reranker.passages import Passage, read_passages
 from reranker.pretraining import as_training, fragments, samples
 from reranker.questions import SPLITS
-from reranker.retrieval import Encoder, Retrieval
 from reranker.sampling import held_out_passages
-from reranker.training import keep_best, run_key, save_reranker, train
-from reranker.validation import Validation
 
 
 def main(prepared: str, candidate_folder: str, base: str, retriever: str, pretrained: str, metrics: str) -> None:
     params = load()
-    if not params.pretrain.epochs:
-        with replacing(pretrained) as folder:
-            shutil.copytree(base, folder, copy_function=link_or_copy)
-        write_json(metrics, {"samples": 0})
-        print("pretrain.epochs is 0: the base as it is")
+    if params.pretrain.epochs:
+        pretrain(params, prepared, candidate_folder, base, retriever, pretrained, metrics)
         return
+    with replacing(pretrained) as folder:
+        shutil.copytree(base, folder, copy_function=link_or_copy)
+    write_json(metrics, {"samples": 0})
+    print("pretrain.epochs is 0: the base as it is")
+
+
+def pretrain(params: Params, prepared: str, candidate_folder: str, base: str, retriever: str, pretrained: str, metrics: str) -> None:
+    # Imported here because loading torch and FlagEmbedding takes longer than linking a base that is left as it is.
+    from reranker.training import keep_best, run_key, save_reranker, train
+    from reranker.validation import Validation
+
     keep_freed_memory()
     corpus = read_passages(Path(prepared, "corpus.jsonl"), params.retrieve.title)
     questions = {split: list(read_jsonl(Path(prepared, f"{split}.jsonl"))) for split in SPLITS}
@@ -62,6 +67,8 @@ def main(prepared: str, candidate_folder: str, base: str, retriever: str, pretra
 
 def mined(params: Params, corpus: dict[str, Passage], questions: dict[str, list[dict]], retriever: str) -> Iterator[dict]:
     """Samples of all fragments."""
+    from reranker.retrieval import Encoder, Retrieval
+
     left_out = held_out_passages(questions) if params.pretrain.passages == "train" else set()
     seen = {key: passage for key, passage in corpus.items() if key not in left_out}
     asked = fragments(seen, params.pretrain.fragments, params.seed)

@@ -5,7 +5,6 @@
 
 from pathlib import Path
 
-from reranker.allocator import keep_freed_memory
 from reranker.errors import run_stage
 from reranker.files import read_jsonl, replacing, write_jsonl
 from reranker.params import load
@@ -15,7 +14,6 @@ from reranker.retrieval import Encoder, Retrieval
 
 
 def main(prepared: str, retriever: str, candidates: str) -> None:
-    keep_freed_memory()
     params = load()
     encoder = Encoder(retriever, params.retriever)
     retrieval = Retrieval(read_passages(Path(prepared, "corpus.jsonl"), params.retrieve.title), encoder, params.retrieve)

@@ -3,8 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from reranker.audit import by_document, suspects
-from reranker.evidence import against, compare
+from reranker.evidence import against, by_document, compare, suspects
 
 
 def test_p_is_the_share_of_all_sign_flips_that_differ_as_much():
