@@ -3,9 +3,9 @@
 #   experiments/zero-shot.sh FOLDER [dvc exp run options, for example -S base.source=e5-small]
 # FOLDER is what prepare.raw takes; the questions of a third of its passages are scored. For XQuAD (Artetxe et al. 2020,
 # arXiv:1910.11856):  python experiments/squad.py data/raw/xquad xquad.zh.json && experiments/zero-shot.sh data/raw/xquad
-# The base takes the place of the fine-tuned reranker, so that the rows base and reranker are the same. Result: .cache/zero-shot.
+# Like any `dvc exp run` it leaves its parameters and data in the workspace: git checkout params.yaml dvc.lock && dvc checkout.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dvc exp run -S prepare.raw="$1" -S prepare.valid_fraction=0 -S prepare.test_fraction=0.35 -S evaluate.fusion_weight=0.5 \
   "${@:2}" baseline
-python src/evaluate.py data/prepared data/candidates data/baseline data/validation models/base .cache/zero-shot
+python experiments/zero_shot.py

@@ -7,14 +7,13 @@ An interrupted run finds its fragments again and goes on from its last resume po
 
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from reranker.allocator import keep_freed_memory
 from reranker.errors import InputError, run_stage
 from reranker.files import link_or_copy, read_jsonl, replacing, write_json, write_jsonl
 from reranker.params import Params, load
-from reranker.passages import Passage, read_passages
+from reranker.passages import read_passages
 from reranker.pretraining import as_training, fragments, samples
 from reranker.questions import SPLITS
 from reranker.sampling import held_out_passages
@@ -33,6 +32,7 @@ def main(prepared: str, candidate_folder: str, base: str, retriever: str, pretra
 
 def pretrain(params: Params, prepared: str, candidate_folder: str, base: str, retriever: str, pretrained: str, metrics: str) -> None:
     # Imported here because loading torch and FlagEmbedding takes longer than linking a base that is left as it is.
+    from reranker.retrieval import Encoder, Retrieval
     from reranker.training import keep_best, run_key, save_reranker, train
     from reranker.validation import Validation
 
@@ -43,7 +43,11 @@ def pretrain(params: Params, prepared: str, candidate_folder: str, base: str, re
     scratch = Path(".cache/pretrain")
     scratch.mkdir(parents=True, exist_ok=True)
     made = scratch / "samples.jsonl"
-    count = write_jsonl(made, mined(params, corpus, questions, retriever))
+    left_out = held_out_passages(questions) if params.pretrain.passages == "train" else set()
+    seen = {key: passage for key, passage in corpus.items() if key not in left_out}
+    asked = fragments(seen, params.pretrain.fragments, params.seed)
+    found = list(Retrieval(corpus, Encoder(retriever, params.retriever), params.retrieve).candidates(asked, "fragments"))
+    count = write_jsonl(made, samples(asked, found, corpus, left_out, params))
     if not count:
         raise InputError("pretrain: no passage has a sentence to ask for; set pretrain.epochs to 0")
 
@@ -63,17 +67,6 @@ def pretrain(params: Params, prepared: str, candidate_folder: str, base: str, re
     if best.get("merge", {}).get("chosen") == 0:
         print("WARNING: pre-training ranks the validation questions no better, so models/pretrained IS the base", file=sys.stderr)
     shutil.rmtree(scratch, ignore_errors=True)
-
-
-def mined(params: Params, corpus: dict[str, Passage], questions: dict[str, list[dict]], retriever: str) -> Iterator[dict]:
-    """Samples of all fragments."""
-    from reranker.retrieval import Encoder, Retrieval
-
-    left_out = held_out_passages(questions) if params.pretrain.passages == "train" else set()
-    seen = {key: passage for key, passage in corpus.items() if key not in left_out}
-    asked = fragments(seen, params.pretrain.fragments, params.seed)
-    retrieval = Retrieval(corpus, Encoder(retriever, params.retriever), params.retrieve)
-    return samples(asked, list(retrieval.candidates(asked, "fragments")), corpus, left_out, params)
 
 
 if __name__ == "__main__":

@@ -164,7 +164,8 @@ def test_a_missing_bundled_reranker_is_refused(tmp_path):
 def test_a_hub_out_of_reach_fails_in_one_line_and_leaves_no_folder(tmp_path):
     write_params(tmp_path, "base", source="hub", repo="a/b", revision=COMMIT)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "PYTHONUTF8": "1"}
-    command = [sys.executable, ROOT / "src/fetch.py", *(f"models/{name}" for name in ("bundled", "base", "retriever", "teacher"))]
+    folders = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["fetch"]["cmd"].split()[2:]
+    command = [sys.executable, ROOT / "src/fetch.py", *folders]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8")
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == 1 and "Traceback" not in done.stderr and done.stderr.splitlines()[-1:] == errors
