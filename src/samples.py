@@ -28,9 +28,7 @@ def build(
 ) -> Iterator[dict]:
     """The samples of all training questions, in table order."""
     train, pair, window = questions["train"], params.samples.pair, params.retrieve.shown
-    spans = {
-        question["id"]: {c["passage"]: (c["start"], c["end"]) for c in candidates[question["id"]]} for question in train
-    }
+    spans = {question["id"]: {c["passage"]: c["views"][0] for c in candidates[question["id"]]} for question in train}
 
     def positive(question: dict, pair: str = pair) -> str:
         own = question["passage"]
@@ -71,14 +69,14 @@ def build(
 
 
 def evidence_shown(questions: Sequence[dict], candidates: dict[str, list[dict]], corpus: dict[str, Passage]) -> float | None:
-    """The share of questions whose evidence sentence is wholly in what the reranker is shown of its passage; None where no
-    question has one in its passage. Where it is low, `retrieve.shown` is too narrow to learn from."""
+    """The share of questions whose evidence sentence is wholly in some view of its passage; None where no question has one in
+    its passage. Where it is low, `retrieve.shown` is too narrow to learn from, or there are too few `retrieve.views`."""
     held = []
     for question in questions:
         start = corpus[question["passage"]].text.find(question["context"]) if question["context"] else -1
         if start >= 0:
-            shown = next(c for c in candidates[question["id"]] if c["passage"] == question["passage"])
-            held.append(shown["start"] <= start and start + len(question["context"]) <= shown["end"])
+            views = next(c["views"] for c in candidates[question["id"]] if c["passage"] == question["passage"])
+            held.append(any(first <= start and start + len(question["context"]) <= last for first, last in views))
     return round(sum(held) / len(held), 6) if held else None
 
 

@@ -180,6 +180,7 @@ CHANGES = {
     "retrieve": ("retrieve.rrf_k", 30, {"retrieve", "pretrain", "train", "baseline", "evaluate"}),
     "window": ("retrieve.window", 20, {"retrieve", "pretrain", "train", "baseline", "evaluate"}),
     "shown": ("retrieve.shown", 28, {"retrieve", "samples", "pretrain", "train", "baseline", "evaluate"}),
+    "views": ("retrieve.views", 2, {"retrieve", "pretrain", "train", "baseline", "evaluate"}),
     "title": ("retrieve.title", False, {"retrieve", "samples", "pretrain", "train", "baseline", "evaluate"}),
     "samples": ("samples.skip_top", 0.5, {"samples"}),
     "teacher": ("teacher.source", "bundled", {"fetch"}),

@@ -63,8 +63,8 @@ def test_whole_passages_can_be_shown_that_are_searched_by_windows(encoder):
         params = PARAMS.retrieve.model_copy(update={"window": 6, "stride": 3, "shown": shown, "depth": 5})
         found += Retrieval(passages, encoder, params).candidates([question], "all")
     assert [c["score"] for c in found[0]] == [c["score"] for c in found[1]]
-    assert all(c["end"] == len(passages[c["passage"]].text) and c["start"] == 0 for c in found[0])
-    assert all(c["end"] - c["start"] == 6 for c in found[1])
+    assert all(c["views"] == [(0, len(passages[c["passage"]].text))] for c in found[0])
+    assert all(end - start == 6 for c in found[1] for start, end in c["views"])
 
 
 def test_fusion_adds_weighted_reciprocal_ranks():
@@ -178,9 +178,10 @@ def test_candidates_rank_like_a_plain_loop(encoder, title):
         for candidate in found:
             assert candidate["score"] == pytest.approx(scores[candidate["passage"]], abs=1e-4)
             assert candidate["dense"] == order.index(candidate["passage"]) + 1
-            assert any(candidate["start"] <= first and last <= candidate["end"] for first, last in best[candidate["passage"]])
+            ((start, end),) = candidate["views"]
+            assert any(start <= first and last <= end for first, last in best[candidate["passage"]])
             length = len(passages[candidate["passage"]].text)
-            assert candidate["end"] - candidate["start"] == min(10, length) and candidate["end"] <= length
+            assert end - start == min(10, length) and end <= length
         listed = [c["passage"] for c in found]
         assert set(order[:3]) <= set(listed) and question["passage"] in listed
         assert len(listed) == len(set(listed))
@@ -197,4 +198,23 @@ def test_without_windows_the_whole_passage_is_shown(encoder):
     passages = {f"p{i}": Passage("", text) for i, text in enumerate(TEXTS)}
     params = PARAMS.retrieve.model_copy(update={"window": 0, "stride": 0, "shown": 0, "depth": 5})
     (found,) = Retrieval(passages, encoder, params).candidates([{"question": "手机", "passage": "p2"}], "all")
-    assert {(c["passage"], c["start"], c["end"]) for c in found} == {(f"p{i}", 0, len(t)) for i, t in enumerate(TEXTS)}
+    assert {(c["passage"], *c["views"]) for c in found} == {(f"p{i}", (0, len(t))) for i, t in enumerate(TEXTS)}
+
+
+def test_the_first_candidates_are_shown_by_several_views(encoder):
+    """Of windows (0, 6), (3, 9) ... of long texts, three views of 6 that share at most 3 characters; of a short one, fewer."""
+    passages = {"short": Passage("", "手机保修两年吗"), **{f"p{i}": Passage("", text * 4) for i, text in enumerate(TEXTS)}}
+    question = {"question": "手机保修几年", "passage": "p2"}
+    params = PARAMS.retrieve.model_copy(update={"window": 6, "stride": 3, "shown": 6, "depth": 6, "views": 3, "views_depth": 4})
+    retrieval = Retrieval(passages, encoder, params)
+    (found,) = retrieval.candidates([question], "all")
+    (single,) = Retrieval(passages, encoder, params.model_copy(update={"views": 1})).candidates([question], "all")
+    assert [{**c, "views": c["views"][:1]} for c in found] == single  # the order and the nearest view do not change
+    assert {len(c["views"]) for c in found[4:]} == {1}
+    query = encoder.encode([question["question"]], "query: ", "q")[0]
+    for candidate in found[:4]:
+        text, views = passages[candidate["passage"]].text, candidate["views"]
+        assert len(views) == (1 if candidate["passage"] == "short" else 3)
+        assert all(abs(a - b) >= 3 for i, (a, _) in enumerate(views) for b, _ in views[:i])
+        near = [float(encoder.encode([text[start:end]], "passage: ", "w")[0] @ query) for start, end in views]
+        assert near == pytest.approx(sorted(near, reverse=True), abs=1e-4)

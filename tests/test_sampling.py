@@ -188,7 +188,7 @@ def test_both_positives_are_what_is_shown_and_the_window_around_the_evidence():
     texts = {"a": "甲" * 40 + "证据在此", "b": "乙" * 10, "c": "丙" * 10, "d": "丁" * 10}
     corpus = {key: Passage("", text) for key, text in texts.items()}
     spans = {"a": (0, 8), "b": (0, 8), "c": (0, 8), "d": (0, 8)}
-    candidates = [{"passage": key, "score": 0.5, "start": start, "end": end} for key, (start, end) in spans.items()]
+    candidates = [{"passage": key, "score": 0.5, "views": [span]} for key, span in spans.items()]
     rows = [
         {"id": f"q{key}", "question": f"问{key}", "passage": key, "context": context, "answer": ""}
         for key, context in (("a", "证据在此"), ("b", "乙乙"))
@@ -211,8 +211,8 @@ def test_the_share_of_questions_whose_evidence_is_shown():
     from samples import evidence_shown
 
     corpus = {"a": Passage("title", "0123456789")}
-    shown = {"q1": (2, 6), "q2": (2, 6), "q3": (2, 6), "q4": (0, 10)}
-    candidates = {key: [{"passage": "a", "start": start, "end": end}] for key, (start, end) in shown.items()}
+    shown = {"q1": [(0, 4), (2, 6)], "q2": [(2, 6)], "q3": [(2, 6)], "q4": [(0, 10)]}
+    candidates = {key: [{"passage": "a", "views": views}] for key, views in shown.items()}
     contexts = {"q1": "2345", "q2": "3456", "q3": "", "q4": "not there"}  # inside, one beyond, none, not in the passage
     questions = [{"id": key, "passage": "a", "context": context} for key, context in contexts.items()]
     assert evidence_shown(questions, candidates, corpus) == 0.5

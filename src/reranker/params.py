@@ -130,6 +130,11 @@ class Retrieve(Group):
     shown: Count
     """Characters of a passage that the reranker is shown, with the window nearest to the query in their middle; 0 shows whole
     passages."""
+    views: Positive
+    """Views of so many characters, around the windows nearest to the query and at most half the same, that the reranker is
+    shown of each of the first `views_depth` candidates; the best one's score is the passage's. Of the other candidates it is
+    shown one. Time grows with them."""
+    views_depth: Count
 
     title: bool
     """Whether a passage's title (column `title` of the corpus table) is searched and shown before its text and every window."""

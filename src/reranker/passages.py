@@ -7,6 +7,7 @@ is worth.
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +63,30 @@ def around(start: int, end: int, size: int, length: int) -> tuple[int, int]:
         return 0, length
     first = min(max(0, (start + end - size) // 2), length - size)
     return first, first + size
+
+
+def nearest_views(
+    spans: Sequence[tuple[int, int]], near: Sequence[float], size: int, length: int, count: int
+) -> list[tuple[int, int]]:
+    """At most `count` views of a text: `size` characters around each of its windows, the nearest to the query first. A window
+    whose view shares more than half with a nearer one's has none of its own.
+
+    Args:
+        spans: the windows of a text of `length`; near: what is larger the nearer to the query each of them is.
+
+    >>> nearest_views([(0, 4), (2, 6), (4, 8), (6, 10)], [0.1, 0.9, 0.8, 0.3], 4, 10, 3)
+    [(2, 6), (4, 8), (6, 10)]
+    >>> nearest_views([(0, 4), (2, 6), (4, 8), (6, 10)], [0.1, 0.9, 0.8, 0.3], 6, 10, 3)
+    [(1, 7), (4, 10)]
+    """
+    views: list[tuple[int, int]] = []
+    for index in sorted(range(len(spans)), key=lambda index: -near[index]):
+        start, end = around(*spans[index], size, length)
+        if all(2 * abs(start - other) >= end - start for other, _ in views):
+            views.append((start, end))
+        if len(views) == count:
+            break
+    return views
 
 
 def drawn_window(rng: random.Random, length: int, size: int) -> tuple[int, int]:

@@ -74,7 +74,7 @@ def samples(
         teacher_margin=None,
     )
     for fragment, found in zip(asked, candidates, strict=True):
-        spans = {candidate["passage"]: (candidate["start"], candidate["end"]) for candidate in found}
+        spans = {candidate["passage"]: candidate["views"][0] for candidate in found}
 
         def shown(passage: str) -> str:
             rng = random.Random(f"{params.seed}:{fragment['id']}:{passage}")

@@ -6,7 +6,7 @@ from reranker.measures import gold_rank, measure, per_question
 from reranker.params import Evaluate, Retrieve
 from reranker.passages import Passage
 from reranker.retrieval import first_stage, fuse
-from reranker.scoring import CrossEncoder
+from reranker.scoring import CrossEncoder, by_passage, shown
 
 RERANKERS = ("base", "reranker")
 FIRST_STAGES = ("bm25", "dense", "retriever")
@@ -35,18 +35,10 @@ def score_candidates(
     """Score what each question's candidates show of their passages.
 
     Returns:
-        question id -> passage -> raw logit.
+        question id -> passage -> raw logit of its best view.
     """
-    pairs, keys = [], []
-    for question in questions:
-        spans = {c["passage"]: (c["start"], c["end"]) for c in candidates[question["id"]]}
-        for passage in reach(candidates[question["id"]], depth, params):
-            pairs.append((question["question"], corpus[passage].view(*spans[passage])))
-            keys.append((question["id"], passage))
-    scores: dict[str, dict[str, float]] = {question["id"]: {} for question in questions}
-    for (question, passage), score in zip(keys, model.score(pairs, what)):
-        scores[question][passage] = float(score)
-    return scores
+    keys, pairs = shown(questions, candidates, corpus, lambda found: reach(found, depth, params))
+    return {question["id"]: {} for question in questions} | by_passage(keys, model.score(pairs, what))
 
 
 def rankers(candidates: Sequence[dict], scores: Mapping[str, Mapping[str, float]], retrieve: Retrieve, evaluate: Evaluate):

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from reranker.params import Retrieve, Retriever
-from reranker.passages import Passage, around, windows
+from reranker.passages import Passage, nearest_views, windows
 
 jieba.setLogLevel(logging.WARNING)
 
@@ -139,8 +139,9 @@ class Retrieval:
         A passage's dense score is the mean of two cosines with the query: the whole passage's and its nearest window's.
 
         Yields:
-            lists of {passage, dense, bm25, score, start, end}: the passage's rank in either list (null where it is
-            in neither's reach), dense score, and the span shown, around the window nearest to the query.
+            lists of {passage, dense, bm25, score, views}: the passage's rank in either list (null where it is in neither's
+            reach), dense score, and the spans that the reranker is shown, the nearest to the query first: up to `views` of
+            the list's first `views_depth` passages, one of the others.
         """
         vectors = self.encoder.encode([q["question"] for q in questions], self.encoder.params.query_prefix, f"{what} questions")
         for start in tqdm(range(0, len(questions), block), desc=f"retrieve {what}", unit="block"):
@@ -165,18 +166,17 @@ class Retrieval:
         if gold not in listed:
             listed.append(gold)  # its dense score is what margins compare with
         found = []
-        for index in listed:
+        for place, index in enumerate(listed):
             first, last = self.offsets[index], self.offsets[index + 1]
-            nearest = self.spans[index][int(near[first:last].argmax())]
-            start, end = around(*nearest, self.params.shown, self.lengths[index])
+            count = self.params.views if place < self.params.views_depth else 1
+            views = nearest_views(self.spans[index], near[first:last], self.params.shown, self.lengths[index], count)
             found.append(
                 {
                     "passage": self.ids[index],
                     "dense": int(dense_rank[index]),
                     "bm25": sparse_rank.get(index),
                     "score": round(float(scores[index]), 6),
-                    "start": start,
-                    "end": end,
+                    "views": views,
                 }
             )
         return found

@@ -1,7 +1,8 @@
 """A cross-encoder's scores for (query, passage) pairs, and what the hardware makes of them."""
 
+import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tqdm import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from reranker.errors import InputError
+from reranker.passages import Passage
 
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -43,6 +45,43 @@ def describe_machine(precision: str) -> dict:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in names},
     }
+
+
+def shown(
+    questions: Sequence[dict],
+    candidates: Mapping[str, Sequence[dict]],
+    corpus: Mapping[str, Passage],
+    chosen: Callable[[Sequence[dict]], Iterable[str]],
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """What a reranker reads of each question's chosen candidates, view by view.
+
+    Args:
+        candidates: question id -> as `Retrieval.candidates` gives them; chosen: of one question's candidates, the passages.
+
+    Returns:
+        (question id, passage id) and (query, text) of every view.
+    """
+    keys, pairs = [], []
+    for question in questions:
+        views = {candidate["passage"]: candidate["views"] for candidate in candidates[question["id"]]}
+        for passage in chosen(candidates[question["id"]]):
+            keys += [(question["id"], passage)] * len(views[passage])
+            pairs += [(question["question"], corpus[passage].view(*view)) for view in views[passage]]
+    return keys, pairs
+
+
+def by_passage(keys: Sequence[tuple[str, str]], scores: Sequence[float]) -> dict[str, dict[str, float]]:
+    """question id -> passage -> the score of its best view, in the order of `keys`: MaxP (Dai and Callan, "Deeper Text
+    Understanding for IR with Contextual Neural Language Modeling", SIGIR 2019, arXiv:1905.09217).
+
+    >>> by_passage([("q", "a"), ("q", "b"), ("q", "a")], [-1.0, 0.5, 2.0])
+    {'q': {'a': 2.0, 'b': 0.5}}
+    """
+    best: dict[str, dict[str, float]] = {}
+    for (question, passage), score in zip(keys, scores, strict=True):
+        found = best.setdefault(question, {})
+        found[passage] = max(found.get(passage, -math.inf), float(score))
+    return best
 
 
 class CrossEncoder:

@@ -15,7 +15,7 @@ from reranker.measures import measure
 from reranker.params import Params
 from reranker.passages import Passage
 from reranker.retrieval import first_stage
-from reranker.scoring import CrossEncoder
+from reranker.scoring import CrossEncoder, by_passage, shown
 
 
 class Validation:
@@ -29,23 +29,17 @@ class Validation:
     def __init__(self, questions: Sequence[dict], candidates: Mapping[str, Sequence[dict]], corpus: Mapping[str, Passage], params: Params):
         self.params = params
         self.gold = {question["id"]: question["passage"] for question in questions}
-        self.keys, self.pairs = [], []
-        for question in questions:
-            found = candidates[question["id"]]
-            spans = {c["passage"]: (c["start"], c["end"]) for c in found}
-            for passage in first_stage(found, params.train.valid_depth, params.retrieve):
-                self.keys.append((question["id"], passage))
-                self.pairs.append((question["question"], corpus[passage].view(*spans[passage])))
+        self.keys, self.pairs = shown(
+            questions, candidates, corpus, lambda found: first_stage(found, params.train.valid_depth, params.retrieve)
+        )
 
     def score(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, dict[str, float]]:
         """question id -> passage -> logit under this model, whose mode is left as it was; passages in the first stage's order."""
         training, score = model.training, self.params.score
         encoder = CrossEncoder.of(model, tokenizer, score.max_length, self.params.train.precision, score.batch_tokens)
-        scores: dict[str, dict[str, float]] = {}
-        for (question, passage), value in zip(self.keys, encoder.score(self.pairs, "validation").tolist()):
-            scores.setdefault(question, {})[passage] = value
+        scores = encoder.score(self.pairs, "validation")
         model.train(training)
-        return scores
+        return by_passage(self.keys, scores)
 
     def measure(self, scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
         """hit@1, MRR@10 and nDCG@10 of the validation questions by these scores.
