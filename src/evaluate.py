@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from reranker.errors import run_stage
-from reranker.evidence import SUSPECT, against, by_document, suspects
+from reranker.evidence import SUSPECT, against, by_document, question_groups, suspects
 from reranker.files import read_jsonl, write_json, write_text
 from reranker.params import Params, load
 from reranker.passages import read_passages
@@ -32,8 +32,7 @@ def main(prepared: str, candidate_folder: str, baseline: str, validated: str, mo
     if settings.fusion_weight is None:
         settings = settings.model_copy(update={"fusion_weight": validated_weight(params, prepared, candidate_folder, validated)})
     result, rows, values = evaluate_systems(questions, candidates, scores, trained, params.score.depth, params.retrieve, settings)
-    groups = {"all": [row["id"] for row in rows], "unseen": [row["id"] for row in rows if not row["seen"]]}
-    result["against"] = against(values, groups, params.evaluate.resamples, params.seed)
+    result["against"] = against(values, question_groups(rows), params.evaluate.resamples, params.seed)
 
     folder = Path(metrics)
     write_json(folder / "eval.json", {"split": split, "fusion_weight": settings.fusion_weight, **result})

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from reranker.evidence import against, by_document, compare, suspects
+from reranker.evidence import against, by_document, compare, question_groups, suspects
 
 
 def test_p_is_the_share_of_all_sign_flips_that_differ_as_much():
@@ -149,3 +149,14 @@ def test_suspects_are_beaten_clearly_under_both_models_by_the_same_passage():
         ("exact", "exact?", "own", "a", 1.0, 3.0),
     ]
     assert suspects(questions, base, tuned, 2.6) == []
+
+
+def test_questions_are_grouped_by_what_was_trained_on_and_by_kind():
+    rows = [
+        {"id": "q1", "seen": True, "qa_type": "detailed"},
+        {"id": "q2", "seen": False, "qa_type": "detailed"},
+        {"id": "q3", "seen": False, "qa_type": ""},
+    ]
+    assert question_groups(rows) == {
+        "all": ["q1", "q2", "q3"], "seen": ["q1"], "unseen": ["q2", "q3"], "detailed_seen": ["q1"], "detailed_unseen": ["q2"],
+    }  # fmt: skip

@@ -137,6 +137,7 @@ def test_the_whole_run_leaves_what_it_promises(project):
     (whole,) = csv.DictReader((project / "metrics/by_document.csv").open())  # the table names no documents
     assert (whole["document"], whole["questions"]) == ("all", "9") and float(whole["reranker"]) == pytest.approx(share, abs=1e-6)
     assert (project / "metrics/suspects.csv").read_text(encoding="utf-8").startswith("id,question,passage,rival,base_margin,")
+    assert set(result["against"]) | {"article", "split", "fusion_weight", "against"} == set(result)
     compared = result["against"]["unseen"]["reranker"]["retriever"]["MRR@10"]
     gain = result["unseen"]["reranker"]["MRR@10"] - result["unseen"]["retriever"]["MRR@10"]
     assert compared["difference"] == pytest.approx(gain, abs=2e-6)

@@ -364,6 +364,20 @@ def test_valid_is_taken_from_training_passages_without_test_questions():
     assert all(splits in ({"train"}, {"valid"}) for splits in untested) and 5 <= untested.count({"valid"}) <= 27
 
 
+def test_valid_is_taken_by_question_where_nearly_all_passages_are_tested():
+    """Of 80 passages with three questions 60 test one of them: 120 of the 180 training questions are about these."""
+    rows = [row | {"dataset": "test" if number % 3 == 0 and number < 180 else "train"} for number, row in enumerate(many(80))]
+    prepared = run(*rows, valid_fraction=0.25)
+    assert len(prepared.questions["test"]) == 60
+    valid = [question["passage"] for question in prepared.questions["valid"]]
+    assert 25 <= len(valid) <= 65  # 45 expected, 3.4 standard deviations
+    tested = {f"p{n}" for n in range(60)}
+    assert 0.4 <= sum(passage in tested for passage in valid) / len(valid) <= 0.9
+    # A new question moves no other.
+    again = run({"question": "new?", "doc": "new text", "dataset": "train"}, *rows[::-1], valid_fraction=0.25)
+    assert {q["question"] for q in prepared.questions["valid"]} == {q["question"] for q in again.questions["valid"]} - {"new?"}
+
+
 def test_a_tables_own_valid_rows_are_all_there_are():
     rows = [row | {"dataset": ("train", "valid", "test")[number % 3]} for number, row in enumerate(many(30))]
     prepared = run(*rows, valid_fraction=0.9)
@@ -427,6 +441,7 @@ def test_the_articles_workbook_is_read_as_it_is():
     assert (len(qa), len(prepared.passages)) == (417, 74)
     assert sum(map(len, prepared.questions.values())) + len(prepared.dropped) == 417
     assert len(prepared.questions["test"]) == (qa["dataset"] == "test").sum() == 100
+    assert 30 <= len(prepared.questions["valid"]) <= 65  # of 317: nearly all of its passages have test questions
 
 
 # the stage

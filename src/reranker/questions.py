@@ -174,11 +174,13 @@ def _drop_repeated(rows: list[dict]) -> tuple[list[dict], list[dict]]:
 def _split(rows: list[dict], params: Prepare, seed: int, name: str) -> None:
     """Fill row['dataset']: the table's own where it has one, else by passage; a missing `valid` is taken from `train`.
 
-    A passage's place depends on the seed and its id alone, so that a new passage moves no other.
+    That is by passage, of those without test questions, or by question where those hold less than half of the training
+    questions and would leave too few to choose by. A place depends on the seed and the passage's id, or the question, alone, so
+    that a new one moves no other.
     """
 
-    def share(passage: str) -> float:
-        return int.from_bytes(hashlib.sha256(f"{seed}:{passage}".encode()).digest()[:8], "big") / 2**64
+    def share(key: str) -> float:
+        return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "big") / 2**64
 
     given = {row["dataset"] for row in rows}
     if given <= {""}:
@@ -194,9 +196,12 @@ def _split(rows: list[dict], params: Prepare, seed: int, name: str) -> None:
                 )
     if "valid" not in given:
         tested = {row["passage"] for row in rows if row["dataset"] == "test"}
-        for row in rows:
-            # A passage with test questions stays in training: its test questions are the `seen` ones.
-            if row["dataset"] == "train" and row["passage"] not in tested and share("v" + row["passage"]) < params.valid_fraction:
+        train = [row for row in rows if row["dataset"] == "train"]
+        # A passage with test questions stays in training: its test questions are the `seen` ones.
+        untested = [row for row in train if row["passage"] not in tested]
+        drawn, by = (untested, "passage") if 2 * len(untested) >= len(train) else (train, "question")
+        for row in drawn:
+            if share("v" + row[by]) < params.valid_fraction:
                 row["dataset"] = "valid"
 
 
