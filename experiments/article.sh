@@ -12,7 +12,7 @@ exec dvc exp run --name article \
   -S retrieve.dense_weight=0.5 -S retrieve.bm25_weight=0.5 -S retrieve.rrf_k=60 -S retrieve.bm25_depth=4 \
   -S retrieve.window=0 -S retrieve.stride=0 -S retrieve.shown=0 \
   -S samples.strategy=all -S samples.pair=qd -S samples.neg_batch_size=16 -S samples.n_neg_batch=32 \
-  -S samples.teacher=none -S train.distill_weight=0.0 -S train.evals_per_epoch=0 -S evaluate.fusion_weight=0.5 \
+  -S samples.teacher=none -S train.distill_weight=0.0 -S train.evals_per_epoch=0 -S 'evaluate.fusion_weights=[1,0,0]' \
   -S train.lr=1e-5 -S train.epochs=2 -S train.batch_size=1 -S train.accumulation=32 -S train.group_size=32 \
   -S train.warmup_ratio=0.05 -S train.scheduler=cosine -S train.weight_decay=0.0 -S train.drop_last=true \
   -S train.dropout=null -S train.freeze_embeddings=false -S train.logging_steps=5 -S train.save_steps=50 \

@@ -17,5 +17,5 @@ dvc exp run --name bundled-base \
   -S train.lr=1.5e-4 -S train.epochs=0.75 -S train.batch_size=8 -S train.accumulation=1 -S train.group_size=6 \
   -S train.warmup_ratio=0.05 -S train.scheduler=cosine -S train.weight_decay=0.01 -S train.dropout=0.0 \
   -S train.freeze_embeddings=true -S train.distill_weight=1.0 -S train.distill_temperature=1.0 \
-  -S train.evals_per_epoch=0 -S evaluate.fusion_weight=0.5
+  -S train.evals_per_epoch=0 -S 'evaluate.fusion_weights=[1,0,0]'
 python experiments/pack_base.py models/reranker models/bundled

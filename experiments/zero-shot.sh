@@ -6,6 +6,6 @@
 # Like any `dvc exp run` it leaves its parameters and data in the workspace: git checkout params.yaml dvc.lock && dvc checkout.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-dvc exp run -S prepare.raw="$1" -S prepare.valid_fraction=0 -S prepare.test_fraction=0.35 -S evaluate.fusion_weight=0.5 \
+dvc exp run -S prepare.raw="$1" -S prepare.valid_fraction=0 -S prepare.test_fraction=0.35 -S 'evaluate.fusion_weights=[1,0,0]' \
   "${@:2}" baseline
 python experiments/zero_shot.py

@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 
 from reranker.errors import run_stage
-from reranker.evidence import SUSPECT, against, by_document, question_groups, suspects
+from reranker.evidence import SUSPECT, against, by_document, suspects
 from reranker.files import read_jsonl, write_json, write_text
-from reranker.params import Params, load
+from reranker.params import load
 from reranker.passages import read_passages
-from reranker.reranking import best_fusion_weight, evaluate_systems, markdown_table, score_candidates
+from reranker.reranking import FUSED, evaluate_systems, fit_fusion, markdown_table, question_groups, score_candidates
 from reranker.scoring import CrossEncoder, describe_machine
 
 
@@ -29,13 +29,13 @@ def main(prepared: str, candidate_folder: str, baseline: str, validated: str, mo
     tuned = score_candidates(encoder, questions, candidates, corpus, params.score.depth, params.retrieve, "with the fine-tuned")
     scores = {"base": base, "reranker": tuned}
     settings = params.evaluate
-    if settings.fusion_weight is None:
-        settings = settings.model_copy(update={"fusion_weight": validated_weight(params, prepared, candidate_folder, validated)})
+    if settings.fusion_weights is None:
+        settings = settings.model_copy(update={"fusion_weights": fitted_weights(prepared, candidate_folder, validated)})
     result, rows, values = evaluate_systems(questions, candidates, scores, trained, params.score.depth, params.retrieve, settings)
     result["against"] = against(values, question_groups(rows), params.evaluate.resamples, params.seed)
 
     folder = Path(metrics)
-    write_json(folder / "eval.json", {"split": split, "fusion_weight": settings.fusion_weight, **result})
+    write_json(folder / "eval.json", {"split": split, "fusion_weights": dict(zip(FUSED, settings.fusion_weights)), **result})
     curves = {"k": params.evaluate.ks}
     for group, prefix in (("all", ""), ("article", "article_")):
         for system, measured in result[group].items():
@@ -53,11 +53,11 @@ def main(prepared: str, candidate_folder: str, baseline: str, validated: str, mo
     print("\n" + table)
 
 
-def validated_weight(params: Params, prepared: str, candidate_folder: str, validated: str) -> float:
-    questions = list(read_jsonl(Path(prepared, "valid.jsonl")))
+def fitted_weights(prepared: str, candidate_folder: str, validated: str) -> list[float]:
+    gold = {question["id"]: question["passage"] for question in read_jsonl(Path(prepared, "valid.jsonl"))}
     candidates = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, "valid.jsonl"))}
     scores = {row["id"]: row["scores"] for row in read_jsonl(Path(validated, "valid.jsonl"))}
-    return best_fusion_weight(questions, candidates, scores, params.train.valid_depth, params.retrieve, params.evaluate)
+    return fit_fusion(gold, candidates, scores)
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:

@@ -32,7 +32,7 @@ def main(samples: str, prepared: str, candidate_folder: str, base: str, reranker
     best, scores = keep_best(runner)
 
     with replacing(reranker) as folder:
-        shown = {name: getattr(params.retrieve, name) for name in ("window", "stride", "shown", "views", "title")}
+        shown = {name: getattr(params.retrieve, name) for name in ("window", "stride", "shown", "views", "views_depth", "title")}
         inference = {"max_length": params.score.max_length, **shown}
         save_reranker(runner, folder, inference)
     with replacing(ranked) as folder:

@@ -3,7 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from reranker.evidence import against, by_document, compare, question_groups, suspects
+from reranker.evidence import against, by_document, compare, suspects
+from reranker.reranking import question_groups
 
 
 def test_p_is_the_share_of_all_sign_flips_that_differ_as_much():

@@ -2,6 +2,7 @@ import math
 import random
 
 import ir_measures
+import numpy as np
 import pytest
 from ir_measures import RR, Success, nDCG
 
@@ -9,7 +10,7 @@ from conftest import ROOT
 from reranker.measures import gold_rank, measure, per_question
 from reranker.evidence import against
 from reranker.params import load
-from reranker.reranking import best_fusion_weight, evaluate_systems, markdown_table, rankers, reach
+from reranker.reranking import evaluate_systems, fit_fusion, markdown_table, rankers, reach
 from reranker.retrieval import first_stage
 
 PARAMS = load(ROOT / "tests/params.yaml")
@@ -71,8 +72,17 @@ def test_gold_rank():
 
 
 RETRIEVE = PARAMS.retrieve.model_copy(update={"bm25_depth": 1, "dense_weight": 1.0, "bm25_weight": 0.1, "rrf_k": 60})
-EVALUATE = PARAMS.evaluate.model_copy(update={"ks": [1, 2], "cutoff": 10, "multiplier": 3, "fusion_weight": 0.5, "fusion_k": 60})
-CANDIDATES = [{"passage": key, "dense": rank, "bm25": 1 if key == "f" else None} for rank, key in enumerate("abcdef", 1)]
+EVALUATE = PARAMS.evaluate.model_copy(update={"ks": [1, 2], "cutoff": 10, "multiplier": 3, "fusion_weights": [1.0, 50.0, 0.0]})
+CANDIDATES = [
+    {
+        "passage": key,
+        "dense": rank,
+        "bm25": 1 if key == "f" else None,
+        "dense_score": 1 - rank / 10,
+        "bm25_score": 2.0 if key == "f" else 0.0,
+    }
+    for rank, key in enumerate("abcdef", 1)
+]
 SCORES = {"base": dict(zip("abcdef", [0, 1, 2, 3, 4, 5])), "reranker": dict(zip("abcdef", [1, 1, 9, 1, 1, 1]))}
 
 
@@ -83,28 +93,86 @@ def test_every_system_ranks_the_same_candidates():
     assert systems["retriever"](3) == ["a", "b", "c"]
     assert systems["base"](3) == ["c", "b", "a"]
     assert systems["reranker"](4) == ["c", "a", "b", "d"]  # equal scores keep the first stage's order
-    # c: 0.5/61 + 0.5/63, a: 0.5/62 + 0.5/61, b: 0.5/63 + 0.5/62
+    # a: 1 + 50 * 0.9, b: 1 + 50 * 0.8, c: 9 + 50 * 0.7
     assert systems["fused"](3) == ["a", "c", "b"]
 
 
-def test_the_weight_of_the_fused_row():
-    alone = EVALUATE.model_copy(update={"fusion_weight": 1.0})
-    assert rankers(CANDIDATES, SCORES, RETRIEVE, alone)["fused"](4) == ["c", "a", "b", "d"]
-    first = EVALUATE.model_copy(update={"fusion_weight": 0.0})
-    assert rankers(CANDIDATES, SCORES, RETRIEVE, first)["fused"](4) == ["a", "b", "c", "d"]
+@pytest.mark.parametrize(
+    "weights, ranking",
+    [
+        ([1.0, 0.0, 0.0], ["c", "f", "a", "b", "d", "e"]),  # equal sums keep the first stage's order
+        ([0.0, 1.0, 0.0], ["a", "b", "c", "d", "e", "f"]),
+        ([0.0, 0.0, 1.0], ["f", "a", "b", "c", "d", "e"]),
+        ([0.0, 0.0, 0.0], ["f", "a", "b", "c", "d", "e"]),
+        ([1.0, 10.0, 3.5], ["c", "f", "a", "b", "d", "e"]),  # c 9 + 7, f 1 + 4 + 7, a 1 + 9
+    ],
+)
+def test_the_fused_row_orders_by_the_weighted_sum_of_three_scores(weights, ranking):
+    settings = EVALUATE.model_copy(update={"fusion_weights": weights})
+    assert rankers(CANDIDATES, SCORES, RETRIEVE, settings)["fused"](6) == ranking
 
 
-def test_the_fusion_weight_is_the_one_that_ranks_these_questions_best():
-    """One question whose passage the reranker has first and the first stage third, or the other way round."""
-    deep = [{"passage": key, "dense": rank, "bm25": None} for rank, key in enumerate("abc", 1)]
-    settings = EVALUATE.model_copy(update={"fusion_weight": None, "fusion_k": 10})
+def drawn_for_fusion(questions=60, seed=0):
+    """Questions with 5 candidates, of which both the reranker and the dense score know something and BM25 the opposite."""
+    rng, gold, candidates, scores = np.random.default_rng(seed), {}, {}, {}
+    for i in range(questions):
+        own = int(rng.integers(5))
+        hints = rng.normal(size=(5, 3)) + np.outer(np.arange(5) == own, [1.5, 1.0, -1.0])
+        gold[f"q{i}"] = f"p{own}"
+        candidates[f"q{i}"] = [
+            {"passage": f"p{j}", "dense_score": 0.8 + dense / 50, "bm25_score": 5 + sparse} for j, (_, dense, sparse) in enumerate(hints)
+        ]
+        scores[f"q{i}"] = {f"p{j}": row[0] for j, row in enumerate(hints)}
+    return gold, candidates, scores
 
-    def weight(gold, scores):
-        question = {"id": "q", "question": "?", "passage": gold}
-        return best_fusion_weight([question], {"q": deep}, {"q": scores}, 3, RETRIEVE, settings)
 
-    assert weight("c", {"a": 0.0, "b": 1.0, "c": 2.0}) == 1.0
-    assert weight("a", {"a": 0.0, "b": 1.0, "c": 2.0}) == 0.4  # a leads where w / 13 + (1 - w) / 11 > w / 11 + (1 - w) / 13
+def penalized(weights, gold, candidates, scores):
+    """The loss that `fit_fusion` names, written out."""
+    rows = {q: {c["passage"]: [scores[q][c["passage"]], c["dense_score"], c["bm25_score"]] for c in candidates[q]} for q in gold}
+    spread = []
+    for i in range(3):
+        apart = [row[i] - np.mean([r[i] for r in rows[q].values()]) for q in gold for row in rows[q].values()]
+        spread.append(math.sqrt(sum(value**2 for value in apart) / len(apart)))
+    loss = sum((weight * deviation) ** 2 for weight, deviation in zip(weights, spread)) / 2
+    for q, passage in gold.items():
+        sums = {name: sum(weight * value for weight, value in zip(weights, row)) for name, row in rows[q].items()}
+        loss -= sums[passage] - math.log(sum(math.exp(value) for value in sums.values()))
+    return loss
+
+
+def test_fitted_fusion_weights_are_the_most_likely_ones_that_are_not_negative():
+    drawn = drawn_for_fusion()
+    weights = fit_fusion(*drawn)
+    assert weights[0] > 0 and weights[1] > 0 and weights[2] == 0.0
+    least = penalized(weights, *drawn)
+    for i in range(3):
+        for step in (0.97, 1.03):
+            assert penalized([w * step if i == j else w for j, w in enumerate(weights)], *drawn) >= least - 1e-9
+    assert penalized([*weights[:2], 0.01], *drawn) > least
+    assert least < penalized([weights[0], 0.0, 0.0], *drawn)
+
+
+def test_fusion_weights_follow_a_score_to_another_scale_and_ignore_where_it_starts():
+    gold, candidates, scores = drawn_for_fusion()
+    reranker, dense, _ = fit_fusion(gold, candidates, scores)
+    for q, row in scores.items():
+        for passage in row:
+            row[passage] += len(q)
+        for candidate in candidates[q]:
+            candidate["dense_score"] *= 10
+    assert fit_fusion(gold, candidates, scores) == pytest.approx([reranker, dense / 10, 0.0], rel=2e-3)
+
+
+def test_fusion_weights_stay_finite_where_the_reranker_is_always_right():
+    gold, candidates, scores = drawn_for_fusion(4)
+    scores = {q: {passage: float(passage == gold[q]) for passage in row} for q, row in scores.items()}
+    assert 0 < fit_fusion(gold, candidates, scores)[0] < 10
+
+
+def test_without_a_question_to_learn_from_the_fused_row_is_the_first_stage():
+    gold, candidates, scores = drawn_for_fusion(2)
+    assert fit_fusion({q: "elsewhere" for q in gold}, candidates, scores) == [0.0, 0.0, 0.0]
+    assert fit_fusion({}, {}, {}) == [0.0, 0.0, 0.0]
 
 
 def test_reach_holds_the_candidates_of_every_depth():

@@ -75,7 +75,7 @@ def test_the_committed_parameters_are_valid_and_have_the_names_of_those_the_test
         ({"samples__strategy": "all", "samples__teacher": "retriever"}, "samples: teacher 'retriever' needs strategy 'hard'"),
         ({"samples__strategy": "all", "samples__pair": "both"}, "samples: pair 'both' needs strategy 'hard'"),
         ({"train__distill_weight": "0.5"}, "train.distill_weight above 0 needs samples.teacher"),
-        ({"train__evals_per_epoch": "0", "evaluate__fusion_weight": ""}, "evaluate.fusion_weight is empty, which needs train.evals"),
+        ({"train__evals_per_epoch": "0", "evaluate__fusion_weights": ""}, "evaluate.fusion_weights is empty, which needs train.evals"),
         ({"train__valid_depth": "51"}, "train.valid_depth 51 exceeds retrieve.depth 50"),
         ({"train__best": "loss"}, "train.best: Input should be 'hit@1', 'MRR@10' or 'nDCG@10'"),
         ({"samples__random_negatives": "99"}, "samples: random_negatives 99 exceeds negatives"),

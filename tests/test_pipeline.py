@@ -137,7 +137,8 @@ def test_the_whole_run_leaves_what_it_promises(project):
     (whole,) = csv.DictReader((project / "metrics/by_document.csv").open())  # the table names no documents
     assert (whole["document"], whole["questions"]) == ("all", "9") and float(whole["reranker"]) == pytest.approx(share, abs=1e-6)
     assert (project / "metrics/suspects.csv").read_text(encoding="utf-8").startswith("id,question,passage,rival,base_margin,")
-    assert set(result["against"]) | {"article", "split", "fusion_weight", "against"} == set(result)
+    assert set(result["against"]) | {"article", "split", "fusion_weights", "against"} == set(result)
+    assert list(result["fusion_weights"]) == ["reranker", "dense", "bm25"]
     compared = result["against"]["unseen"]["reranker"]["retriever"]["MRR@10"]
     gain = result["unseen"]["reranker"]["MRR@10"] - result["unseen"]["retriever"]["MRR@10"]
     assert compared["difference"] == pytest.approx(gain, abs=2e-6)
@@ -192,7 +193,7 @@ CHANGES = {
     "launcher": ("train.launcher", "python -u", {"train"}),
     "score": ("score.batch_tokens", 4096, {"samples", "pretrain", "train", "baseline", "evaluate"}),
     "max_length": ("score.max_length", 90, {"samples", "pretrain", "train", "baseline", "evaluate"}),
-    "evaluate": ("evaluate.fusion_k", 60, {"evaluate"}),
+    "evaluate": ("evaluate.suspect_margin", 2.0, {"evaluate"}),
 }
 
 
@@ -233,7 +234,7 @@ def test_an_experiment_with_another_lr_runs_train_and_evaluate_alone_at_that_flo
 def test_branches_compare_in_a_clone_without_data(project, tmp_path):
     git("checkout", "-q", "-b", "other", cwd=project)
     path = project / "params.yaml"
-    path.write_text(path.read_text().replace("fusion_weight: 0.5", "fusion_weight: 1.0").replace("cutoff: 10", "cutoff: 5"), encoding="utf-8")
+    path.write_text(path.read_text().replace("fusion_weights: null", "fusion_weights: [1.0, 0.0, 0.0]").replace("cutoff: 10", "cutoff: 5"), encoding="utf-8")
     said = dvc("repro", cwd=project)
     assert [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")] == ["evaluate"]
     git("commit", "-q", "-a", "-m", "other weight", cwd=project)

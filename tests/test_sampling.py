@@ -59,7 +59,7 @@ def test_passages_of_test_and_validation_questions_are_no_negatives_unless_train
 
 QUESTION = {"id": "q1", "question": "问", "passage": "own"}
 CANDIDATES = [
-    {"passage": key, "score": score}
+    {"passage": key, "dense_score": score}
     for key, score in [("n1", 0.95), ("own", 0.9), ("n2", 0.89), ("held", 0.88), ("same", 0.87), ("n3", 0.5), ("n4", 0.4)]
 ]
 TEXTS = {key: f"text of {key}" for key in ("n1", "own", "n2", "same", "n3", "n4", "r1", "r2", "r3")} | {"same": "positive"}
@@ -111,7 +111,7 @@ def test_the_draw_depends_on_seed_and_question_alone():
 
 def test_samples_carry_the_teachers_scores_as_logits():
     sample = mine(teacher="retriever", negatives=6, random_negatives=2, window=4)
-    scores = {c["passage"]: c["score"] for c in CANDIDATES}
+    scores = {c["passage"]: c["dense_score"] for c in CANDIDATES}
     assert sample["pos_scores"] == [90.0]
     # a passage that is no candidate scores as the last one that is: 0.4
     assert sample["neg_scores"] == [pytest.approx(100 * scores.get(key, 0.4)) for key in sample["neg_passages"]]
@@ -188,7 +188,7 @@ def test_both_positives_are_what_is_shown_and_the_window_around_the_evidence():
     texts = {"a": "甲" * 40 + "证据在此", "b": "乙" * 10, "c": "丙" * 10, "d": "丁" * 10}
     corpus = {key: Passage("", text) for key, text in texts.items()}
     spans = {"a": (0, 8), "b": (0, 8), "c": (0, 8), "d": (0, 8)}
-    candidates = [{"passage": key, "score": 0.5, "views": [span]} for key, span in spans.items()]
+    candidates = [{"passage": key, "dense_score": 0.5, "views": [span]} for key, span in spans.items()]
     rows = [
         {"id": f"q{key}", "question": f"问{key}", "passage": key, "context": context, "answer": ""}
         for key, context in (("a", "证据在此"), ("b", "乙乙"))

@@ -77,20 +77,6 @@ def against(
     }
 
 
-def question_groups(rows: Sequence[dict]) -> dict[str, list[str]]:
-    """Question ids by the groups that `evaluate_systems` measures: all, seen and unseen, and these by kind of question.
-
-    Args:
-        rows: one a question, as `evaluate_systems` gives them.
-    """
-    groups: dict[str, list[str]] = {"all": [row["id"] for row in rows]}
-    for row in rows:
-        seen = "seen" if row["seen"] else "unseen"
-        for name in [seen, f"{row['qa_type']}_{seen}"] if row["qa_type"] else [seen]:
-            groups.setdefault(name, []).append(row["id"])
-    return groups
-
-
 def by_document(rows: Sequence[dict], systems: Sequence[str], documents: Mapping[str, str]) -> list[dict]:
     """hit@1 of each system by the document that a question's passage is of.
 

@@ -107,7 +107,8 @@ class Prepare(Group):
     """Kinds of question to keep (column `qa_type`); empty keeps all."""
     unicode: Literal["NFC", "NFKC"]
     valid_fraction: Fraction
-    """Share of the training passages whose questions validate, where the table names no `valid` rows."""
+    """What validates where the table names no `valid` rows: the questions of this share of the training passages, or this
+    share of the training questions where passages without a test question have less than half of them."""
     test_fraction: Fraction
     """Share of all passages whose questions test, where the table has no `dataset` column."""
 
@@ -296,11 +297,9 @@ class Evaluate(Group):
     """The cut-off of MRR and nDCG."""
     multiplier: Positive
     """The article's protocol reranks multiplier * k candidates for each k."""
-    fusion_weight: Annotated[float, Field(ge=0, le=1)] | None
-    """Weight of the reranker's ranks in the fused row, the first stage has the rest; null takes the one of 0, 0.1 ... 1
-    that ranks the validation questions best."""
-    fusion_k: Positive
-    """The constant of that fusion."""
+    fusion_weights: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=3, max_length=3)] | None
+    """Weights of the reranker's logit, the dense score and the BM25 score in the fused row; null fits them to the validation
+    questions."""
     resamples: Annotated[int, Field(ge=100)]
     """Of the bootstrap and the randomization test that compare systems; the smallest p is 2 / (resamples + 1)."""
     suspect_margin: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -331,8 +330,8 @@ class Params(Group):
             )
         if self.train.valid_depth > self.retrieve.depth:
             raise ValueError(f"train.valid_depth {self.train.valid_depth} exceeds retrieve.depth {self.retrieve.depth}")
-        if self.evaluate.fusion_weight is None and not self.train.evals_per_epoch:
-            raise ValueError("evaluate.fusion_weight is empty, which needs train.evals_per_epoch above 0")
+        if self.evaluate.fusion_weights is None and not self.train.evals_per_epoch:
+            raise ValueError("evaluate.fusion_weights is empty, which needs train.evals_per_epoch above 0")
         if (self.teacher.source == "none") == (self.samples.teacher == "reranker"):
             raise ValueError(
                 f"teacher.source '{self.teacher.source}' and samples.teacher '{self.samples.teacher}': a reranker teaches where "

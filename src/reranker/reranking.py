@@ -2,14 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import logsumexp, softmax
+
 from reranker.measures import gold_rank, measure, per_question
 from reranker.params import Evaluate, Retrieve
 from reranker.passages import Passage
-from reranker.retrieval import first_stage, fuse
+from reranker.retrieval import first_stage
 from reranker.scoring import CrossEncoder, by_passage, shown
 
 RERANKERS = ("base", "reranker")
 FIRST_STAGES = ("bm25", "dense", "retriever")
+FUSED = ("reranker", "dense", "bm25")  # whose scores the fused row weighs
 
 
 def reach(candidates: Sequence[dict], depth: int, params: Retrieve) -> list[str]:
@@ -56,36 +61,72 @@ def rankers(candidates: Sequence[dict], scores: Mapping[str, Mapping[str, float]
         return lambda depth: sorted(first_stage(candidates, depth, retrieve), key=lambda passage: -scores[name][passage])
 
     def fused(depth: int) -> list[str]:
-        first, weight = first_stage(candidates, depth, retrieve), evaluate.fusion_weight
-        both = [(reranked("reranker")(depth), weight), (first, 1 - weight)]
-        return [passage for passage, _ in fuse(both, evaluate.fusion_k)]
+        first, weights = first_stage(candidates, depth, retrieve), evaluate.fusion_weights
+        return sorted(first, key=lambda passage: -np.dot(weights, features[passage]))
 
+    features = _features(candidates, scores["reranker"])
     systems = {"bm25": single("bm25"), "dense": single("dense"), "retriever": lambda depth: first_stage(candidates, depth, retrieve)}
     return systems | {name: reranked(name) for name in RERANKERS} | {"fused": fused}
 
 
-def best_fusion_weight(
-    questions: Sequence[dict],
-    candidates: Mapping[str, Sequence[dict]],
-    scores: Mapping[str, Mapping[str, float]],
-    depth: int,
-    retrieve: Retrieve,
-    evaluate: Evaluate,
-) -> float:
-    """The weight of the reranker's ranks, one of 0, 0.1 ... 1, whose fusion has the best MRR; of equals the largest.
+def fit_fusion(
+    gold: Mapping[str, str], candidates: Mapping[str, Sequence[dict]], scores: Mapping[str, Mapping[str, float]]
+) -> list[float]:
+    """The weights, none below 0, of the reranker's logit, the dense score and the BM25 score that explain best which of a
+    question's candidates is its passage.
+
+    Conditional logit (McFadden, "Conditional Logit Analysis of Qualitative Choice Behavior", 1974): a candidate is the
+    passage with the probability that the softmax of the weighted sums gives it. Scores are measured by their standard
+    deviation within a question, and half the squared weights are added to the negative log-likelihood, so that weights stay
+    finite where the reranker is always right. What comes out does not depend on the number of candidates, as it would with
+    scores normalized by the list, and it keeps by how much a passage leads, which reciprocal ranks lose.
 
     Args:
-        questions: the validation ones; scores: the reranker's, question id -> passage -> logit, of their first `depth`
-        candidates.
+        gold: validation question -> its passage; scores: question -> passage -> logit, of the candidates that count.
+
+    Returns:
+        3 weights, of 4 digits; zeros, which keep the first stage's order, where no question has its passage among them.
     """
-    gold = {q["id"]: q["passage"] for q in questions}
+    groups, owns = [], []
+    for question, passage in gold.items():
+        features = {name: row for name, row in _features(candidates[question], scores[question]).items() if name in scores[question]}
+        if passage in features:
+            groups.append(np.array(list(features.values())))
+            owns.append(list(features).index(passage))
+    if not groups:
+        return [0.0, 0.0, 0.0]
+    spread = np.concatenate([group - group.mean(0) for group in groups]).std(0)
+    unit = np.where(spread > 0, spread, np.inf)
 
-    def value(weight: float) -> float:
-        settings = evaluate.model_copy(update={"fusion_weight": weight})
-        ranked = {q: rankers(candidates[q], {"reranker": scores[q]}, retrieve, settings)["fused"](depth) for q in gold}
-        return measure(gold, ranked, [1], evaluate.cutoff)[f"MRR@{evaluate.cutoff}"]
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = weights @ weights / 2, weights.copy()
+        for group, own in zip(groups, owns):
+            logits = group / unit @ weights
+            value += logsumexp(logits) - logits[own]
+            gradient += (softmax(logits) @ group - group[own]) / unit
+        return value, gradient
 
-    return max((tenths / 10 for tenths in range(10, -1, -1)), key=value)
+    found = minimize(loss, np.zeros(3), jac=True, method="L-BFGS-B", bounds=[(0, None)] * 3).x / unit
+    return [float(f"{weight:.4g}") for weight in found]
+
+
+def _features(candidates: Sequence[dict], scores: Mapping[str, float]) -> dict[str, tuple[float, float, float]]:
+    """passage -> what the fused row weighs: the reranker's logit (0 where it has none), dense score, BM25 score."""
+    return {c["passage"]: (scores.get(c["passage"], 0.0), c["dense_score"], c["bm25_score"]) for c in candidates}
+
+
+def question_groups(rows: Sequence[dict]) -> dict[str, list[str]]:
+    """Question ids by the groups that are measured: all, seen and unseen, and these by kind of question.
+
+    Args:
+        rows: one a question, with {id, qa_type, seen}.
+    """
+    groups: dict[str, list[str]] = {"all": [row["id"] for row in rows]}
+    for row in rows:
+        seen = "seen" if row["seen"] else "unseen"
+        for name in [seen, f"{row['qa_type']}_{seen}"] if row["qa_type"] else [seen]:
+            groups.setdefault(name, []).append(row["id"])
+    return groups
 
 
 def evaluate_systems(
@@ -116,8 +157,8 @@ def evaluate_systems(
     gold = {q["id"]: q["passage"] for q in questions}
     standard = {name: {q: systems[q][name](depth) for q in gold} for name in names}
 
-    def table(group: Mapping[str, str]) -> dict:
-        return {name: measure(group, standard[name], evaluate.ks, evaluate.cutoff) for name in names}
+    def table(group: Sequence[str]) -> dict:
+        return {name: measure({q: gold[q] for q in group}, standard[name], evaluate.ks, evaluate.cutoff) for name in names}
 
     def article(name: str) -> dict[str, float]:
         wider = evaluate.multiplier if name in (*RERANKERS, "fused") else 1
@@ -126,15 +167,6 @@ def evaluate_systems(
             rankings = {q: systems[q][name](wider * k)[:k] for q in gold}
             hits |= {f"hit@{k}": measure(gold, rankings, [k], k)[f"hit@{k}"]}
         return hits
-
-    groups: dict[str, dict[str, str]] = {"all": gold}
-    for q in questions:
-        seen = "seen" if q["passage"] in trained else "unseen"
-        groups.setdefault(seen, {})[q["id"]] = q["passage"]
-        if q["qa_type"]:
-            groups.setdefault(f"{q['qa_type']}_{seen}", {})[q["id"]] = q["passage"]
-    result = {name: {"questions": len(group), **table(group)} for name, group in sorted(groups.items())}
-    result["article"] = {"questions": len(gold)} | {name: article(name) for name in names}
 
     rows = [
         {
@@ -146,6 +178,8 @@ def evaluate_systems(
         }
         for q in questions
     ]
+    result = {name: {"questions": len(group), **table(group)} for name, group in sorted(question_groups(rows).items())}
+    result["article"] = {"questions": len(gold)} | {name: article(name) for name in names}
     values = {name: per_question(gold, standard[name], [1], evaluate.cutoff) for name in names}
     return result, rows, values
 

@@ -58,7 +58,7 @@ class BM25:
     """BM25 (Lucene's variant) over jieba's tokens."""
 
     def __init__(self, texts: Sequence[str], k1: float, b: float):
-        self.index = bm25s.BM25(k1=k1, b=b)
+        self.index, self.size = bm25s.BM25(k1=k1, b=b), len(texts)
         # A text of punctuation alone still needs one token to be a row of the index.
         self.index.index([self.tokens(text) or [""] for text in texts], show_progress=False)
 
@@ -66,12 +66,14 @@ class BM25:
     def tokens(text: str) -> list[str]:
         return [token for token in jieba.lcut(text.lower()) if any(c.isalnum() for c in token)]
 
-    def top(self, query: str, depth: int) -> list[int]:
-        """Indices of at most `depth` texts that share a token with the query, best first, ties in corpus order."""
+    def scores(self, query: str) -> np.ndarray:
+        """float32 of shape (number of texts,): 0 for a text that shares no token with the query."""
         tokens = self.tokens(query)
-        if not tokens:
-            return []
-        scores = self.index.get_scores(tokens)
+        return self.index.get_scores(tokens) if tokens else np.zeros(self.size, np.float32)
+
+    @staticmethod
+    def top(scores: np.ndarray, depth: int) -> list[int]:
+        """Indices of at most `depth` texts with a score above 0, best first, ties in corpus order."""
         order = np.argsort(-scores, kind="stable")[:depth]
         return [int(i) for i in order if scores[i] > 0]
 
@@ -139,9 +141,9 @@ class Retrieval:
         A passage's dense score is the mean of two cosines with the query: the whole passage's and its nearest window's.
 
         Yields:
-            lists of {passage, dense, bm25, score, views}: the passage's rank in either list (null where it is in neither's
-            reach), dense score, and the spans that the reranker is shown, the nearest to the query first: up to `views` of
-            the list's first `views_depth` passages, one of the others.
+            lists of {passage, dense, bm25, dense_score, bm25_score, views}: the passage's rank in either list (null where it
+            is in neither's reach), its scores, and the spans that the reranker is shown, the nearest to the query first: up to
+            `views` of the list's first `views_depth` passages, one of the others.
         """
         vectors = self.encoder.encode([q["question"] for q in questions], self.encoder.params.query_prefix, f"{what} questions")
         for start in tqdm(range(0, len(questions), block), desc=f"retrieve {what}", unit="block"):
@@ -155,7 +157,8 @@ class Retrieval:
         dense_rank = np.empty(len(scores), np.int64)
         order = np.argsort(-scores, kind="stable")
         dense_rank[order] = np.arange(1, len(scores) + 1)
-        sparse = self.bm25.top(question["question"], self.params.bm25_depth)
+        sparse_scores = self.bm25.scores(question["question"])
+        sparse = self.bm25.top(sparse_scores, self.params.bm25_depth)
         sparse_rank = {index: rank for rank, index in enumerate(sparse, 1)}
 
         fused = fuse(
@@ -175,7 +178,8 @@ class Retrieval:
                     "passage": self.ids[index],
                     "dense": int(dense_rank[index]),
                     "bm25": sparse_rank.get(index),
-                    "score": round(float(scores[index]), 6),
+                    "dense_score": round(float(scores[index]), 6),
+                    "bm25_score": round(float(sparse_scores[index]), 6),
                     "views": views,
                 }
             )

@@ -88,7 +88,7 @@ def hard_negatives(
         the sample, or None where no negative is left. The draw depends on the seed and this question's id alone.
     """
     rng = random.Random(f"{seed}:{question['id']}")
-    scores = {candidate["passage"]: candidate["score"] for candidate in candidates}
+    scores = {candidate["passage"]: candidate["dense_score"] for candidate in candidates}
     own = question["passage"]
     ceiling = math.inf
     if params.absolute_margin is not None:
@@ -103,7 +103,7 @@ def hard_negatives(
     pool = [
         candidate["passage"]
         for candidate in others[params.skip_top : params.skip_top + params.window]
-        if usable(candidate["passage"]) and candidate["score"] <= ceiling
+        if usable(candidate["passage"]) and candidate["dense_score"] <= ceiling
     ]
     hard = rng.sample(pool, min(len(pool), params.negatives - params.random_negatives))
     rest = (p for p in in_random_order(allowed, rng) if p not in hard and scores.get(p, -math.inf) <= ceiling and usable(p))
