@@ -227,6 +227,16 @@ def test_an_experiment_with_another_lr_runs_train_and_evaluate_alone_at_that_flo
     assert rates["slower"] == 2e-05 and rates["main"] == 0.003
     changes = json.loads(dvc("metrics", "diff", "--json", cwd=project))
     assert changes["metrics/train.json"]["loss_last"]["diff"] != 0
+    slower = json.loads((project / "metrics/train.json").read_text())
+    *_, main, row = subprocess.run(
+        [sys.executable, ROOT / "experiments/validation_table.py", "main", "slower"], cwd=project, env=ENVIRONMENT, check=True,
+        stdout=subprocess.PIPE, text=True,
+    ).stdout.splitlines()
+    name, hit, reciprocal, base, apart = (cell.strip() for cell in row.strip("|").split("|"))
+    assert name == "slower" and base == f"{slower['valid']['base']:.3f}"
+    assert reciprocal == f"{slower['merge']['valid'][str(slower['merge']['chosen'])]:.3f}"
+    difference, low, high = (float(number.strip("[],")) for number in apart.split())
+    assert difference == pytest.approx(float(reciprocal) - float(main.split("|")[3]), abs=2e-3) and low <= difference <= high
     git("checkout", "-q", "--", ".", cwd=project)
     dvc("checkout", cwd=project)
 
