@@ -2,7 +2,7 @@
 # Each lever of the default run changed by itself, judged by the validation questions: queued, then run one after the other.
 #   experiments/ablation.sh [dvc exp run options, for example -S prepare.raw=data/raw/mine]
 #   dvc queue start && dvc queue status
-#   dvc exp show --md --drop '.*' --keep 'Experiment|valid.(base|best)'
+#   python experiments/validation_table.py HEAD ablation-one-view ablation-group-8 ...
 # Each run ends with the stage train, so that no test question is scored, and ranks the validation questions twice: by the base
 # and by what came out. Time: about 11 minutes a run on 2 CPU cores.
 set -euo pipefail
@@ -24,6 +24,7 @@ change positive-shown -S samples.pair=passage
 change positive-evidence -S samples.pair=evidence
 change no-random-negatives -S samples.random_negatives=0
 change most-negatives-random -S samples.random_negatives=10
+change nearer-negatives -S samples.window=15
 change margin -S samples.relative_margin=0.01
 change teacher-margin -S samples.teacher_margin=0.0
 change no-distillation -S samples.teacher=none -S train.distill_weight=0.0

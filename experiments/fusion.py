@@ -1,0 +1,81 @@
+"""Ways to put reranker and first stage together, on the validation questions of the last run.
+
+    dvc repro && python experiments/fusion.py
+
+Needs data/prepared, data/candidates and data/validation. Prints hit@1 / MRR@10 over each question's `train.valid_depth` candidates: of
+ranks (weighted reciprocal rank fusion), of scores normalized by the list (min-max, as in Bruch, Gai and Ingber, "An Analysis of
+Fusion Functions for Hybrid Retrieval", TOIS 2023, arXiv:2210.11934), and of the weights that `reranking.fit_fusion` gives, on
+the questions that it saw and, ten times, on a tenth that it did not see.
+"""
+
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
+
+from reranker.files import read_jsonl
+from reranker.measures import measure
+from reranker.params import load
+from reranker.reranking import fit_fusion
+from reranker.retrieval import first_stage, fuse
+
+FOLDS = 10
+
+params = load()
+gold = {question["id"]: question["passage"] for question in read_jsonl("data/prepared/valid.jsonl")}
+candidates = {row["id"]: row["candidates"] for row in read_jsonl("data/candidates/valid.jsonl")}
+logits = {row["id"]: row["scores"] for row in read_jsonl("data/validation/valid.jsonl")}
+first = {q: first_stage(candidates[q], params.train.valid_depth, params.retrieve) for q in gold}
+scores = {q: {c["passage"]: (logits[q].get(c["passage"]), c["dense_score"], c["bm25_score"]) for c in candidates[q]} for q in gold}
+
+
+def by(value) -> dict[str, list[str]]:
+    """question -> its candidates by value(question, passage), the highest first."""
+    return {q: sorted(first[q], key=lambda passage: -value(q, passage)) for q in gold}
+
+
+def ranks(weight: float) -> dict[str, list[str]]:
+    lists = {q: sorted(first[q], key=lambda passage: -logits[q][passage]) for q in gold}
+    return {q: [p for p, _ in fuse([(lists[q], weight), (first[q], 1 - weight)], 10)] for q in gold}
+
+
+def min_max(weight: float) -> dict[str, list[str]]:
+    def unit(q: str, passage: str, column: int) -> float:
+        values = [scores[q][p][column] for p in first[q]]
+        return (scores[q][passage][column] - min(values)) / (max(values) - min(values) or 1)
+
+    return by(lambda q, passage: weight * unit(q, passage, 0) + (1 - weight) * unit(q, passage, 1))
+
+
+def fitted(weights_of: dict[str, list[float]]) -> dict[str, list[str]]:
+    return by(lambda q, passage: float(np.dot(weights_of[q], scores[q][passage])))
+
+
+def unseen() -> dict[str, list[float]]:
+    order = random.Random(params.seed).sample(sorted(gold), len(gold))
+    weights = {}
+    for fold in range(FOLDS):
+        held = order[fold::FOLDS]
+        weights |= dict.fromkeys(held, fit_fusion({q: gold[q] for q in gold if q not in held}, candidates, logits))
+    return weights
+
+
+def row(name: str, rankings: dict[str, list[str]]) -> None:
+    found = measure(gold, rankings, [1], 10)
+    print(f"| {name} | {found['hit@1']:.3f} / {found['MRR@10']:.3f} |")
+
+
+if __name__ == "__main__":
+    whole = fit_fusion(gold, candidates, logits)
+    print("| | hit@1 / MRR@10 |\n|---|---|")
+    row("first stage", first)
+    row("reranker", by(lambda q, passage: logits[q][passage]))
+    for tenths in (9, 8, 7, 6, 5):
+        row(f"ranks, reranker's weight {tenths / 10}", ranks(tenths / 10))
+    for tenths in (9, 8, 7, 6, 5):
+        row(f"min-max of reranker and dense, reranker's weight {tenths / 10}", min_max(tenths / 10))
+    row(f"fitted weights {whole}", fitted(dict.fromkeys(gold, whole)))
+    row("... fitted without the tenth that is ranked", fitted(unseen()))
