@@ -1,5 +1,6 @@
 """The named runs of experiments/: every parameter they set is one that there is, and the whole is consistent."""
 
+import importlib.util
 import itertools
 import re
 from pathlib import Path
@@ -49,3 +50,24 @@ def test_every_way_to_write_a_change_is_read():
     assert overrides("dvc exp run -S seed=1,2 -S 'a.b=[x,y]' -S a.c=1e-5,2 -S a.d=\"$1\" -S a.e=null") == {
         "seed": [1, 2], "a.b": [["x", "y"]], "a.c": [1e-5, 2], "a.d": ["table.csv"], "a.e": [None],
     }  # fmt: skip
+
+
+def validation_table():
+    spec = importlib.util.spec_from_file_location("validation_table", ROOT / "experiments/validation_table.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.table
+
+
+def test_experiments_are_compared_question_by_question():
+    first = {"hit@1": {"q1": 1.0, "q2": 0.0}, "MRR@10": {"q1": 1.0, "q2": 0.5}}
+    second = {"hit@1": {"q2": 1.0, "q1": 1.0}, "MRR@10": {"q2": 1.0, "q1": 1.0}}
+    *_, one, other = validation_table()({"main": (first, 0.25), "wider": (second, 0.375)}).splitlines()
+    assert one == "| main | 0.500 | 0.750 | 0.250 |  |"
+    assert other == "| wider | 1.000 | 1.000 | 0.375 | +0.250 [+0.000, +0.500] |"
+
+
+def test_experiments_on_other_validation_questions_are_refused():
+    one, other = ({"hit@1": {q: 1.0}, "MRR@10": {q: 1.0}} for q in ("q1", "q2"))
+    with pytest.raises(ValueError, match="^reseeded has other validation questions than main: prepare or seed differ$"):
+        validation_table()({"main": (one, 0.5), "reseeded": (other, 0.5)})
