@@ -12,14 +12,12 @@ import random
 import sys
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
 from reranker.files import read_jsonl
 from reranker.measures import measure
 from reranker.params import load
-from reranker.reranking import fit_fusion
+from reranker.reranking import fit_fusion, rankers
 from reranker.retrieval import first_stage, fuse
 
 FOLDS = 10
@@ -29,7 +27,7 @@ gold = {question["id"]: question["passage"] for question in read_jsonl("data/pre
 candidates = {row["id"]: row["candidates"] for row in read_jsonl("data/candidates/valid.jsonl")}
 logits = {row["id"]: row["scores"] for row in read_jsonl("data/validation/valid.jsonl")}
 first = {q: first_stage(candidates[q], params.train.valid_depth, params.retrieve) for q in gold}
-scores = {q: {c["passage"]: (logits[q].get(c["passage"]), c["dense_score"], c["bm25_score"]) for c in candidates[q]} for q in gold}
+dense = {q: {c["passage"]: c["dense_score"] for c in candidates[q]} for q in gold}
 
 
 def by(value) -> dict[str, list[str]]:
@@ -38,20 +36,25 @@ def by(value) -> dict[str, list[str]]:
 
 
 def ranks(weight: float) -> dict[str, list[str]]:
-    lists = {q: sorted(first[q], key=lambda passage: -logits[q][passage]) for q in gold}
-    return {q: [p for p, _ in fuse([(lists[q], weight), (first[q], 1 - weight)], 10)] for q in gold}
+    return {q: [p for p, _ in fuse([(reranked[q], weight), (first[q], 1 - weight)], 10)] for q in gold}
 
 
 def min_max(weight: float) -> dict[str, list[str]]:
-    def unit(q: str, passage: str, column: int) -> float:
-        values = [scores[q][p][column] for p in first[q]]
-        return (scores[q][passage][column] - min(values)) / (max(values) - min(values) or 1)
+    def unit(scores: dict[str, float], q: str, passage: str) -> float:
+        values = [scores[p] for p in first[q]]
+        return (scores[passage] - min(values)) / (max(values) - min(values) or 1)
 
-    return by(lambda q, passage: weight * unit(q, passage, 0) + (1 - weight) * unit(q, passage, 1))
+    return by(lambda q, passage: weight * unit(logits[q], q, passage) + (1 - weight) * unit(dense[q], q, passage))
 
 
 def fitted(weights_of: dict[str, list[float]]) -> dict[str, list[str]]:
-    return by(lambda q, passage: float(np.dot(weights_of[q], scores[q][passage])))
+    """The fused row as `evaluate` makes it."""
+
+    def systems(q: str):
+        settings = params.evaluate.model_copy(update={"fusion_weights": weights_of[q]})
+        return rankers(candidates[q], {"reranker": logits[q]}, params.retrieve, settings)
+
+    return {q: systems(q)["fused"](params.train.valid_depth) for q in gold}
 
 
 def unseen() -> dict[str, list[float]]:
@@ -69,10 +72,10 @@ def row(name: str, rankings: dict[str, list[str]]) -> None:
 
 
 if __name__ == "__main__":
-    whole = fit_fusion(gold, candidates, logits)
+    whole, reranked = fit_fusion(gold, candidates, logits), by(lambda q, passage: logits[q][passage])
     print("| | hit@1 / MRR@10 |\n|---|---|")
     row("first stage", first)
-    row("reranker", by(lambda q, passage: logits[q][passage]))
+    row("reranker", reranked)
     for tenths in (9, 8, 7, 6, 5):
         row(f"ranks, reranker's weight {tenths / 10}", ranks(tenths / 10))
     for tenths in (9, 8, 7, 6, 5):

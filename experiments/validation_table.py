@@ -3,13 +3,14 @@
     python experiments/validation_table.py ablation-nothing ablation-one-view ablation-group-8
 
 A name is an experiment or any Git revision whose data/validation is in the DVC cache or its remote. Of each result, as train
-kept it: hit@1 and MRR@10 of the validation questions, the MRR@10 of its own base, and how far its MRR@10 is from the first
+kept it: hit@1 and MRR@10 of the validation questions, its own base's value of `train.best`, and how far its MRR@10 is from the first
 name's with a 95 % paired bootstrap interval.
 """
 
 import json
 import sys
 from pathlib import Path
+from statistics import fmean
 
 import dvc.api
 
@@ -17,8 +18,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
 from reranker.evidence import compare
 from reranker.measures import per_question
-
-MEASURES = ("hit@1", "MRR@10")
 
 
 def validated(revision: str) -> tuple[dict[str, dict[str, float]], float]:
@@ -41,14 +40,14 @@ def table(results: dict[str, tuple[dict[str, dict[str, float]], float]], resampl
     """
     first, (reference, _) = next(iter(results.items()))
     lines = [f"| | hit@1 | MRR@10 | its base | MRR@10 - {first} |", "|---|---|---|---|---|"]
+    questions = list(reference["MRR@10"])
     for revision, (values, base) in results.items():
-        if values["MRR@10"].keys() != reference["MRR@10"].keys():
+        if values["MRR@10"].keys() != set(questions):
             raise ValueError(f"{revision} has other validation questions than {first}: prepare or seed differ")
-        means = [f"{sum(values[name].values()) / len(values[name]):.3f}" for name in MEASURES]
-        questions = list(reference["MRR@10"])
+        hit, reciprocal = (f"{fmean(values[name].values()):.3f}" for name in ("hit@1", "MRR@10"))
         found = compare([values["MRR@10"][q] for q in questions], [reference["MRR@10"][q] for q in questions], resamples, seed)
         apart = f"{found['difference']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]" if revision != first else ""
-        lines.append(f"| {revision} | {means[0]} | {means[1]} | {base:.3f} | {apart} |")
+        lines.append(f"| {revision} | {hit} | {reciprocal} | {base:.3f} | {apart} |")
     return "\n".join(lines)
 
 
