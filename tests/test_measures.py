@@ -169,6 +169,12 @@ def test_fusion_weights_stay_finite_where_the_reranker_is_always_right():
     assert 0 < fit_fusion(gold, candidates, scores)[0] < 10
 
 
+def test_fusion_weights_do_not_see_candidates_that_the_reranker_has_not_scored():
+    gold, candidates, scores = drawn_for_fusion()
+    more = {q: [*row, {"passage": "unscored", "dense_score": 0.9, "bm25_score": 9.0}] for q, row in candidates.items()}
+    assert fit_fusion(gold, more, scores) == fit_fusion(gold, candidates, scores)
+
+
 def test_without_a_question_to_learn_from_the_fused_row_is_the_first_stage():
     gold, candidates, scores = drawn_for_fusion(2)
     assert fit_fusion({q: "elsewhere" for q in gold}, candidates, scores) == [0.0, 0.0, 0.0]

@@ -89,7 +89,7 @@ def fit_fusion(
     """
     groups, owns = [], []
     for question, passage in gold.items():
-        features = {name: row for name, row in _features(candidates[question], scores[question]).items() if name in scores[question]}
+        features = _features(candidates[question], scores[question])
         if passage in features:
             groups.append(np.array(list(features.values())))
             owns.append(list(features).index(passage))
@@ -111,8 +111,8 @@ def fit_fusion(
 
 
 def _features(candidates: Sequence[dict], scores: Mapping[str, float]) -> dict[str, tuple[float, float, float]]:
-    """passage -> what the fused row weighs: the reranker's logit (0 where it has none), dense score, BM25 score."""
-    return {c["passage"]: (scores.get(c["passage"], 0.0), c["dense_score"], c["bm25_score"]) for c in candidates}
+    """passage -> what the fused row weighs, of the passages that have it: the reranker's logit, dense score, BM25 score."""
+    return {c["passage"]: (scores[c["passage"]], c["dense_score"], c["bm25_score"]) for c in candidates if c["passage"] in scores}
 
 
 def question_groups(rows: Sequence[dict]) -> dict[str, list[str]]:
