@@ -52,8 +52,8 @@ def test_every_way_to_write_a_change_is_read():
     }  # fmt: skip
 
 
-def validation_table():
-    spec = importlib.util.spec_from_file_location("validation_table", ROOT / "experiments/validation_table.py")
+def table_of(script: str):
+    spec = importlib.util.spec_from_file_location(script, ROOT / f"experiments/{script}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.table
@@ -62,7 +62,7 @@ def validation_table():
 def test_experiments_are_compared_question_by_question():
     first = {"hit@1": {"q1": 1.0, "q2": 0.0}, "MRR@10": {"q1": 1.0, "q2": 0.5}}
     second = {"hit@1": {"q2": 1.0, "q1": 1.0}, "MRR@10": {"q2": 1.0, "q1": 1.0}}
-    *_, one, other = validation_table()({"main": (first, 0.25), "wider": (second, 0.375)}).splitlines()
+    *_, one, other = table_of("validation_table")({"main": (first, 0.25), "wider": (second, 0.375)}).splitlines()
     assert one == "| main | 0.500 | 0.750 | 0.250 |  |"
     assert other == "| wider | 1.000 | 1.000 | 0.375 | +0.250 [+0.000, +0.500] |"
 
@@ -70,4 +70,18 @@ def test_experiments_are_compared_question_by_question():
 def test_experiments_on_other_validation_questions_are_refused():
     one, other = ({"hit@1": {q: 1.0}, "MRR@10": {q: 1.0}} for q in ("q1", "q2"))
     with pytest.raises(ValueError, match="^reseeded has other validation questions than main: prepare or seed differ$"):
-        validation_table()({"main": (one, 0.5), "reseeded": (other, 0.5)})
+        table_of("validation_table")({"main": (one, 0.5), "reseeded": (other, 0.5)})
+
+
+def test_seeds_are_shown_by_their_mean_and_range():
+    seeds = [
+        {group: {system: {"hit@1": low + step} for system in ("dense", "base", "reranker", "fused")} for group, low in groups}
+        for step in (0.0, 0.0625, 0.125)
+        for groups in [(("all", 0.5), ("unseen", 0.25), ("seen", 0.75))]
+    ]
+    seeds[1]["all"]["fused"]["hit@1"] = 0.9375
+    header, _, *rows = table_of("seed_table")(seeds, ["hit@1"]).splitlines()
+    assert header == "| test questions | system | hit@1 |"
+    assert rows[0] == "| all | dense | 0.562 (0.500 to 0.625) |"
+    assert rows[3] == "| all | fused | 0.688 (0.500 to 0.938) |"
+    assert rows[8:] == [f"| seen passages | {system} | 0.812 (0.750 to 0.875) |" for system in ("dense", "base", "reranker", "fused")]
