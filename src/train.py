@@ -1,6 +1,7 @@
 """Samples and the base -> a fine-tuned reranker and its training curve.
 
-    python src/train.py data/samples/train.jsonl data/prepared data/candidates models/pretrained models/reranker data/validation metrics
+    python src/train.py data/samples/train.jsonl data/prepared data/candidates models/pretrained data/start models/reranker \\
+      data/validation metrics
 
 An interrupted run goes on from its last resume point under .cache/train at the next call with the same inputs.
 """
@@ -20,10 +21,10 @@ from reranker.training import keep_best, run_key, save_reranker, train
 from reranker.validation import Validation, curve
 
 
-def main(samples: str, prepared: str, candidate_folder: str, base: str, reranker: str, ranked: str, metrics: str) -> None:
+def main(samples: str, prepared: str, candidate_folder: str, base: str, start: str, reranker: str, ranked: str, metrics: str) -> None:
     keep_freed_memory()
     params = load()
-    valid = [Path(prepared, "corpus.jsonl"), Path(prepared, "valid.jsonl"), Path(candidate_folder, "valid.jsonl")]
+    valid = [Path(prepared, "corpus.jsonl"), Path(prepared, "valid.jsonl"), Path(candidate_folder, "valid.jsonl"), Path(start, "valid.jsonl")]
     validation = read_validation(params, *valid) if params.train.evals_per_epoch else None
     scratch = Path(".cache/train", run_key(params.train, params.seed, [Path(samples), *valid], Path(base)))
     runner = train(params.train, params.seed, Path(samples), Path(base), scratch, validation)
@@ -57,7 +58,7 @@ def main(samples: str, prepared: str, candidate_folder: str, base: str, reranker
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def read_validation(params: Params, corpus: Path, questions: Path, candidates: Path) -> Validation:
+def read_validation(params: Params, corpus: Path, questions: Path, candidates: Path, start: Path) -> Validation:
     asked = list(read_jsonl(questions))
     if not asked:
         raise InputError(
@@ -65,7 +66,8 @@ def read_validation(params: Params, corpus: Path, questions: Path, candidates: P
             "train.evals_per_epoch to 0"
         )
     found = {row["id"]: row["candidates"] for row in read_jsonl(candidates)}
-    return Validation(asked, found, read_passages(corpus, params.retrieve.title), params)
+    scores = {row["id"]: row["scores"] for row in read_jsonl(start)}
+    return Validation(asked, found, read_passages(corpus, params.retrieve.title), params, scores)
 
 
 def report(best: dict) -> None:

@@ -13,8 +13,10 @@ import yaml
 from transformers import AutoTokenizer
 
 from conftest import ROOT, copy_project, git, table_rows
+from reranker.files import read_jsonl
 from reranker.packed import pack
 from reranker.params import Params
+from reranker.scoring import CrossEncoder
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 ENVIRONMENT = os.environ | {
@@ -126,7 +128,7 @@ def test_the_whole_run_leaves_what_it_promises(project):
     ):  # fmt: skip
         assert name in names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl", ".partial"))]
-    assert not (project / ".cache/train").exists() or not list((project / ".cache/train").iterdir())
+    assert [path.name for path in (project / ".cache/train").iterdir()] == ["tokens"]
     result = json.loads((project / "metrics/eval.json").read_text())
     assert result["all"]["questions"] == 9
     systems = {"bm25", "dense", "retriever", "base", "reranker", "fused"}
@@ -312,9 +314,21 @@ def test_pre_training_makes_another_base_and_training_starts_from_it(project):
         dvc("checkout", cwd=project)
 
 
-def test_without_pre_training_the_base_is_passed_on(project):
+def test_without_pre_training_the_base_is_passed_on_with_its_scores(project):
     ours, theirs = (project / "models" / name / "model.safetensors" for name in ("pretrained", "base"))
     assert ours.read_bytes() == theirs.read_bytes()
+    asked = {row["id"]: row["question"] for row in read_jsonl(project / "data/prepared/valid.jsonl")}
+    texts = {row["id"]: row["text"] for row in read_jsonl(project / "data/prepared/corpus.jsonl")}
+    spans = {row["id"]: {c["passage"]: c["views"] for c in row["candidates"]} for row in read_jsonl(project / "data/candidates/valid.jsonl")}
+    known = {row["id"]: row["scores"] for row in read_jsonl(project / "data/start/valid.jsonl")}
+    assert known.keys() == asked.keys() and all(len(scores) == 8 for scores in known.values())
+    pairs, scores = [], []
+    for question, found in known.items():
+        for passage, score in found.items():
+            ((start, end),) = spans[question][passage]
+            pairs.append((asked[question], texts[passage][start:end]))
+            scores.append(score)
+    assert CrossEncoder(theirs.parent, 100, "fp32").score(pairs) == pytest.approx(scores, abs=1e-4)
 
 
 def exp_commit(folder: Path, name: str) -> str:

@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from conftest import ROOT, kill_training_at, table_rows
 from reranker.errors import InputError
 from reranker.files import read_jsonl, write_jsonl
-from reranker.groups import GroupDataset, GroupModel, distillation
+from reranker.groups import GroupCollator, GroupDataset, GroupModel, distillation, sub_batches
 from reranker.params import load
 from reranker.sampling import all_negatives
 from reranker.training import Runner, resume_point, run_key, save_reranker, train
@@ -36,9 +36,11 @@ def samples(tmp_path_factory) -> Path:
     return path
 
 
-def dataset(samples, tiny_model, epochs=2.0, seed=1, group_size=4) -> GroupDataset:
-    args = AbsRerankerDataArguments(train_data=[str(samples)], train_group_size=group_size, query_max_len=16, passage_max_len=64)
-    return GroupDataset(args, AutoTokenizer.from_pretrained(tiny_model), epochs, seed)
+def dataset(samples, tiny_model, folder, epochs=2.0, seed=1, group_size=4, **changes) -> GroupDataset:
+    args = AbsRerankerDataArguments(
+        train_data=[str(samples)], train_group_size=group_size, **({"query_max_len": 16, "passage_max_len": 64} | changes)
+    )
+    return GroupDataset(args, AutoTokenizer.from_pretrained(tiny_model), epochs, seed, folder / "tokens")
 
 
 def weights(model) -> dict[str, torch.Tensor]:
@@ -49,59 +51,108 @@ def equal(one: dict, other: dict) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_an_epoch_holds_every_sample_once_in_an_order_of_its_own(samples, tiny_model):
-    data = dataset(samples, tiny_model)
-    rows = len(data.dataset)
-    assert len(data) == 2 * rows
+def test_an_epoch_holds_every_sample_once_in_an_order_of_its_own(samples, tiny_model, tmp_path):
+    data = dataset(samples, tiny_model, tmp_path)
+    rows = len(data.samples)
+    assert len(data) == 2 * rows == 72
     assert sorted(data.order(0)) == sorted(data.order(1)) == list(range(rows))
     assert data.order(0) != data.order(1)
-    assert len(dataset(samples, tiny_model, epochs=0.5)) == rows // 2
+    assert len(dataset(samples, tiny_model, tmp_path, epochs=0.5)) == rows // 2
 
 
-def test_a_group_is_the_positive_and_the_rows_own_negatives_in_turn(samples, tiny_model):
-    data = dataset(samples, tiny_model, group_size=3)
-    row = data.dataset[0]
-    drawn = [data.group(0, epoch)[1] for epoch in range(5)]
-    assert all(passages[0] == row["pos"][0] for passages in drawn)
-    negatives = [text for passages in drawn for text in passages[1:]]
-    assert all(negatives.count(text) == 2 for text in set(row["neg"]))  # 10 draws of 5 negatives: each twice
-    assert set(negatives) == set(row["neg"])
+def test_a_rows_negatives_are_drawn_in_turn(samples, tiny_model, tmp_path):
+    data = dataset(samples, tiny_model, tmp_path, group_size=3)
+    drawn = [index for epoch in range(5) for index in data.draw(0, epoch, 1, 5)[1]]
+    assert sorted(drawn) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]  # 10 draws of 5 negatives: each twice
+    assert {data.draw(0, epoch, 3, 5)[0] for epoch in range(20)} == {0, 1, 2}  # the positive is any of three
 
 
-def test_a_group_larger_than_the_negatives_repeats_them(samples, tiny_model):
-    _, passages, _ = dataset(samples, tiny_model, group_size=9).group(0, 0)
-    counts = [passages[1:].count(text) for text in set(passages[1:])]
-    assert len(passages) == 9 and sorted(counts) == [1, 1, 2, 2, 2]
+def test_a_group_larger_than_the_negatives_repeats_them(samples, tiny_model, tmp_path):
+    _, drawn = dataset(samples, tiny_model, tmp_path, group_size=9).draw(0, 0, 1, 5)
+    assert sorted(drawn.count(index) for index in range(5)) == [1, 1, 2, 2, 2]
 
 
-def test_groups_do_not_depend_on_the_global_generator_or_on_who_asks_first(samples, tiny_model):
+def test_groups_do_not_depend_on_the_global_generator_or_on_who_asks_first(samples, tiny_model, tmp_path):
     import random
 
-    first, second = dataset(samples, tiny_model), dataset(samples, tiny_model)
+    first, second = (dataset(samples, tiny_model, tmp_path) for _ in range(2))
     random.seed(1)
     forwards = [first[i] for i in range(len(first))]
     random.seed(2)
     backwards = [second[i] for i in reversed(range(len(second)))]
     assert forwards == backwards[::-1]
-    assert [dataset(samples, tiny_model, seed=2)[i] for i in range(4)] != forwards[:4]
+    other = dataset(samples, tiny_model, tmp_path, seed=2)
+    assert [other[i] for i in range(4)] != forwards[:4]
 
 
-def test_a_smaller_last_batch_is_grouped_rightly(samples, tiny_model):
+def test_a_smaller_last_batch_is_grouped_rightly(samples, tiny_model, tmp_path):
     """3 groups through a model set up for batches of 4: the loss is the mean of the three groups' own."""
-    data = dataset(samples, tiny_model)
+    data = dataset(samples, tiny_model, tmp_path)
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model).eval()
-    tokenizer = data.tokenizer
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     grouped = GroupModel(model, tokenizer=tokenizer, train_batch_size=4)
     grouped.group_size = 4
-    items = [item for i in range(3) for item in data[i][0]]
-    pair = tokenizer.pad({"input_ids": [item["input_ids"] for item in items]}, return_tensors="pt")
+    items = [data[i] for i in range(3)]
     grouped.train()
     model.eval()
     with torch.no_grad():
-        loss = grouped(pair=pair).loss
-        logits = model(**pair).logits.view(3, 4)
+        loss = grouped(**GroupCollator(tokenizer, 4096, 8)(items)).loss
+        logits = model(**padded(tokenizer, items)).logits.view(3, 4)
     plain = -(logits[:, 0] - logits.logsumexp(dim=1)).mean()
     assert loss.item() == pytest.approx(plain.item(), abs=1e-6)
+
+
+def padded(tokenizer, items):
+    """All pairs of some groups in one batch, as FlagEmbedding's collator has them."""
+    return tokenizer.pad({"input_ids": [pair["input_ids"] for group, _ in items for pair in group]}, return_tensors="pt")
+
+
+def test_sub_batches_without_repeats_give_the_plain_loss_and_gradient(samples, tiny_model, tmp_path):
+    """Groups of 9 with 5 negatives: 3 of 9 pairs are repeats, which are scored once; FlagEmbedding's own model scores all."""
+    data = dataset(samples, tiny_model, tmp_path, group_size=9)
+    tokenizer, items = AutoTokenizer.from_pretrained(tiny_model), [data[i] for i in range(3)]
+    ours, theirs = (
+        kind(AutoModelForSequenceClassification.from_pretrained(tiny_model).eval(), tokenizer=tokenizer, train_batch_size=3)
+        for kind in (GroupModel, CrossEncoderModel)
+    )
+    ours.group_size, ours.training, theirs.training = 9, True, True  # the loss, without dropout
+    collated = GroupCollator(tokenizer, 4096, 8)(items)
+    batches = collated["pair"]["batches"]
+    assert len(batches) > 1 and sum(len(batch["input_ids"]) for batch in batches) == 3 * 6
+    loss, plain = ours(**collated).loss, theirs(padded(tokenizer, items)).loss
+    assert loss.item() == pytest.approx(plain.item(), abs=1e-6)
+    loss.backward()
+    plain.backward()
+    gradients = [{name: weight.grad for name, weight in model.named_parameters()} for model in (ours, theirs)]
+    assert max(gradient.abs().max() for gradient in gradients[0].values()) > 0.01
+    for name in gradients[0]:
+        torch.testing.assert_close(*(gradient[name] for gradient in gradients), rtol=1e-4, atol=1e-6)
+
+
+def test_a_collated_step_counts_its_tokens_and_its_padding(samples, tiny_model, tmp_path):
+    tokenizer, items = AutoTokenizer.from_pretrained(tiny_model), [dataset(samples, tiny_model, tmp_path)[i] for i in range(4)]
+    lengths = [len(pair["input_ids"]) for group, _ in items for pair in group]
+    assert len(set(lengths)) > 3
+    alone, together = (GroupCollator(tokenizer, 4096, overhead)(items)["pair"] for overhead in (0, 10**6))
+    assert len(together["batches"]) == 1 and together["tokens"][1] == max(lengths) * len(together["batches"][0]["input_ids"])
+    assert alone["tokens"] == [together["tokens"][0]] * 2  # nothing padded
+    for batch in alone["batches"]:
+        assert batch["attention_mask"].all()
+
+
+def test_sub_batches_are_the_cheapest_of_all_cuts():
+    """Against every way to cut 9 sequences."""
+    lengths, most, overhead = [40, 39, 30, 30, 29, 12, 12, 11, 3], 120, 20
+    costs = {}
+    for cuts in range(2**8):
+        bounds = [0, *(i + 1 for i in range(8) if cuts >> i & 1), 9]
+        spans = list(zip(bounds, bounds[1:]))
+        tokens = [lengths[start] * (end - start) for start, end in spans]
+        if all(count <= most or end - start == 1 for count, (start, end) in zip(tokens, spans)):
+            costs[tuple(spans)] = sum(tokens) + overhead * len(spans)
+    found = tuple(sub_batches(lengths, most, overhead))
+    assert costs[found] == min(costs.values()) and 1 < len(found) < 9
+    assert sub_batches([500, 400], 120, 0) == [(0, 1), (1, 2)]  # one that is longer than most still has its batch
 
 
 def test_distillation_is_the_formula():
@@ -124,14 +175,17 @@ def test_distillation_is_the_formula():
 def test_at_weight_and_temperature_1_the_gradient_is_that_of_flag_embeddings_own_form(tiny_model):
     """Its loss against soft targets differs from the divergence by the targets' entropy, which no weight changes."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    pair = tokenizer(["红车"] * 6, ["红色的车", "船", "灯", "门", "窗子", "桌"], padding=True, return_tensors="pt")
+    texts = ["红色的车", "船", "灯", "门", "窗子", "桌"]
+    pair = tokenizer(["红车"] * 6, texts, padding=True, return_tensors="pt")
+    group = [{"input_ids": ids} for ids in tokenizer(["红车"] * 6, texts)["input_ids"]]
+    collated = GroupCollator(tokenizer, 4096, 8)([(group[:3], None), (group[3:], None)])["pair"]
     teacher = [3.0, 2.5, -1.0, 0.5, 1.0, 2.0]
     gradients = []
     for kind in (GroupModel, CrossEncoderModel):
         model = kind(AutoModelForSequenceClassification.from_pretrained(tiny_model).eval(), tokenizer=tokenizer, train_batch_size=2)
         model.training = True  # the loss, without dropout
         model.group_size, model.distill_weight = 3, 1.0
-        model(pair, teacher).loss.backward()
+        model(collated if kind is GroupModel else pair, teacher).loss.backward()
         gradients.append({name: weight.grad for name, weight in model.named_parameters()})
     ours, theirs = gradients
     assert max(gradient.abs().max() for gradient in ours.values()) > 0.01
@@ -148,12 +202,15 @@ def taught(samples, tmp_path_factory) -> Path:
     return path
 
 
-def test_scores_go_with_their_passages(taught, tiny_model):
-    args = AbsRerankerDataArguments(train_data=[str(taught)], train_group_size=4, knowledge_distillation=True)
-    data = GroupDataset(args, AutoTokenizer.from_pretrained(tiny_model), 1.0, 1)
-    for row in range(len(data.dataset)):
-        _, passages, scores = data.group(row, 0)
-        assert scores == [2.0, *(float(data.dataset[row]["neg"].index(passage)) for passage in passages[1:])]
+def test_scores_go_with_their_passages(taught, tiny_model, tmp_path):
+    data = dataset(taught, tiny_model, tmp_path, knowledge_distillation=True)
+    rows, tokenizer = list(read_jsonl(taught)), AutoTokenizer.from_pretrained(tiny_model)
+    for item, row in enumerate(data.order(0)):
+        group, scores = data[item]
+        texts = [rows[row]["pos"][0], *rows[row]["neg"]]
+        ids = tokenizer([rows[row]["query"]] * len(texts), texts)["input_ids"]
+        known = dict(zip(map(tuple, ids), [2.0, *rows[row]["neg_scores"]]))
+        assert scores == [known[tuple(pair["input_ids"])] for pair in group]
 
 
 def test_distillation_parameters_have_an_effect(taught, tiny_model, tmp_path, reference):
@@ -223,6 +280,13 @@ def test_query_and_passage_are_cut_at_flag_embeddings_limits(tiny_model, tmp_pat
     for item in Runner(params, 1, tmp_path / "long.jsonl", tiny_model, tmp_path / "run").train_dataset[0][0]:
         assert item["input_ids"].index(2) == 1 + query_tokens  # <s> query </s></s> passage </s>
         assert len(item["input_ids"]) == pair_tokens
+
+
+def test_the_share_of_padding_is_reported_at_the_end(samples, tiny_model, tmp_path, capsys):
+    model = run(samples, tiny_model, tmp_path).model
+    real, padded = model.tokens
+    assert 36 * 4 * 9 < real < padded  # 36 groups of 4 pairs
+    assert f"padding: {1 - real / padded:.1%} of the {padded} tokens that were trained on" in capsys.readouterr().out
 
 
 def test_a_run_shorter_than_logging_steps_has_a_curve(samples, tiny_model, tmp_path):

@@ -111,6 +111,17 @@ def test_the_curve_starts_with_the_base_and_the_best_checkpoint_is_kept(samples,
     assert scores == runner.validation.score(runner.model.model, runner.tokenizer)
 
 
+def test_the_first_point_is_of_known_scores_where_there_are_some(samples, tiny_model, tmp_path):
+    guide = validation()
+    guide.start = {question: {p: float(p == gold) for p in dict.fromkeys(p for q, p in guide.keys if q == question)}
+                   for question, gold in guide.gold.items()}  # fmt: skip
+    runner = train(guide.params.train.model_copy(update={"epochs": 1.0}), 3, samples, tiny_model, tmp_path / "run", guide)
+    first, last = curve(runner.trainer.state.log_history)
+    assert first["eval_hit@1"] == pytest.approx(sum(gold in guide.start[q] for q, gold in guide.gold.items()) / len(guide.gold))
+    assert first["eval_hit@1"] > 0.6 and last["eval_MRR@10"] == value(runner)
+    assert keep_best(runner)[0]["valid"]["base"] == first["eval_MRR@10"]
+
+
 def test_the_measure_that_decides_is_the_one_named(samples, tiny_model, tmp_path):
     runner = guided(samples, tiny_model, tmp_path / "run", best="hit@1")
     summary, _ = keep_best(runner)

@@ -19,12 +19,20 @@ from FlagEmbedding.abc.finetune.reranker import (
 from FlagEmbedding.finetune.reranker.encoder_only.base import EncoderOnlyRerankerRunner, EncoderOnlyRerankerTrainer
 from safetensors.torch import load_file
 from tqdm import tqdm
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback, TrainerCallback
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+)
 
 from reranker.checkpoints import save
 from reranker.errors import InputError
 from reranker.files import write_text
-from reranker.groups import GroupDataset, GroupModel
+from reranker.groups import MOST_TOKENS, OVERHEAD, GroupCollator, GroupDataset, GroupModel
 from reranker.params import Train
 from reranker.scoring import choose_precision
 from reranker.validation import Guide, Validation, choose_merge, curve
@@ -43,7 +51,9 @@ class ResumableTrainer(EncoderOnlyRerankerTrainer):
         self.model.model.load_state_dict(load_file(Path(resume_from_checkpoint, "model.safetensors")))
 
     def evaluate(self, *args, **kwargs):
-        scores = self.validation.score(self.model.model, self.processing_class)
+        scores = self.validation.start if self.state.global_step == 0 else None
+        if scores is None:
+            scores = self.validation.score(self.model.model, self.processing_class)
         if self.is_world_process_zero():  # for keep_best, which may be another process after a resumption
             write_text(scores_path(self.args.output_dir, self.state.global_step), json.dumps(scores))
         metrics = {f"eval_{name}": value for name, value in self.validation.measure(scores).items()}
@@ -139,14 +149,20 @@ class Runner(EncoderOnlyRerankerRunner):
         return tokenizer, grouped
 
     def load_train_dataset(self):
-        dataset = GroupDataset(self.data_args, self.tokenizer, self.params.epochs, self.seed)
+        with self.training_args.main_process_first():  # one process writes the ids, the others find them
+            folder = Path(self.training_args.output_dir).parent / "tokens"
+            dataset = GroupDataset(self.data_args, self.tokenizer, self.params.epochs, self.seed, folder)
         batch = self.params.batch_size * self.training_args.world_size
         if self.params.drop_last and len(dataset) < batch:
             raise InputError(
-                f"train: train.epochs {self.params.epochs} of {len(dataset.dataset)} samples do not fill one batch of {batch}: "
+                f"train: train.epochs {self.params.epochs} of {len(dataset.samples)} samples do not fill one batch of {batch}: "
                 "lower train.batch_size, or set train.drop_last to false"
             )
         return dataset
+
+    def load_data_collator(self):
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return GroupCollator(self.tokenizer, MOST_TOKENS[device], OVERHEAD[device])
 
     def load_trainer(self):
         trainer = ResumableTrainer(
@@ -165,6 +181,12 @@ class Runner(EncoderOnlyRerankerRunner):
             evaluations = max(1, round(self.params.evals_per_epoch * self.params.epochs))
             trainer.add_callback(Guide(trainer, evaluations, self.params.best, self.params.patience))
         return trainer
+
+
+def load_reranker(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The checkpoint as training starts from it, where training would be done."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), AutoTokenizer.from_pretrained(folder)
 
 
 def scores_path(scratch: str | Path, step: int) -> Path:
@@ -202,6 +224,9 @@ def train(
     if point:
         print(f"resuming from {point}")
     runner.trainer.train(resume_from_checkpoint=point)
+    real, padded = runner.model.tokens
+    if padded and runner.trainer.is_world_process_zero():
+        print(f"padding: {1 - real / padded:.1%} of the {padded} tokens that were trained on")
     return runner
 
 

@@ -24,10 +24,18 @@ class Validation:
     Args:
         questions: {id, question, passage}; candidates: question id -> as `Retrieval.candidates` gives them;
         corpus: id -> passage.
+        start: the scores of the model that training starts from, as `score` gives them, where they are known already.
     """
 
-    def __init__(self, questions: Sequence[dict], candidates: Mapping[str, Sequence[dict]], corpus: Mapping[str, Passage], params: Params):
-        self.params = params
+    def __init__(
+        self,
+        questions: Sequence[dict],
+        candidates: Mapping[str, Sequence[dict]],
+        corpus: Mapping[str, Passage],
+        params: Params,
+        start: Mapping[str, Mapping[str, float]] | None = None,
+    ):
+        self.params, self.start = params, start
         self.gold = {question["id"]: question["passage"] for question in questions}
         self.keys, self.pairs = shown(
             questions, candidates, corpus, lambda found: first_stage(found, params.train.valid_depth, params.retrieve)
