@@ -1,0 +1,151 @@
+"""Scoring: FlagEmbedding's FlagReranker, sentence-transformers' CrossEncoder and this project, on the same pairs.
+
+    dvc repro retrieve && python benchmarks/scoring.py [--queries 40] [--depth 24] [--turns 3] [--model models/base] [--whole]
+
+Two loads: one query with 100 passages, and validation questions with their first candidates, shown as the reranker is shown them
+(--whole: whole passages). Each turn is a process of its own and the systems take turns; loading is not timed, and a first call with
+8 pairs comes before. Beside the rate: the share of queries whose first 10 passages are in the order of plain transformers in float32,
+one pair at a time without padding.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "src"))
+
+SYSTEMS = ("FlagReranker", "sentence-transformers", "this project")
+ONE = 100
+
+
+def loads(queries: int, depth: int, whole: bool) -> dict[str, list[list[tuple[str, str]]]]:
+    """load -> for each of its queries the pairs."""
+    from reranker.files import read_jsonl
+    from reranker.params import load
+    from reranker.passages import read_passages
+
+    params = load(ROOT / "params.yaml")
+    corpus = read_passages(ROOT / "data/prepared/corpus.jsonl", params.retrieve.title)
+    asked = list(read_jsonl(ROOT / "data/prepared/valid.jsonl"))[:queries]
+    found = {row["id"]: row["candidates"] for row in read_jsonl(ROOT / "data/candidates/valid.jsonl")}
+
+    def text(candidate: dict) -> str:
+        passage = corpus[candidate["passage"]]
+        return passage.view() if whole else passage.view(*candidate["views"][0])
+
+    many = [[(question["question"], text(candidate)) for candidate in found[question["id"]][:depth]] for question in asked]
+    passages = list(corpus.values())[:ONE]
+    size = 0 if whole else params.retrieve.shown
+    first = asked[0]["question"]
+    one = [(first, passage.view(0, min(size, len(passage.text))) if size else passage.view()) for passage in passages]
+    return {f"one query, {len(one)} passages": [one], f"{len(many)} queries, {depth} passages each": many}
+
+
+def scorer(system: str, model: str):
+    """A function from pairs to scores, as each library's users call it."""
+    if system == "FlagReranker":
+        from FlagEmbedding import FlagReranker
+
+        return FlagReranker(model, use_fp16=False, devices=["cpu"], query_max_length=384, max_length=512).compute_score
+    if system == "sentence-transformers":
+        import torch
+        from sentence_transformers import CrossEncoder
+
+        from reranker.scoring import choose_precision
+
+        kind = torch.bfloat16 if choose_precision("auto") == "bf16" else torch.float32
+        encoder = CrossEncoder(model, max_length=512, model_kwargs={"dtype": kind}, device="cpu")
+        return lambda pairs: encoder.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
+    if system == "this project":
+        from reranker.allocator import keep_freed_memory
+        from reranker.params import load
+        from reranker.scoring import CrossEncoder
+
+        keep_freed_memory()
+        score = load(ROOT / "params.yaml").score
+        return CrossEncoder(model, score.max_length, score.precision, score.batch_tokens).score
+
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    plain, tokenizer = AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(model)
+
+    def reference(pairs):
+        with torch.inference_mode():
+            return [plain(**tokenizer(*pair, truncation="only_second", max_length=512, return_tensors="pt")).logits.item() for pair in pairs]
+
+    return reference
+
+
+def turn(system: str, model: str, given: dict) -> dict:
+    score = scorer(system, model)
+    result = {}
+    for name, queries in given.items():
+        pairs = [tuple(pair) for query in queries for pair in query]
+        score(pairs[:8])
+        start = time.perf_counter()
+        scores = iter([float(value) for value in score(pairs)])
+        seconds = time.perf_counter() - start
+        tops = []
+        for query in queries:
+            own = [next(scores) for _ in query]
+            tops.append(sorted(range(len(own)), key=lambda i: -own[i])[:10])
+        result[name] = {"rate": len(pairs) / seconds, "seconds": seconds, "tops": tops}
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--queries", type=int, default=40)
+    parser.add_argument("--depth", type=int, default=24)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--model", default=str(ROOT / "models/base"))
+    parser.add_argument("--turn", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.turn:
+        print(json.dumps(turn(options.turn[0], options.model, json.loads(Path(options.turn[1]).read_text(encoding="utf-8")))))
+        return
+
+    from reranker.scoring import choose_precision, describe_machine
+
+    given = loads(options.queries, options.depth, options.whole)
+    found: dict[str, list[dict]] = {system: [] for system in SYSTEMS}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "pairs.json")
+        file.write_text(json.dumps(given), encoding="utf-8")
+
+        def child(system: str) -> dict:
+            command = [sys.executable, __file__, "--model", options.model, "--turn", system, str(file)]
+            done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+            if done.returncode:
+                sys.exit(f"{system} failed:\n{done.stderr[-4000:]}")
+            return json.loads(done.stdout.splitlines()[-1])
+
+        reference = child("reference")
+        for _ in range(options.turns):
+            for system in SYSTEMS:
+                found[system].append(child(system))
+                print(system, {name: round(one["rate"], 2) for name, one in found[system][-1].items()}, file=sys.stderr, flush=True)
+    print(json.dumps(describe_machine(choose_precision("auto"))))
+    print(f"{'whole passages' if options.whole else 'as shown'}, {options.turns} turns")
+    print("| load | system | pairs/s, median | each turn | ratio | seconds | same first 10 |\n|---|---|---|---|---|---|---|")
+    for name in given:
+        first = statistics.median(one[name]["rate"] for one in found[SYSTEMS[0]])
+        for system, turns in found.items():
+            rates = [one[name]["rate"] for one in turns]
+            middle, each = statistics.median(rates), ", ".join(f"{rate:.1f}" for rate in rates)
+            seconds = statistics.median(one[name]["seconds"] for one in turns)
+            same = statistics.fmean(ours == theirs for ours, theirs in zip(turns[-1][name]["tops"], reference[name]["tops"]))
+            print(f"| {name} | {system} | {middle:.1f} | {each} | {middle / first:.2f} | {seconds:.1f} | {same:.3f} |")
+
+
+if __name__ == "__main__":
+    main()
