@@ -12,7 +12,16 @@ from reranker.evidence import SUSPECT, against, by_document, suspects
 from reranker.files import read_jsonl, write_json, write_text
 from reranker.params import load
 from reranker.passages import read_passages
-from reranker.reranking import FUSED, evaluate_systems, fit_fusion, markdown_table, question_groups, score_candidates
+from reranker.reranking import (
+    FUSED,
+    audited,
+    evaluate_systems,
+    fit_fusion,
+    markdown_table,
+    question_groups,
+    score_candidates,
+    score_labels,
+)
 from reranker.scoring import CrossEncoder, describe_machine
 
 
@@ -20,13 +29,19 @@ def main(prepared: str, candidate_folder: str, baseline: str, validated: str, mo
     params = load()
     split = params.score.split
     corpus = read_passages(Path(prepared, "corpus.jsonl"), params.retrieve.title)
-    trained = {question["passage"] for question in read_jsonl(Path(prepared, "train.jsonl"))}
+    training = list(read_jsonl(Path(prepared, "train.jsonl")))
+    trained = {question["passage"] for question in training}
     questions = list(read_jsonl(Path(prepared, f"{split}.jsonl")))
     candidates = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, f"{split}.jsonl"))}
-    base = {row["id"]: row["scores"] for row in read_jsonl(Path(baseline, f"{split}.jsonl"))}
+    base, base_labels = (
+        {row["id"]: row["scores"] for row in read_jsonl(Path(baseline, f"{name}.jsonl"))} for name in (split, "train")
+    )
+    asked = audited(training)
+    found = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, "train.jsonl")) if row["id"] in base_labels}
 
     encoder = CrossEncoder(model, params.score.max_length, params.score.precision, params.score.batch_tokens)
     tuned = score_candidates(encoder, questions, candidates, corpus, params.score.depth, params.retrieve, "with the fine-tuned")
+    labels = score_labels(encoder, asked, found, corpus, params.retrieve, "training labels with the fine-tuned")
     scores = {"base": base, "reranker": tuned}
     settings = params.evaluate
     if settings.fusion_weights is None:
@@ -45,7 +60,8 @@ def main(prepared: str, candidate_folder: str, baseline: str, validated: str, mo
     write_csv(folder / "per_query.csv", pd.DataFrame(rows).astype(dict.fromkeys(values, "Int64")))
     documents = {row["id"]: row.get("document", "all") for row in read_jsonl(Path(prepared, "corpus.jsonl"))}
     write_csv(folder / "by_document.csv", pd.DataFrame(by_document(rows, list(values), documents)))
-    doubtful = suspects(questions, base, tuned, params.evaluate.suspect_margin)
+    margin = params.evaluate.suspect_margin
+    doubtful = suspects(split, questions, base, tuned, margin) + suspects("train", asked, base_labels, labels, margin)
     write_csv(folder / "suspects.csv", pd.DataFrame(doubtful, columns=SUSPECT))
     table = markdown_table(result, params.evaluate.ks, params.evaluate.cutoff)
     write_text(folder / "table.md", table)

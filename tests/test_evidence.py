@@ -144,12 +144,12 @@ def test_suspects_are_beaten_clearly_under_both_models_by_the_same_passage():
         "unscored": {"a": 5.0},
         "right": {"own": 2.0, "a": 0.0},
     }
-    assert [tuple(row.values()) for row in suspects(questions, base, tuned, 1.0)] == [
-        ("stronger", "stronger?", "own", "a", 3.0, 2.5),
-        ("both", "both?", "own", "a", 1.5, 2.0),  # b is ahead by 4 under the base, but by 0.25 under the fine-tuned
-        ("exact", "exact?", "own", "a", 1.0, 3.0),
+    assert [tuple(row.values()) for row in suspects("test", questions, base, tuned, 1.0)] == [
+        ("test", "stronger", "stronger?", "own", "a", 3.0, 2.5),
+        ("test", "both", "both?", "own", "a", 1.5, 2.0),  # b is ahead by 4 under the base, but by 0.25 under the fine-tuned
+        ("test", "exact", "exact?", "own", "a", 1.0, 3.0),
     ]
-    assert suspects(questions, base, tuned, 2.6) == []
+    assert suspects("test", questions, base, tuned, 2.6) == []
 
 
 def test_questions_are_grouped_by_what_was_trained_on_and_by_kind():

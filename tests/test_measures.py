@@ -10,7 +10,8 @@ from conftest import ROOT
 from reranker.measures import gold_rank, measure, per_question
 from reranker.evidence import against
 from reranker.params import load
-from reranker.reranking import evaluate_systems, fit_fusion, markdown_table, rankers, reach
+from reranker.passages import Passage
+from reranker.reranking import audited, evaluate_systems, fit_fusion, markdown_table, rankers, reach, score_labels
 from reranker.retrieval import first_stage
 
 PARAMS = load(ROOT / "tests/params.yaml")
@@ -189,6 +190,28 @@ def test_reach_holds_the_candidates_of_every_depth():
         everything = {p for shallow in range(1, depth + 1) for p in first_stage(candidates, shallow, params)}
         assert set(reach(candidates, depth, params)) == everything
     assert len(reach(candidates, 9, params)) == 9  # nine of ten, the sparse one among them
+
+
+class Lengths:
+    """In a cross-encoder's place: the longer the text, the higher its score."""
+
+    def score(self, pairs, what):
+        return [float(len(text)) for _, text in pairs]
+
+
+def test_labels_are_judged_by_all_views_of_the_own_passage_and_one_of_the_first_others():
+    corpus = {name: Passage("", "一二三四五六七八九十") for name in "abcdefgh"}
+    found = [{"passage": name, "dense": i, "bm25": None, "views": [(0, i), (0, i + 1)]} for i, name in enumerate("abcdefgh", 1)]
+    questions = [{"id": "q1", "question": "?", "passage": "g"}, {"id": "q2", "question": "?", "passage": "b"}]
+    scores = score_labels(Lengths(), questions, {"q1": found, "q2": found}, corpus, RETRIEVE, "labels")
+    assert scores["q1"] == {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "g": 8}  # g is beyond the first 5
+    assert scores["q2"] == {"a": 1, "b": 3, "c": 3, "d": 4, "e": 5}
+
+
+def test_a_large_training_set_is_audited_at_even_distances():
+    assert audited(list(range(1000))) == list(range(1000))
+    assert audited(list(range(2500))) == list(range(0, 2500, 3))
+    assert audited([]) == []
 
 
 def evaluated():

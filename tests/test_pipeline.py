@@ -138,7 +138,11 @@ def test_the_whole_run_leaves_what_it_promises(project):
     assert share == pytest.approx(result["all"]["reranker"]["hit@1"], abs=1e-6)
     (whole,) = csv.DictReader((project / "metrics/by_document.csv").open())  # the table names no documents
     assert (whole["document"], whole["questions"]) == ("all", "9") and float(whole["reranker"]) == pytest.approx(share, abs=1e-6)
-    assert (project / "metrics/suspects.csv").read_text(encoding="utf-8").startswith("id,question,passage,rival,base_margin,")
+    assert (project / "metrics/suspects.csv").read_text(encoding="utf-8").startswith("split,id,question,passage,rival,base_margin,")
+    judged = {row["id"]: row["scores"] for row in read_jsonl(project / "data/baseline/train.jsonl")}
+    asked = list(read_jsonl(project / "data/prepared/train.jsonl"))
+    assert len(asked) == 18 and all(row["passage"] in judged[row["id"]] for row in asked)
+    assert {len(scores) for scores in judged.values()} <= {5, 6}
     assert set(result["against"]) | {"article", "split", "fusion_weights", "against"} == set(result)
     assert list(result["fusion_weights"]) == ["reranker", "dense", "bm25"]
     compared = result["against"]["unseen"]["reranker"]["retriever"]["MRR@10"]

@@ -18,7 +18,7 @@ from scipy.stats import bootstrap, permutation_test
 
 SYSTEMS = ("reranker", "fused")
 RIVALS = ("bm25", "dense", "retriever", "base")
-SUSPECT = ("id", "question", "passage", "rival", "base_margin", "reranker_margin")
+SUSPECT = ("split", "id", "question", "passage", "rival", "base_margin", "reranker_margin")
 
 
 def compare(ours: Sequence[float], theirs: Sequence[float], resamples: int, seed: int) -> dict[str, float]:
@@ -98,7 +98,11 @@ def by_document(rows: Sequence[dict], systems: Sequence[str], documents: Mapping
 
 
 def suspects(
-    questions: Sequence[dict], base: Mapping[str, Mapping[str, float]], tuned: Mapping[str, Mapping[str, float]], margin: float
+    split: str,
+    questions: Sequence[dict],
+    base: Mapping[str, Mapping[str, float]],
+    tuned: Mapping[str, Mapping[str, float]],
+    margin: float,
 ) -> list[dict]:
     """Questions for which both models prefer one and the same other passage to the question's own, and clearly.
 
@@ -106,6 +110,7 @@ def suspects(
     base with an untrained head scores all passages much alike and so confirms little.
 
     Args:
+        split: of all the questions, for the first column.
         base, tuned: question id -> passage -> raw logit; a question whose own passage has none cannot be judged.
         margin: what the rival's logit must exceed the own passage's by, at least, under both models.
 
@@ -120,5 +125,5 @@ def suspects(
         margins = {rival: tuple(scores[rival] - scores[q["passage"]] for scores in (before, after)) for rival in after}
         rival = max(margins, key=lambda name: min(margins[name]))
         if min(margins[rival]) >= margin:
-            found.append((q["id"], q["question"], q["passage"], rival, *(round(value, 6) for value in margins[rival])))
-    return [dict(zip(SUSPECT, row)) for row in sorted(found, key=lambda row: -min(row[4:]))]
+            found.append((split, q["id"], q["question"], q["passage"], rival, *(round(value, 6) for value in margins[rival])))
+    return [dict(zip(SUSPECT, row)) for row in sorted(found, key=lambda row: -min(row[5:]))]

@@ -1,5 +1,6 @@
 """Put a reranker behind the first stage: which pairs it scores, how they are ordered, and what that is worth."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from reranker.scoring import CrossEncoder, by_passage, shown
 RERANKERS = ("base", "reranker")
 FIRST_STAGES = ("bm25", "dense", "retriever")
 FUSED = ("reranker", "dense", "bm25")  # whose scores the fused row weighs
+AUDITED, AUDIT_DEPTH = 1000, 5
 
 
 def reach(candidates: Sequence[dict], depth: int, params: Retrieve) -> list[str]:
@@ -44,6 +46,38 @@ def score_candidates(
     """
     keys, pairs = shown(questions, candidates, corpus, lambda found: reach(found, depth, params))
     return {question["id"]: {} for question in questions} | by_passage(keys, model.score(pairs, what))
+
+
+def audited(questions: Sequence[dict]) -> list[dict]:
+    """At most AUDITED of the questions, at even distances: whose labels are looked at."""
+    return list(questions[:: max(1, math.ceil(len(questions) / AUDITED))])
+
+
+def score_labels(
+    model: CrossEncoder,
+    questions: Sequence[dict],
+    candidates: Mapping[str, Sequence[dict]],
+    corpus: Mapping[str, Passage],
+    params: Retrieve,
+    what: str,
+) -> dict[str, dict[str, float]]:
+    """Score what the label audit compares: a question's own passage by all its views, and of the first AUDIT_DEPTH candidates
+    the others by their nearest view alone, which spares time and makes a rival the harder to be.
+
+    Returns:
+        question id -> passage -> raw logit.
+    """
+    judged = {}
+    for question in questions:
+        found = candidates[question["id"]]
+        first = set(first_stage(found, AUDIT_DEPTH, params)) - {question["passage"]}
+        judged[question["id"]] = [
+            candidate if candidate["passage"] == question["passage"] else candidate | {"views": candidate["views"][:1]}
+            for candidate in found
+            if candidate["passage"] in first | {question["passage"]}
+        ]
+    keys, pairs = shown(questions, judged, corpus, lambda found: [candidate["passage"] for candidate in found])
+    return by_passage(keys, model.score(pairs, what))
 
 
 def rankers(candidates: Sequence[dict], scores: Mapping[str, Mapping[str, float]], retrieve: Retrieve, evaluate: Evaluate):
