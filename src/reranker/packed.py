@@ -28,7 +28,13 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from reranker.checkpoints import save
 from reranker.errors import InputError
@@ -138,7 +144,12 @@ def pack(source: Path, target: Path, keep: list[int]) -> None:
 
 
 def unpack(source: Path, target: Path) -> None:
-    """Write the packed folder `source` as an ordinary float32 checkpoint into the folder `target`.
+    """Write the packed folder `source` as an ordinary float32 checkpoint into the folder `target`; errors as `load_packed`."""
+    save(*load_packed(source), target)
+
+
+def load_packed(source: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model of the packed folder `source`, in float32, and its tokenizer.
 
     Raises:
         InputError: a file is missing or is not what `pack` wrote.
@@ -157,7 +168,7 @@ def unpack(source: Path, target: Path) -> None:
     except Exception as error:  # of safetensors, json, torch or tokenizers, which raises Exception itself
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{source}: not readable as a packed reranker ({reason}); {remedy}") from None
-    save(model, tokenizer, target)
+    return model, tokenizer
 
 
 def stored_weight(stored: dict[str, np.ndarray], name: str, shape: torch.Size) -> torch.Tensor:

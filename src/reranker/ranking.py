@@ -10,13 +10,14 @@ half with the next, and the best one's score is the passage's (MaxP, Dai and Cal
 checkpoint, or one trained on whole passages, is shown whole passages.
 """
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from reranker.errors import InputError
-from reranker.packed import MODEL, unpack
+from reranker.packed import MODEL, load_packed
 from reranker.passages import Passage, windows
 from reranker.scoring import CrossEncoder
 
@@ -43,9 +44,9 @@ class Ranker:
 
     def __init__(self, folder: str | Path, precision: str = "auto", batch_tokens: int = 4096):
         if Path(folder, MODEL).exists():
-            with tempfile.TemporaryDirectory() as unpacked:
-                unpack(Path(folder), Path(unpacked))
-                self.encoder = CrossEncoder(unpacked, 512, precision, batch_tokens)
+            model, tokenizer = load_packed(Path(folder))
+            model.to("cuda" if torch.cuda.is_available() else "cpu")
+            self.encoder = CrossEncoder.of(model, tokenizer, 512, precision, batch_tokens)
         elif Path(folder, "config.json").exists():
             self.encoder = CrossEncoder(folder, 512, precision, batch_tokens)
         else:
