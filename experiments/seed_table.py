@@ -17,12 +17,12 @@ GROUPS = {"all": "all", "unseen": "unseen passages", "seen": "seen passages"}
 
 
 def table(results: list[dict], measures: list[str]) -> str:
-    """A Markdown table, mean (lowest to highest) of each measure, of the contents of eval.json under each seed."""
+    """A Markdown table, mean (lowest to highest, where they differ) of each measure, of eval.json's content under each seed."""
     lines = ["| test questions | system | " + " | ".join(measures) + " |", "|---|---|" + "---|" * len(measures)]
     for group, title in GROUPS.items():
         for system in SYSTEMS:
             values = [[result[group][system][name] for result in results] for name in measures]
-            cells = [f"{fmean(found):.3f} ({min(found):.3f} to {max(found):.3f})" for found in values]
+            cells = [f"{fmean(v):.3f} ({min(v):.3f} to {max(v):.3f})" if len(set(v)) > 1 else f"{v[0]:.3f}" for v in values]
             lines.append(f"| {title} | {system} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -80,8 +80,11 @@ def test_seeds_are_shown_by_their_mean_and_range():
         for groups in [(("all", 0.5), ("unseen", 0.25), ("seen", 0.75))]
     ]
     seeds[1]["all"]["fused"]["hit@1"] = 0.9375
+    for seed in seeds:
+        seed["unseen"]["base"]["hit@1"] = 0.375
     header, _, *rows = table_of("seed_table")(seeds, ["hit@1"]).splitlines()
     assert header == "| test questions | system | hit@1 |"
     assert rows[0] == "| all | dense | 0.562 (0.500 to 0.625) |"
     assert rows[3] == "| all | fused | 0.688 (0.500 to 0.938) |"
+    assert rows[5] == "| unseen passages | base | 0.375 |"
     assert rows[8:] == [f"| seen passages | {system} | 0.812 (0.750 to 0.875) |" for system in ("dense", "base", "reranker", "fused")]
