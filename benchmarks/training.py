@@ -16,6 +16,7 @@ validation questions over their first 5 candidates, one view each, by the weight
 import argparse
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -133,6 +134,7 @@ def common(settings: dict) -> dict:
 
 def ours(model: str, groups: str, settings: dict, folder: str, as_configured: bool):
     from reranker.allocator import keep_freed_memory
+    from reranker.files import read_jsonl, write_jsonl
     from reranker.params import load
     from reranker.training import Runner
 
@@ -141,7 +143,12 @@ def ours(model: str, groups: str, settings: dict, folder: str, as_configured: bo
     params = load(ROOT / "params.yaml").train.model_copy(
         update={"epochs": 1.0, "logging_steps": 1, "save_steps": 10**6, "distill_weight": 0.0, "scheduler": "linear", **settings, **own}
     )
-    runner = Runner(params, 42, Path(groups), Path(model), Path(folder, "scratch"))
+    rows, arranged = list(read_jsonl(groups)), Path(folder, "arranged.jsonl")
+    order = list(range(len(rows)))
+    random.Random("42:0").shuffle(order)  # as GroupDataset draws its first epoch, so that this gives the order of the file
+    write_jsonl(arranged, (row for _, row in sorted(zip(order, rows), key=lambda pair: pair[0])))
+    runner = Runner(params, 42, arranged, Path(model), Path(folder, "scratch"))
+    assert [runner.train_dataset.order(0)[i] for i in range(len(rows))] == order
     return runner.trainer, runner.model.model, runner.tokenizer
 
 
