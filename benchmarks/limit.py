@@ -46,10 +46,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     options = parser.parse_args()
     keep_freed_memory()
-    model, _ = load_reranker(options.model)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+    model, _ = load_reranker(options.model)  # without dropout
     model.get_input_embeddings().requires_grad_(False)
     config, device = model.config, model.device
     matrices = sum(m.weight.numel() for m in model.base_model.encoder.modules() if isinstance(m, torch.nn.Linear))

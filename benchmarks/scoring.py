@@ -10,13 +10,13 @@ one pair at a time without padding.
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import turns
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "src"))
@@ -42,9 +42,8 @@ def loads(queries: int, depth: int, whole: bool) -> dict[str, list[list[tuple[st
 
     many = [[(question["question"], text(candidate)) for candidate in found[question["id"]][:depth]] for question in asked]
     passages = list(corpus.values())[:ONE]
-    size = 0 if whole else params.retrieve.shown
-    first = asked[0]["question"]
-    one = [(first, passage.view(0, min(size, len(passage.text))) if size else passage.view()) for passage in passages]
+    size = None if whole else params.retrieve.shown or None
+    one = [(asked[0]["question"], passage.view(0, size)) for passage in passages]
     return {f"one query, {len(one)} passages": [one], f"{len(many)} queries, {depth} passages each": many}
 
 
@@ -84,7 +83,7 @@ def scorer(system: str, model: str):
     return reference
 
 
-def turn(system: str, model: str, given: dict) -> dict:
+def timed(system: str, model: str, given: dict) -> dict:
     score = scorer(system, model)
     result = {}
     for name, queries in given.items():
@@ -111,39 +110,31 @@ def main() -> None:
     parser.add_argument("--turn", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.turn:
-        print(json.dumps(turn(options.turn[0], options.model, json.loads(Path(options.turn[1]).read_text(encoding="utf-8")))))
+        print(json.dumps(timed(options.turn[0], options.model, json.loads(Path(options.turn[1]).read_text(encoding="utf-8")))))
         return
 
     from reranker.scoring import choose_precision, describe_machine
 
     given = loads(options.queries, options.depth, options.whole)
-    found: dict[str, list[dict]] = {system: [] for system in SYSTEMS}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "pairs.json")
         file.write_text(json.dumps(given), encoding="utf-8")
 
-        def child(system: str) -> dict:
-            command = [sys.executable, __file__, "--model", options.model, "--turn", system, str(file)]
-            done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
-            if done.returncode:
-                sys.exit(f"{system} failed:\n{done.stderr[-4000:]}")
-            return json.loads(done.stdout.splitlines()[-1])
+        def command(system: str) -> list[str]:
+            return [__file__, "--model", options.model, "--turn", system, str(file)]
 
-        reference = child("reference")
-        for _ in range(options.turns):
-            for system in SYSTEMS:
-                found[system].append(child(system))
-                print(system, {name: round(one["rate"], 2) for name, one in found[system][-1].items()}, file=sys.stderr, flush=True)
+        reference = turns.turn("reference", command("reference"))
+        found = turns.take_turns(SYSTEMS, options.turns, command)
     print(json.dumps(describe_machine(choose_precision("auto"))))
     print(f"{'whole passages' if options.whole else 'as shown'}, {options.turns} turns")
     print("| load | system | pairs/s, median | each turn | ratio | seconds | same first 10 |\n|---|---|---|---|---|---|---|")
     for name in given:
         first = statistics.median(one[name]["rate"] for one in found[SYSTEMS[0]])
-        for system, turns in found.items():
-            rates = [one[name]["rate"] for one in turns]
+        for system, results in found.items():
+            rates = [one[name]["rate"] for one in results]
             middle, each = statistics.median(rates), ", ".join(f"{rate:.1f}" for rate in rates)
-            seconds = statistics.median(one[name]["seconds"] for one in turns)
-            same = statistics.fmean(ours == theirs for ours, theirs in zip(turns[-1][name]["tops"], reference[name]["tops"]))
+            seconds = statistics.median(one[name]["seconds"] for one in results)
+            same = statistics.fmean(ours == theirs for ours, theirs in zip(results[-1][name]["tops"], reference[name]["tops"]))
             print(f"| {name} | {system} | {middle:.1f} | {each} | {middle / first:.2f} | {seconds:.1f} | {same:.3f} |")
 
 

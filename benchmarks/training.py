@@ -15,14 +15,14 @@ validation questions over their first 5 candidates, one view each, by the weight
 
 import argparse
 import json
-import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import turns
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "src"))
@@ -54,19 +54,18 @@ def draw_groups(settings: str, count: int) -> list[dict]:
     ]
 
 
-class Clock:
-    """When each optimizer step ended."""
+def clock():
+    """A trainer's callback whose `ends` are when each optimizer step ended."""
+    from transformers import TrainerCallback
 
-    def __new__(cls):
-        from transformers import TrainerCallback
+    class Clock(TrainerCallback):
+        def __init__(self):
+            self.ends: list[float] = []
 
-        class Callback(TrainerCallback):
-            ends: list[float] = []
+        def on_step_end(self, args, state, control, **kwargs):
+            self.ends.append(time.perf_counter())
 
-            def on_step_end(self, args, state, control, **kwargs):
-                self.ends.append(time.perf_counter())
-
-        return Callback()
+    return Clock()
 
 
 def flag_embedding(model: str, groups: str, settings: dict, folder: str):
@@ -152,7 +151,7 @@ def ours(model: str, groups: str, settings: dict, folder: str, as_configured: bo
     return runner.trainer, runner.model.model, runner.tokenizer
 
 
-def turn(system: str, model: str, groups: str, settings: dict) -> dict:
+def timed(system: str, model: str, groups: str, settings: dict) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         if system == "FlagEmbedding":
             trainer, trained, tokenizer = flag_embedding(model, groups, settings, folder)
@@ -160,12 +159,12 @@ def turn(system: str, model: str, groups: str, settings: dict) -> dict:
             trainer, trained, tokenizer = sentence_transformers(model, groups, settings, folder)
         else:
             trainer, trained, tokenizer = ours(model, groups, settings, folder, system == "this project")
-        clock = Clock()
-        trainer.add_callback(clock)
+        steps = clock()
+        trainer.add_callback(steps)
         trainer.train()
-    pairs = (len(clock.ends) - 1) * settings["batch_size"] * settings["accumulation"] * settings["group_size"]
+    pairs = (len(steps.ends) - 1) * settings["batch_size"] * settings["accumulation"] * settings["group_size"]
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {"rate": pairs / (clock.ends[-1] - clock.ends[0]), "first": losses[0], "last": losses[-1], "MRR@10": quality(trained, tokenizer)}
+    return {"rate": pairs / (steps.ends[-1] - steps.ends[0]), "first": losses[0], "last": losses[-1], "MRR@10": quality(trained, tokenizer)}
 
 
 def quality(model, tokenizer) -> float:
@@ -175,12 +174,7 @@ def quality(model, tokenizer) -> float:
     from reranker.validation import Validation
 
     params = load(ROOT / "params.yaml")
-    params = params.model_copy(
-        update={
-            "train": params.train.model_copy(update={"valid_depth": CANDIDATES}),
-            "retrieve": params.retrieve.model_copy(update={"views": 1}),
-        }
-    )
+    params = params.model_copy(update={"train": params.train.model_copy(update={"valid_depth": CANDIDATES})})
     asked = list(read_jsonl(ROOT / "data/prepared/valid.jsonl"))[:QUESTIONS]
     candidates = {
         row["id"]: [candidate | {"views": candidate["views"][:1]} for candidate in row["candidates"]]
@@ -200,31 +194,23 @@ def main() -> None:
     options = parser.parse_args()
     settings = SETTINGS[options.settings]
     if options.turn:
-        print(json.dumps(turn(options.turn[0], options.model, options.turn[1], settings)))
+        print(json.dumps(timed(options.turn[0], options.model, options.turn[1], settings)))
         return
 
     from reranker.files import write_jsonl
     from reranker.scoring import choose_precision, describe_machine
 
-    found: dict[str, list[dict]] = {system: [] for system in SYSTEMS}
     with tempfile.TemporaryDirectory() as folder:
         groups = str(Path(folder, "groups.jsonl"))
         write_jsonl(groups, draw_groups(options.settings, options.steps * settings["batch_size"] * settings["accumulation"]))
-        for _ in range(options.turns):
-            for system in SYSTEMS:
-                command = [sys.executable, __file__, "--settings", options.settings, "--model", options.model, "--turn", system, groups]
-                environment = os.environ | {"HF_HOME": folder, "HF_HUB_OFFLINE": "1"}
-                done = subprocess.run(command, capture_output=True, text=True, env=environment)
-                if done.returncode:
-                    sys.exit(f"{system} failed:\n{done.stderr[-4000:]}")
-                found[system].append(json.loads(done.stdout.splitlines()[-1]))
-                print(f"{system}: {found[system][-1]}", file=sys.stderr, flush=True)
+        own = ["--settings", options.settings, "--model", options.model]
+        found = turns.take_turns(SYSTEMS, options.turns, lambda system: [__file__, *own, "--turn", system, groups])
     print(json.dumps(describe_machine(choose_precision("auto"))))
     print(f"{options.settings}: {settings}, {options.steps} optimizer steps, {options.turns} turns")
     print("| | pairs/s, median | each turn | ratio | loss, first and last step | MRR@10 |\n|---|---|---|---|---|---|")
     first = statistics.median(one["rate"] for one in found[SYSTEMS[0]])
-    for system, turns in found.items():
-        rates, last = [one["rate"] for one in turns], turns[-1]
+    for system, results in found.items():
+        rates, last = [one["rate"] for one in results], results[-1]
         each = ", ".join(f"{rate:.2f}" for rate in rates)
         middle = statistics.median(rates)
         print(f"| {system} | {middle:.2f} | {each} | {middle / first:.2f} | {last['first']:.3f}, {last['last']:.3f} | {last['MRR@10']:.3f} |")
