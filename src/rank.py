@@ -61,7 +61,8 @@ def main(*arguments: str) -> None:
         if options.batch:
             print(f"# {query}")
         for row in rows:
-            print(f"{row['rank']:3d}  {row['score']:8.4f}  {row['id']}  {row.get('view', row['passage'])}")
+            text = " ".join(row.get("view", row["passage"]).split())  # a passage is one line here, whatever is in its cell
+            print(f"{row['rank']:3d}  {row['score']:8.4f}  {row['id']}  {text}")
 
 
 def read_passages(path: Path) -> list[tuple[str, Passage]]:

@@ -97,6 +97,12 @@ def test_a_batch_of_queries_and_the_number_of_passages_shown(tiny_model, tmp_pat
     assert len(said(capsys, tiny_model, QUERY, tmp_path / "a.txt", "--top-k", "0").splitlines()) == len(DOCS)
 
 
+def test_a_passage_of_several_lines_is_shown_in_one(tiny_model, tmp_path, capsys):
+    (tmp_path / "a.csv").write_text('uuid,doc\np1,"红色的车\n\n蓝色的船"\n', encoding="utf-8")
+    (line,) = said(capsys, tiny_model, QUERY, tmp_path / "a.csv").splitlines()
+    assert line.split(maxsplit=2)[2] == "p1  红色的车 蓝色的船"
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
