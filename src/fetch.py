@@ -26,7 +26,8 @@ def main(packed: str, base_folder: str, retriever_folder: str, teacher_folder: s
         if params.base.source == params.retriever.source == "e5-small":
             shutil.copytree(base_folder, folder, copy_function=link_or_copy)
         else:
-            fetch(params.retriever, "retriever", Path(packed), folder, params.seed)
+            # What a seed draws is a head that no retriever uses: with another seed it stays the same files.
+            fetch(params.retriever, "retriever", Path(packed), folder, seed=0)
     print(f"{retriever_folder}: {params.retriever.repo or params.retriever.path or params.retriever.source}")
 
     with replacing(teacher_folder) as folder:

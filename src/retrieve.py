@@ -15,13 +15,15 @@ from reranker.retrieval import Encoder, Retrieval
 
 def main(prepared: str, retriever: str, candidates: str) -> None:
     params = load()
-    encoder = Encoder(retriever, params.retriever)
+    encoder = Encoder(retriever, params.retriever) if params.retrieve.dense else None
     retrieval = Retrieval(read_passages(Path(prepared, "corpus.jsonl"), params.retrieve.title), encoder, params.retrieve)
     with replacing(candidates) as folder:
         for split in SPLITS:
-            questions = list(read_jsonl(Path(prepared, f"{split}.jsonl")))
-            found = retrieval.candidates(questions, split)
-            write_jsonl(folder / f"{split}.jsonl", ({"id": q["id"], "candidates": c} for c, q in zip(found, questions)))
+            path = Path(prepared, f"{split}.jsonl")
+            with open(path, "rb") as lines:
+                total = sum(1 for _ in lines)
+            found = retrieval.candidates(read_jsonl(path), split, total)
+            write_jsonl(folder / f"{split}.jsonl", ({"id": q["id"], "candidates": c} for q, c in zip(read_jsonl(path), found)))
 
 
 if __name__ == "__main__":

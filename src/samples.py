@@ -3,9 +3,12 @@
     python src/samples.py data/prepared data/candidates models/teacher data/samples metrics/samples.json
 """
 
+import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
+
+from tqdm import tqdm
 
 from reranker.errors import InputError, run_stage
 from reranker.files import read_jsonl, replacing, write_json, write_jsonl
@@ -22,35 +25,46 @@ from reranker.sampling import (
 )
 from reranker.scoring import CrossEncoder
 
+TAUGHT = 4096
+"""Samples that the teacher scores at a time."""
+
 
 def build(
-    params: Params, corpus: dict[str, Passage], questions: dict[str, list[dict]], candidates: dict[str, list[dict]]
+    params: Params,
+    corpus: dict[str, Passage],
+    asked: Iterable[tuple[dict, list[dict]]],
+    held_out: Set[str],
+    about: Mapping[str, Sequence[dict]],
 ) -> Iterator[dict]:
-    """The samples of all training questions, in table order."""
-    train, pair, window = questions["train"], params.samples.pair, params.retrieve.shown
-    spans = {question["id"]: {c["passage"]: c["views"][0] for c in candidates[question["id"]]} for question in train}
+    """The samples of all training questions, in table order.
 
-    def positive(question: dict, pair: str = pair) -> str:
+    Args:
+        asked: each training question with its candidates; read once, as samples are asked for.
+        held_out: passages that are no negatives.
+        about: passage -> training questions about it, whose evidence or answer stands for it where `samples.pair` says so.
+    """
+    pair, window = params.samples.pair, params.retrieve.shown
+
+    def positive(question: dict, shown: Mapping[str, tuple[int, int]], pair: str = pair) -> str:
         own = question["passage"]
-        return paired_text(question, pair, corpus[own], spans[question["id"]][own], window)
+        return paired_text(question, pair, corpus[own], shown[own], window)
 
-    def positives(question: dict) -> list[str]:
+    def positives(question: dict, shown: Mapping[str, tuple[int, int]]) -> list[str]:
         if pair == "both":
-            return list(dict.fromkeys(positive(question, one) for one in ("passage", "evidence")))
-        return [positive(question)]
+            return list(dict.fromkeys(positive(question, shown, one) for one in ("passage", "evidence")))
+        return [positive(question, shown)]
+
+    def nearest(found: Sequence[dict]) -> dict[str, tuple[int, int]]:
+        return {candidate["passage"]: candidate["views"][0] for candidate in found}
 
     if params.samples.strategy == "all":
-        texts = [(question["question"], positive(question)) for question in train]
+        texts = [(question["question"], positive(question, nearest(found))) for question, found in asked]
         yield from all_negatives(texts, params.samples.neg_batch_size, params.samples.n_neg_batch)
         return
 
-    held_out = held_out_passages(questions)
     allowed = [passage for passage in corpus if passage not in held_out]
-    about: dict[str, list[dict]] = {}
-    for question in train:
-        about.setdefault(question["passage"], []).append(question)
-    for question in train:
-        shown = spans[question["id"]]
+    for question, found in asked:
+        shown = nearest(found)
 
         def text_of(passage: str) -> str:
             # A passage that was no candidate has no window nearest to this query: one is drawn.
@@ -61,35 +75,54 @@ def build(
             other = rng.choice(about[passage]) if passage in about else {"context": "", "answer": ""}
             # A negative's window is the one that would be shown, never the one around another question's evidence.
             return paired_text(other, pair if pair in ("qd", "qa") else "passage", whole, span, window)
+
         sample = hard_negatives(
-            question, candidates[question["id"]], positives(question), text_of, allowed, held_out, params.samples, params.seed
+            question, found, positives(question, shown), text_of, allowed, held_out, params.samples, params.seed
         )
         if sample:
             yield sample
 
 
-def evidence_shown(questions: Sequence[dict], candidates: dict[str, list[dict]], corpus: dict[str, Passage]) -> float | None:
-    """The share of questions whose evidence sentence is wholly in some view of its passage; None where no question has one in
-    its passage. Where it is low, `retrieve.shown` is too narrow to learn from, or there are too few `retrieve.views`."""
-    held = []
-    for question in questions:
-        start = corpus[question["passage"]].text.find(question["context"]) if question["context"] else -1
-        if start >= 0:
-            views = next(c["views"] for c in candidates[question["id"]] if c["passage"] == question["passage"])
-            held.append(any(first <= start and start + len(question["context"]) <= last for first, last in views))
-    return round(sum(held) / len(held), 6) if held else None
+def evidence_shown(question: dict, candidates: Sequence[dict], corpus: dict[str, Passage]) -> bool | None:
+    """Whether the question's evidence sentence is wholly in some view of its passage; None where it has none in its passage.
+    Where few are, `retrieve.shown` is too narrow to learn from, or there are too few `retrieve.views`."""
+    start = corpus[question["passage"]].text.find(question["context"]) if question["context"] else -1
+    if start < 0:
+        return None
+    views = next(c["views"] for c in candidates if c["passage"] == question["passage"])
+    return any(first <= start and start + len(question["context"]) <= last for first, last in views)
 
 
 def main(prepared: str, candidate_folder: str, teacher: str, sample_folder: str, samples_json: str) -> None:
     params = load()
     corpus = read_passages(Path(prepared, "corpus.jsonl"), params.retrieve.title)
-    questions = {split: list(read_jsonl(Path(prepared, f"{split}.jsonl"))) for split in SPLITS}
-    candidates = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, "train.jsonl"))}
+    train, found = Path(prepared, "train.jsonl"), Path(candidate_folder, "train.jsonl")
+    held_out = held_out_passages({split: read_jsonl(Path(prepared, f"{split}.jsonl")) for split in SPLITS})
+    about: dict[str, list[dict]] = {}
+    questions = 0
+    for question in read_jsonl(train):
+        questions += 1
+        if params.samples.pair in ("qd", "qa"):
+            about.setdefault(question["passage"], []).append(question)
+    shown: list[bool] = []
 
-    samples = build(params, corpus, questions, candidates)
+    def asked() -> Iterator[tuple[dict, list[dict]]]:
+        with tqdm(total=questions, desc="samples", unit="question") as bar:
+            for question, row in zip(read_jsonl(train), read_jsonl(found), strict=True):
+                seen = evidence_shown(question, row["candidates"], corpus)
+                if seen is not None:
+                    shown.append(seen)
+                yield question, row["candidates"]
+                bar.update()
+
+    samples = build(params, corpus, asked(), held_out, about)
     if params.samples.teacher == "reranker":
         encoder = CrossEncoder(teacher, params.score.max_length, params.score.precision, params.score.batch_tokens)
-        samples = taught(list(samples), lambda pairs: encoder.score(pairs, "with the teacher"))
+        untaught = samples
+        blocks = iter(lambda: list(itertools.islice(untaught, TAUGHT)), [])
+        samples = itertools.chain.from_iterable(
+            taught(block, lambda pairs: encoder.score(pairs, "with the teacher")) for block in blocks
+        )
     margin = params.samples.teacher_margin
     if margin is not None:
         samples = filter(None, (without_false_negatives(sample, margin) for sample in samples))
@@ -109,11 +142,9 @@ def main(prepared: str, candidate_folder: str, teacher: str, sample_folder: str,
                 "samples: no negative is left for any training question; loosen samples.absolute_margin, "
                 "samples.relative_margin and samples.teacher_margin, or add passages"
             )
-    shown = evidence_shown(questions["train"], candidates, corpus)
-    write_json(
-        samples_json, {"samples": count, "negatives": negatives, "questions": len(questions["train"]), "evidence_shown": shown}
-    )
-    print(f"{count} samples with {negatives / count:.1f} negatives each from {len(questions['train'])} questions")
+    share = round(sum(shown) / len(shown), 6) if shown else None
+    write_json(samples_json, {"samples": count, "negatives": negatives, "questions": questions, "evidence_shown": share})
+    print(f"{count} samples with {negatives / count:.1f} negatives each from {questions} questions")
 
 
 if __name__ == "__main__":

@@ -84,6 +84,10 @@ def test_the_committed_parameters_are_valid_and_have_the_names_of_those_the_test
         ({"retrieve__shown": "63"}, "retrieve: shown 63 is less than window 64"),
         ({"retrieve__window": "0", "retrieve__stride": "0"}, "retrieve: shown 64 is less than window 0, or there is none"),
         ({"retrieve__dense_weight": "0", "retrieve__bm25_weight": "0"}, "retrieve: dense_weight and bm25_weight are both 0"),
+        (
+            {"retrieve__dense_weight": "0", "retrieve__window": "0", "retrieve__stride": "0", "retrieve__shown": "0", "pretrain__epochs": "1"},
+            "retrieve.dense_weight 0 with retrieve.window 0 leaves no dense scores, which",
+        ),
         ({"score__depth": "60"}, "score.depth 60 exceeds retrieve.depth 50"),
         ({"evaluate__multiplier": "4"}, "evaluate.multiplier 4 times the largest of evaluate.ks, 8, exceeds score.depth 24"),
         ({"evaluate__resamples": "50"}, "evaluate.resamples: Input should be greater than or equal to 100, got 50"),

@@ -292,6 +292,18 @@ def test_the_article_construction_runs_by_parameters_alone(project):
     assert made == {"samples": 18 * 5, "negatives": 18 * 17, "questions": 18, "evidence_shown": 1.0}  # whole passages
 
 
+def test_bm25_alone_is_a_first_stage(project):
+    options = ["retrieve.dense_weight=0", "retrieve.window=0", "retrieve.stride=0", "retrieve.shown=0", "samples.teacher=none"]
+    given = [part for option in [*options, "train.distill_weight=0"] for part in ("-S", option)]
+    dvc("exp", "run", "--temp", "-n", "sparse", *given, cwd=project)
+    result = json.loads(git("show", f"{exp_commit(project, 'sparse')}:metrics/eval.json", cwd=project))
+    measured = {name: value for name, value in result["all"].items() if name != "questions"}
+    assert set(measured) == {"bm25", "retriever", "base", "reranker", "fused"}
+    assert measured["retriever"] == measured["bm25"]
+    assert set(result["against"]["all"]["fused"]) == {"bm25", "retriever", "base"}
+    assert result["fusion_weights"]["dense"] == 0
+
+
 def test_a_reranker_teaches_and_its_doubts_drop_negatives(project):
     options = ["-S", "teacher.source=bundled", "-S", "samples.teacher=reranker"]
     dvc("exp", "run", "--temp", "-n", "taught", *options, "samples", cwd=project)

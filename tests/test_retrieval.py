@@ -162,12 +162,14 @@ def test_the_prefix_and_the_length_limit_reach_the_model(encoder, tiny_model):
 
 
 @pytest.mark.parametrize("title", ["", "红伞说明"])
-def test_candidates_rank_like_a_plain_loop(encoder, title):
+def test_candidates_rank_like_a_plain_loop(encoder, title, monkeypatch):
+    monkeypatch.setattr("reranker.retrieval.READ", 1)  # question by question, as if they were too many for memory
+    monkeypatch.setattr("reranker.retrieval.BLOCK", 1)
     passages = {f"p{i}": Passage(title if i % 2 else "", text * 3) for i, text in enumerate(TEXTS)}
     params = PARAMS.retrieve.model_copy(update={"window": 6, "stride": 3, "shown": 10, "depth": 3, "bm25_depth": 2})
     questions = [{"question": "手机保修几年", "passage": "p4"}, {"question": "产地在哪", "passage": "p0"}]
     retrieval = Retrieval(passages, encoder, params)
-    for question, found in zip(questions, retrieval.candidates(questions, "all", block=1)):
+    for question, found in zip(questions, retrieval.candidates(iter(questions), "all")):
         query = encoder.encode([question["question"]], "query: ", "q")[0]
         scores, best = {}, {}
         for key, passage in passages.items():
@@ -189,6 +191,36 @@ def test_candidates_rank_like_a_plain_loop(encoder, title):
         assert set(order[:3]) <= set(listed) and question["passage"] in listed
         assert len(listed) == len(set(listed))
         assert {c["bm25"] for c in found if c["bm25"]} <= {1, 2}
+
+
+def test_without_a_dense_retriever_candidates_are_bm25s_and_the_own_passage():
+    passages = {f"p{i}": Passage("", text) for i, text in enumerate(TEXTS)}
+    params = PARAMS.retrieve.model_copy(
+        update={"dense_weight": 0.0, "window": 0, "stride": 0, "shown": 0, "depth": 5, "bm25_depth": 2}
+    )
+    assert not params.dense
+    retrieval = Retrieval(passages, None, params)
+    question = "手机保修几年"
+    (found,) = retrieval.candidates([{"question": question, "passage": "p3"}], "all")
+    scores = retrieval.bm25.scores(question)
+    assert [c["passage"] for c in found] == ["p2", "p0", "p3"]  # two words in common, one, none
+    assert [c["bm25"] for c in found] == [1, 2, None]
+    assert [c["bm25_score"] for c in found] == pytest.approx([scores[2], scores[0], 0.0], abs=1e-6)
+    assert {(c["dense"], c["dense_score"]) for c in found} == {(None, 0.0)}
+    assert [c["views"] for c in found] == [[(0, len(TEXTS[i]))] for i in (2, 0, 3)]
+    assert first_stage(found, 5, params) == ["p2", "p0"]
+
+
+@pytest.mark.parametrize("weight, window, dense", [(0.5, 6, True), (0.0, 6, True), (0.5, 0, True), (0.0, 0, False)])
+def test_the_dense_retriever_is_run_for_its_candidates_or_for_windows(weight, window, dense):
+    assert PARAMS.retrieve.model_copy(update={"dense_weight": weight, "window": window}).dense is dense
+
+
+@pytest.mark.parametrize("depth", [1, 3, 10, 200])
+def test_the_top_of_many_scores_is_the_head_of_their_stable_sort(depth):
+    scores = np.random.default_rng(depth).integers(0, 6, 100).astype(np.float32)  # ties everywhere
+    order = [int(i) for i in np.argsort(-scores, kind="stable") if scores[i] > 0]
+    assert BM25.top(scores, depth) == order[:depth]
 
 
 def test_a_split_without_questions_has_no_candidates(encoder):

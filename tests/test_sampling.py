@@ -193,13 +193,12 @@ def test_both_positives_are_what_is_shown_and_the_window_around_the_evidence():
         {"id": f"q{key}", "question": f"问{key}", "passage": key, "context": context, "answer": ""}
         for key, context in (("a", "证据在此"), ("b", "乙乙"))
     ]
-    questions = {"train": rows, "valid": [], "test": [{"passage": "d"}]}
     settings = {"pair": "both", "negatives": 2, "random_negatives": 1, "skip_top": 0, "window": 3, "teacher": "retriever"}
     full = load(ROOT / "tests/params.yaml")
     params = full.model_copy(
         update={"samples": PARAMS.model_copy(update=settings), "retrieve": full.retrieve.model_copy(update={"window": 8, "stride": 4, "shown": 8})}
     )
-    first, second = build(params, corpus, questions, {row["id"]: candidates for row in rows})
+    first, second = build(params, corpus, ((row, candidates) for row in rows), held_out={"d"}, about={})
     assert first["pos"] == ["甲" * 8, "甲甲甲甲证据在此"] and first["pos_scores"] == [50.0, 50.0] and first["pos_passages"] == ["a", "a"]
     assert second["pos"] == ["乙" * 8]
     for sample in (first, second):
@@ -207,13 +206,18 @@ def test_both_positives_are_what_is_shown_and_the_window_around_the_evidence():
         assert sample["neg"] == [texts[key][:8] for key in sample["neg_passages"]]
 
 
-def test_the_share_of_questions_whose_evidence_is_shown():
+@pytest.mark.parametrize(
+    "views, context, expected",
+    [
+        ([(0, 4), (2, 6)], "2345", True),
+        ([(2, 6)], "3456", False),  # one character beyond the view
+        ([(2, 6)], "", None),
+        ([(0, 10)], "not there", None),
+    ],
+)
+def test_whether_a_questions_evidence_is_shown(views, context, expected):
     from samples import evidence_shown
 
+    candidates = [{"passage": "b", "views": [(0, 1)]}, {"passage": "a", "views": views}]
     corpus = {"a": Passage("title", "0123456789")}
-    shown = {"q1": [(0, 4), (2, 6)], "q2": [(2, 6)], "q3": [(2, 6)], "q4": [(0, 10)]}
-    candidates = {key: [{"passage": "a", "views": views}] for key, views in shown.items()}
-    contexts = {"q1": "2345", "q2": "3456", "q3": "", "q4": "not there"}  # inside, one beyond, none, not in the passage
-    questions = [{"id": key, "passage": "a", "context": context} for key, context in contexts.items()]
-    assert evidence_shown(questions, candidates, corpus) == 0.5
-    assert evidence_shown(questions[2:], candidates, corpus) is None
+    assert evidence_shown({"passage": "a", "context": context}, candidates, corpus) is expected

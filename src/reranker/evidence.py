@@ -53,7 +53,7 @@ def compare(ours: Sequence[float], theirs: Sequence[float], resamples: int, seed
 def against(
     values: Mapping[str, Mapping[str, Mapping[str, float]]], groups: Mapping[str, Collection[str]], resamples: int, seed: int
 ) -> dict:
-    """The reranker, alone and fused, against each first stage and the base.
+    """The reranker, alone and fused, against each first stage that was run and the base.
 
     Args:
         values: system -> measure -> question id -> value.
@@ -69,7 +69,11 @@ def against(
 
     return {
         name: {
-            system: {rival: {measure: compared(system, rival, measure, group) for measure in values[system]} for rival in RIVALS}
+            system: {
+                rival: {measure: compared(system, rival, measure, group) for measure in values[system]}
+                for rival in RIVALS
+                if rival in values
+            }
             for system in SYSTEMS
         }
         for name, group in groups.items()

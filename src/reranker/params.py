@@ -119,6 +119,7 @@ class Retrieve(Group):
     bm25_depth: Positive
     """BM25 candidates kept for each question (the article's ensemble: 4)."""
     dense_weight: Annotated[float, Field(ge=0)]
+    """0, with `window` 0: BM25 alone, and the dense retriever is not run."""
     bm25_weight: Annotated[float, Field(ge=0)]
     rrf_k: Positive
     """The constant of reciprocal rank fusion: a candidate gets weight / (rrf_k + rank) from each list."""
@@ -149,6 +150,11 @@ class Retrieve(Group):
         if self.shown and not self.window or 0 < self.shown < self.window:
             raise ValueError(f"shown {self.shown} is less than window {self.window}, or there is none to put in its middle")
         return self
+
+    @property
+    def dense(self) -> bool:
+        """Whether the dense retriever is run: for its candidates, or to find the windows nearest to a query."""
+        return self.dense_weight > 0 or self.window > 0
 
 
 class Samples(Group):
@@ -339,6 +345,12 @@ class Params(Group):
             )
         if self.train.distill_weight and self.samples.teacher == "none":
             raise ValueError("train.distill_weight above 0 needs samples.teacher")
+        margins = (self.samples.absolute_margin, self.samples.relative_margin)
+        if not self.retrieve.dense and (self.pretrain.epochs or self.samples.teacher == "retriever" or margins != (None, None)):
+            raise ValueError(
+                "retrieve.dense_weight 0 with retrieve.window 0 leaves no dense scores, which pretrain.epochs above 0, "
+                "samples.teacher 'retriever' and the margins of samples need"
+            )
         if self.samples.strategy == "hard" and self.samples.skip_top + self.samples.window > self.retrieve.depth:
             raise ValueError(
                 f"samples.skip_top {self.samples.skip_top} + samples.window {self.samples.window} exceeds "

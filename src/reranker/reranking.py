@@ -81,7 +81,7 @@ def score_labels(
 
 
 def rankers(candidates: Sequence[dict], scores: Mapping[str, Mapping[str, float]], retrieve: Retrieve, evaluate: Evaluate):
-    """One question's systems: name -> function from a first-stage depth to a ranking.
+    """One question's systems: name -> function from a first-stage depth to a ranking; no `dense` where it was not run.
 
     Args:
         scores: of each reranker, passage -> logit for this question; equal logits keep the first stage's order.
@@ -99,7 +99,8 @@ def rankers(candidates: Sequence[dict], scores: Mapping[str, Mapping[str, float]
         return sorted(first, key=lambda passage: -np.dot(weights, features[passage]))
 
     features = _features(candidates, scores["reranker"])
-    systems = {"bm25": single("bm25"), "dense": single("dense"), "retriever": lambda depth: first_stage(candidates, depth, retrieve)}
+    systems = {"bm25": single("bm25")} | ({"dense": single("dense")} if retrieve.dense else {})
+    systems["retriever"] = lambda depth: first_stage(candidates, depth, retrieve)
     return systems | {name: reranked(name) for name in RERANKERS} | {"fused": fused}
 
 
@@ -245,7 +246,7 @@ def markdown_table(result: dict, ks: Sequence[int], cutoff: int) -> str:
 def _headline(result: dict, cutoff: int) -> list[str]:
     """What the reranker adds to the first stage that would be deployed without it."""
     everything, name = result["all"], f"MRR@{cutoff}"
-    rival = max(FIRST_STAGES, key=lambda system: everything[system][name])
+    rival = max((system for system in FIRST_STAGES if system in everything), key=lambda system: everything[system][name])
     worth = 1 / everything["questions"]
     lines = [f"Against {rival}, the best first stage by {name}, with 95 % intervals; one question is worth {worth:.4f}:", ""]
     for system, rivals in result["against"]["all"].items():

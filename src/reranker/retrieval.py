@@ -5,6 +5,7 @@ Buettcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Lea
 expensive ranker only the window that a cheap one prefers: Hofstaetter et al., "Intra-Document Cascading" (SIGIR 2021).
 """
 
+import itertools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -19,6 +20,11 @@ from reranker.params import Retrieve, Retriever
 from reranker.passages import Passage, nearest_views, windows
 
 jieba.setLogLevel(logging.WARNING)
+
+READ = 2**15
+"""Questions that are in memory at a time."""
+BLOCK = 2**26
+"""Cosines that are in memory at a time, at most: a quarter of a gigabyte."""
 
 
 def fuse(rankings: Iterable[tuple[Sequence[str], float]], k: int) -> list[tuple[str, float]]:
@@ -59,8 +65,13 @@ class BM25:
 
     def __init__(self, texts: Sequence[str], k1: float, b: float):
         self.index, self.size = bm25s.BM25(k1=k1, b=b), len(texts)
+        vocabulary: dict[str, int] = {}  # a word of a million texts is one object in memory
         # A text of punctuation alone still needs one token to be a row of the index.
-        self.index.index([self.tokens(text) or [""] for text in texts], show_progress=False)
+        ids = [
+            [vocabulary.setdefault(token, len(vocabulary)) for token in self.tokens(text) or [""]]
+            for text in tqdm(texts, desc="index passages", unit="passage")
+        ]
+        self.index.index((ids, vocabulary), show_progress=False)
 
     @staticmethod
     def tokens(text: str) -> list[str]:
@@ -74,8 +85,10 @@ class BM25:
     @staticmethod
     def top(scores: np.ndarray, depth: int) -> list[int]:
         """Indices of at most `depth` texts with a score above 0, best first, ties in corpus order."""
-        order = np.argsort(-scores, kind="stable")[:depth]
-        return [int(i) for i in order if scores[i] > 0]
+        found = np.flatnonzero(scores > 0)
+        if len(found) > depth:  # not all of a large corpus is sorted
+            found = found[scores[found] >= np.partition(scores[found], -depth)[-depth]]
+        return found[np.argsort(-scores[found], kind="stable")][:depth].tolist()
 
 
 class Encoder:
@@ -117,9 +130,9 @@ class Encoder:
 
 
 class Retrieval:
-    """Both first stages over one corpus, passage id -> passage."""
+    """Both first stages over one corpus, passage id -> passage; BM25 alone where there is no encoder (`Retrieve.dense`)."""
 
-    def __init__(self, passages: Mapping[str, Passage], encoder: Encoder, params: Retrieve):
+    def __init__(self, passages: Mapping[str, Passage], encoder: Encoder | None, params: Retrieve):
         self.params, self.encoder = params, encoder
         self.ids = list(passages)
         self.position = {key: i for i, key in enumerate(self.ids)}
@@ -128,6 +141,8 @@ class Retrieval:
         texts = [passage.view() for passage in passages.values()]
         self.offsets = np.cumsum([0] + [len(spans) for spans in self.spans])
         self.bm25 = BM25(texts, params.bm25_k1, params.bm25_b)
+        if not encoder:
+            return
         prefix = encoder.params.passage_prefix
         self.whole = encoder.encode(texts, prefix, "passages")
         self.parts = self.whole
@@ -135,52 +150,69 @@ class Retrieval:
             pieces = [passage.view(*span) for passage, spans in zip(passages.values(), self.spans) for span in spans]
             self.parts = encoder.encode(pieces, prefix, "windows")
 
-    def candidates(self, questions: Sequence[dict], what: str, block: int = 256) -> Iterable[list[dict]]:
+    def candidates(self, questions: Iterable[dict], what: str, total: int | None = None) -> Iterable[list[dict]]:
         """For each question its dense top `depth`, its BM25 list and its own passage, in fused order.
 
         A passage's dense score is the mean of two cosines with the query: the whole passage's and its nearest window's.
 
+        Args:
+            total: how many questions there are, for the estimate of what is left; they are read as they are needed.
+
         Yields:
             lists of {passage, dense, bm25, dense_score, bm25_score, views}: the passage's rank in either list (null where it
-            is in neither's reach), its scores, and the spans that the reranker is shown, the nearest to the query first: up to
-            `views` of the list's first `views_depth` passages, one of the others.
+            is in neither's reach), its scores (0 of a retriever that is not run), and the spans that the reranker is shown, the
+            nearest to the query first: up to `views` of the list's first `views_depth` passages, one of the others.
         """
+        questions = iter(questions)
+        with tqdm(total=total, desc=f"retrieve {what}", unit="question") as bar:
+            while read := list(itertools.islice(questions, READ)):
+                for question, dense in zip(read, self._nearness(read, what)):
+                    yield self._candidates(question, *dense)
+                    bar.update()
+
+    def _nearness(self, questions: Sequence[dict], what: str) -> Iterable[tuple[np.ndarray | None, np.ndarray | None]]:
+        """Of each question, the dense score of every passage and the cosine with every window; None without an encoder."""
+        if not self.encoder:
+            yield from itertools.repeat((None, None), len(questions))
+            return
         vectors = self.encoder.encode([q["question"] for q in questions], self.encoder.params.query_prefix, f"{what} questions")
-        for start in tqdm(range(0, len(questions), block), desc=f"retrieve {what}", unit="block"):
+        block = max(1, min(256, BLOCK // len(self.parts)))
+        for start in range(0, len(questions), block):
             near = vectors[start : start + block] @ self.parts.T
             best = np.maximum.reduceat(near, self.offsets[:-1], axis=1)
-            scores = (vectors[start : start + block] @ self.whole.T + best) / 2
-            for row, question in enumerate(questions[start : start + block]):
-                yield self._candidates(question, scores[row], near[row])
+            yield from zip((vectors[start : start + block] @ self.whole.T + best) / 2, near)
 
-    def _candidates(self, question: dict, scores: np.ndarray, near: np.ndarray) -> list[dict]:
-        dense_rank = np.empty(len(scores), np.int64)
-        order = np.argsort(-scores, kind="stable")
-        dense_rank[order] = np.arange(1, len(scores) + 1)
+    def _candidates(self, question: dict, scores: np.ndarray | None, near: np.ndarray | None) -> list[dict]:
+        order, dense_rank = [], None
+        if scores is not None:
+            order = np.argsort(-scores, kind="stable")
+            dense_rank = np.empty(len(scores), np.int64)
+            dense_rank[order] = np.arange(1, len(scores) + 1)
+            order = order[: self.params.depth].tolist()
         sparse_scores = self.bm25.scores(question["question"])
         sparse = self.bm25.top(sparse_scores, self.params.bm25_depth)
         sparse_rank = {index: rank for rank, index in enumerate(sparse, 1)}
 
-        fused = fuse(
-            [(order[: self.params.depth].tolist(), self.params.dense_weight), (sparse, self.params.bm25_weight)], self.params.rrf_k
-        )
+        fused = fuse([(order, self.params.dense_weight), (sparse, self.params.bm25_weight)], self.params.rrf_k)
         listed = [index for index, _ in fused]
         gold = self.position[question["passage"]]
         if gold not in listed:
             listed.append(gold)  # its dense score is what margins compare with
-        found = []
-        for place, index in enumerate(listed):
-            first, last = self.offsets[index], self.offsets[index + 1]
-            count = self.params.views if place < self.params.views_depth else 1
-            views = nearest_views(self.spans[index], near[first:last], self.params.shown, self.lengths[index], count)
-            found.append(
-                {
-                    "passage": self.ids[index],
-                    "dense": int(dense_rank[index]),
-                    "bm25": sparse_rank.get(index),
-                    "dense_score": round(float(scores[index]), 6),
-                    "bm25_score": round(float(sparse_scores[index]), 6),
-                    "views": views,
-                }
-            )
-        return found
+        return [
+            {
+                "passage": self.ids[index],
+                "dense": int(dense_rank[index]) if scores is not None else None,
+                "bm25": sparse_rank.get(index),
+                "dense_score": round(float(scores[index]), 6) if scores is not None else 0.0,
+                "bm25_score": round(float(sparse_scores[index]), 6),
+                "views": self._views(index, place, near),
+            }
+            for place, index in enumerate(listed)
+        ]
+
+    def _views(self, index: int, place: int, near: np.ndarray | None) -> list[tuple[int, int]]:
+        if near is None:  # nothing says which part is the nearest
+            return [(0, self.lengths[index])]
+        count = self.params.views if place < self.params.views_depth else 1
+        windows_near = near[self.offsets[index] : self.offsets[index + 1]]
+        return nearest_views(self.spans[index], windows_near, self.params.shown, self.lengths[index], count)

@@ -6,7 +6,7 @@ Each row is FlagEmbedding's jsonl (query, pos, neg); mined rows also name the qu
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 
 from reranker.params import Samples
 from reranker.passages import Passage, around
@@ -55,7 +55,7 @@ def all_negatives(texts: Sequence[tuple[str, str]], batch_size: int | None, n_ba
                 yield {"query": question, "pos": [text], "neg": negatives}
 
 
-def held_out_passages(questions: dict[str, Sequence[dict]]) -> set[str]:
+def held_out_passages(questions: Mapping[str, Iterable[dict]]) -> set[str]:
     """Passages that are never negatives: those that validation or test questions ask about and no training question does."""
     trained = {question["passage"] for question in questions["train"]}
     return {question["passage"] for split in ("valid", "test") for question in questions[split]} - trained
