@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
 import torch
 
-from reranker.allocator import keep_freed_memory
+from reranker.memory import keep_freed_memory
 from reranker.scoring import DTYPES, choose_precision, describe_machine
 from reranker.training import load_reranker
 

@@ -132,7 +132,7 @@ def common(settings: dict) -> dict:
 
 
 def ours(model: str, groups: str, settings: dict, folder: str, as_configured: bool):
-    from reranker.allocator import keep_freed_memory
+    from reranker.memory import keep_freed_memory
     from reranker.files import read_jsonl, write_jsonl
     from reranker.params import load
     from reranker.training import Runner

@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from reranker.allocator import keep_freed_memory
+from reranker.memory import keep_freed_memory
 from reranker.errors import InputError, run_stage
 from reranker.files import link_or_copy, read_jsonl, replacing, write_json, write_jsonl
 from reranker.params import Params, load

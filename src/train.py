@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from reranker.allocator import keep_freed_memory
+from reranker.memory import keep_freed_memory
 from reranker.errors import InputError, run_stage
 from reranker.files import read_jsonl, replacing, write_json, write_jsonl, write_text
 from reranker.params import Params, load

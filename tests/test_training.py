@@ -9,9 +9,10 @@ import pytest
 import torch
 from FlagEmbedding.abc.finetune.reranker import AbsRerankerDataArguments
 from FlagEmbedding.finetune.reranker.encoder_only.base import CrossEncoderModel
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from conftest import ROOT, kill_training_at, table_rows
+from reranker.checkpoints import save
 from reranker.errors import InputError
 from reranker.files import read_jsonl, write_jsonl
 from reranker.groups import GroupCollator, GroupDataset, GroupModel, distillation, sub_batches
@@ -287,6 +288,51 @@ def test_the_share_of_padding_is_reported_at_the_end(samples, tiny_model, tmp_pa
     real, padded = model.tokens
     assert 36 * 4 * 9 < real < padded  # 36 groups of 4 pairs
     assert f"padding: {1 - real / padded:.1%} of the {padded} tokens that were trained on" in capsys.readouterr().out
+
+
+def test_less_memory_than_needed_is_warned_of(samples, tiny_model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("reranker.training.free_memory", lambda: 0.0)
+    run(samples, tiny_model, tmp_path, epochs=0.1)
+    said = capsys.readouterr()
+    assert "memory: about 0.0" in said.out and "for 2 groups of up to" in said.out
+    assert "WARNING: training needs about 0.0 GB where 0.0 GB are free; lower train.batch_size" in said.err
+
+
+LIMITED = """
+import json, psutil, resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from reranker.errors import InputError
+from reranker.params import Train
+from reranker import training
+report = training.report_memory
+def limit(runner):
+    report(runner)
+    used = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[6]), resource.RLIM_INFINITY))
+training.report_memory = limit
+params = Train.model_validate_json(sys.argv[2])
+try:
+    training.train(params, 1, *map(Path, sys.argv[3:6]))
+except InputError as error:
+    print("refused:", error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space")
+def test_running_out_of_memory_names_the_parameters_to_change(samples, tiny_model, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    config = AutoConfig.from_pretrained(tiny_model, hidden_size=256, intermediate_size=1024, num_hidden_layers=4, num_labels=1)
+    save(AutoModelForSequenceClassification.from_config(config), tokenizer, tmp_path / "wide")
+    params = TRAIN.model_copy(update={"batch_size": 32, "group_size": 6, "accumulation": 1, "epochs": 1.0})
+    given = [str(samples), str(tmp_path / "wide"), str(tmp_path / "scratch")]
+    command = [sys.executable, "-c", LIMITED, str(ROOT / "src"), params.model_dump_json(), *given]
+    said = {}
+    for spare in (16 << 20, 4 << 30):  # of some 250 MB
+        done = subprocess.run([*command, str(spare)], capture_output=True, text=True)
+        said[spare] = done.stdout
+    assert "refused: train: memory ran out; lower train.batch_size (and raise train.accumulation" in said[16 << 20]
+    assert "refused" not in said[4 << 30] and "memory: about 0.3" in said[4 << 30]
 
 
 def test_a_run_shorter_than_logging_steps_has_a_curve(samples, tiny_model, tmp_path):

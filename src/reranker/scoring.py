@@ -12,6 +12,7 @@ from tqdm import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from reranker.errors import InputError
+from reranker.first_token import first_token_only
 from reranker.passages import Passage
 
 
@@ -101,7 +102,7 @@ class CrossEncoder:
         return encoder
 
     def _hold(self, model, tokenizer, max_length, precision, batch_tokens):
-        self.model, self.tokenizer = model.eval(), tokenizer
+        self.model, self.tokenizer = first_token_only(model.eval()), tokenizer
         self.max_length, self.batch_tokens = max_length, batch_tokens
         self.device, self.precision = model.device, choose_precision(precision)
 

@@ -7,6 +7,7 @@ checkpoint stores; a resumed run loads them; validation questions guide it (vali
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -32,10 +33,18 @@ from transformers import (
 from reranker.checkpoints import save
 from reranker.errors import InputError
 from reranker.files import write_text
+from reranker.first_token import first_token_only
 from reranker.groups import MOST_TOKENS, OVERHEAD, GroupCollator, GroupDataset, GroupModel
+from reranker.memory import free_memory, ran_out, training_memory
 from reranker.params import Train
 from reranker.scoring import choose_precision
 from reranker.validation import Guide, Validation, choose_merge, curve
+
+
+LESS_MEMORY = (
+    "lower train.batch_size (and raise train.accumulation as much), train.group_size, train.passage_max_length or retrieve.shown, or "
+    "set train.gradient_checkpointing to true"
+)
 
 
 class ResumableTrainer(EncoderOnlyRerankerTrainer):
@@ -141,7 +150,7 @@ class Runner(EncoderOnlyRerankerRunner):
         if self.params.freeze_embeddings:
             model.get_input_embeddings().requires_grad_(False)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        grouped = GroupModel(model, tokenizer=tokenizer)
+        grouped = GroupModel(first_token_only(model), tokenizer=tokenizer)
         grouped.group_size = self.params.group_size
         grouped.distill_weight, grouped.distill_temperature = self.params.distill_weight, self.params.distill_temperature
         if self.params.gradient_checkpointing:
@@ -223,11 +232,33 @@ def train(
     point = resume_point(scratch)
     if point:
         print(f"resuming from {point}")
-    runner.trainer.train(resume_from_checkpoint=point)
+    report_memory(runner)
+    try:
+        runner.trainer.train(resume_from_checkpoint=point)
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        raise InputError(f"train: memory ran out; {LESS_MEMORY}") from error
     real, padded = runner.model.tokens
     if padded and runner.trainer.is_world_process_zero():
         print(f"padding: {1 - real / padded:.1%} of the {padded} tokens that were trained on")
     return runner
+
+
+def report_memory(runner: Runner, looked_at: int = 64) -> None:
+    """Say how much memory a step will need, from the longest of some groups at even distances, and warn where there is less."""
+    if not runner.trainer.is_world_process_zero():
+        return
+    data, batch = runner.train_dataset, runner.params.batch_size
+    groups = [data[item][0] for item in range(0, len(data), max(1, len(data) // looked_at))]
+    tokens = batch * max(sum(len(pair["input_ids"]) for pair in group) for group in groups)
+    half = runner.training_args.bf16 or runner.training_args.fp16
+    needed = training_memory(runner.model.model, tokens, 2 if half else 4, runner.params.gradient_checkpointing)
+    total, free = sum(needed.values()), free_memory()
+    parts = ", ".join(f"{name} {amount:.2f}" for name, amount in needed.items())
+    print(f"memory: about {total:.2f} GB ({parts}) for {batch} groups of up to {tokens // batch} tokens; {free:.1f} GB are free")
+    if total > free:
+        print(f"WARNING: training needs about {total:.1f} GB where {free:.1f} GB are free; {LESS_MEMORY}", file=sys.stderr)
 
 
 def keep_best(runner: Runner) -> tuple[dict, dict]:

@@ -1,6 +1,6 @@
 """What keeping freed memory is worth on this machine: the same pairs scored with and without, in turns.
 
-    dvc repro baseline && python benchmarks/allocator.py [PAIRS] [TURNS]
+    dvc repro baseline && python benchmarks/memory.py [PAIRS] [TURNS]
 
 Prints pairs a second of every turn and the ratio of the medians. Each turn is a process of its own, because an allocator's
 settings last as long as the process.
@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "src"))
 
 
 def turn(keep: bool, count: int) -> float:
-    from reranker.allocator import keep_freed_memory
+    from reranker.memory import keep_freed_memory
     from reranker.files import read_jsonl
     from reranker.params import load
     from reranker.scoring import CrossEncoder

@@ -1,0 +1,78 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
+
+from conftest import ROOT
+from reranker.memory import ran_out, training_memory
+
+PROGRAM = """
+import json, resource, sys; sys.path.insert(0, sys.argv[1])
+from reranker.memory import keep_freed_memory
+import torch
+kept = sys.argv[2] == "keep" and keep_freed_memory()
+for _ in range(20):
+    torch.ones(16 << 20)  # until the heap is as large as it gets
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    torch.ones(16 << 20)  # 64 MB, touched, freed
+print(json.dumps([kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before]))
+"""
+
+
+def faults(mode: str) -> tuple[bool, int]:
+    done = subprocess.run([sys.executable, "-c", PROGRAM, str(ROOT / "src"), mode], check=True, capture_output=True, text=True)
+    kept, count = json.loads(done.stdout)
+    return kept, count
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+def test_a_freed_block_is_used_again_without_page_faults():
+    kept, reused = faults("keep")
+    if not kept:
+        pytest.skip("this Python does not run on glibc's malloc")
+    _, returned = faults("leave")
+    assert returned > 100 and reused < returned / 10
+
+
+def model(layers: int = 6) -> XLMRobertaForSequenceClassification:
+    config = XLMRobertaConfig(
+        vocab_size=100, hidden_size=64, num_hidden_layers=layers, num_attention_heads=4, intermediate_size=256, num_labels=1,
+        max_position_embeddings=130, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    return XLMRobertaForSequenceClassification(config).train()
+
+
+def test_memory_is_of_weights_gradients_optimizer_and_activations():
+    small = model()
+    small.get_input_embeddings().requires_grad_(False)
+    every = sum(weight.numel() for weight in small.parameters())
+    layer = 8 * 64 + 2 * 256
+    assert training_memory(small, 1000, 4, False) == pytest.approx(
+        {"weights": every * 4e-9, "gradients and optimizer": (every - 6400) * 12e-9, "activations": 6 * layer * 4e-6}
+    )
+    assert training_memory(small, 1000, 2, True)["activations"] == pytest.approx((6 * 64 + layer) * 2e-6)
+
+
+def test_the_estimate_of_activations_is_what_autograd_keeps():
+    small, kept = model(), {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()  # a storage that is kept has its address to itself
+        return tensor
+
+    parameters = {weight.untyped_storage().data_ptr() for weight in small.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        small(input_ids=torch.full((20, 100), 7), attention_mask=torch.ones(20, 100, dtype=torch.long)).logits.sum()
+    measured = sum(storage.nbytes() for address, storage in kept.items() if address not in parameters) / 1e9
+    assert training_memory(small, 2000, 4, False)["activations"] == pytest.approx(measured, rel=0.1)
+
+
+def test_running_out_is_told_from_other_errors():
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert ran_out(error.value) and ran_out(MemoryError()) and ran_out(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not ran_out(RuntimeError("shape mismatch"))
