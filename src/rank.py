@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from reranker.errors import InputError, run_stage
+from reranker.files import decode
 from reranker.passages import Passage
-from reranker.tables import decode, read_table
 
 TEXTS, NAMES = ("doc", "text", "passage"), ("uuid", "id")
 
@@ -69,6 +69,8 @@ def read_passages(path: Path) -> list[tuple[str, Passage]]:
     """(name, passage): a table's id, or the file's name and line."""
     if existing(path).suffix.lower() == ".txt":
         return lines_as_passages(decode(path), path.name)
+    from reranker.tables import read_table  # which loads pandas
+
     table = read_table(path)
     column = next((name for name in TEXTS if name in table), None)
     if column is None:

@@ -49,6 +49,25 @@ def link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
+def decode(path: Path) -> str:
+    """The file's text: UTF-8, or else GB18030, which Excel writes in Chinese locales; it says when it was the latter."""
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        try:
+            text = content.decode("gb18030")
+        except UnicodeDecodeError as other:
+            # The encoding that read some text beyond ASCII is the file's.
+            start = other.start if content[: error.start].isascii() else error.start
+            row = content[:start].count(b"\n") + 1
+            raise InputError(
+                f"{path}, row {row}: bytes that are neither UTF-8 nor GB18030; save the table as UTF-8 and try again"
+            ) from None
+    print(f"{path}: read as GB18030 (it is not UTF-8)")
+    return text
+
+
 def read_jsonl(path: str | Path) -> Iterator[dict]:
     """The objects of a jsonl file, one a line; blank lines are skipped. Errors as `numbered_jsonl`."""
     return (row for _, row in numbered_jsonl(path))

@@ -35,6 +35,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.initialization import no_init_weights
 
 from reranker.checkpoints import save
 from reranker.errors import InputError
@@ -116,9 +117,17 @@ def quantise(matrix: np.ndarray, bits: int, block: int) -> tuple[np.ndarray, np.
 def expand(codes: np.ndarray, scales: np.ndarray, columns: int) -> np.ndarray:
     """The float32 matrix [rows, columns] of `quantise`'s codes and scales."""
     bits = codes.shape[1] * 8 // columns
-    planes = np.unpackbits(codes, axis=1, count=columns * bits).reshape(len(codes), columns, bits)
-    numbers = (np.packbits(planes, axis=-1)[..., 0] >> (8 - bits)).astype(np.float32)
-    return (numbers - (1 << (bits - 1))) * np.repeat(scales.astype(np.float32), columns // scales.shape[1], axis=1)
+    whole = np.pad(codes, ((0, 0), (0, -codes.shape[1] % bits)))
+    eights = whole.reshape(len(codes), -1, bits)  # so many bytes hold eight numbers
+    numbers = np.empty((*eights.shape[:2], 8), np.float32)
+    for place in range(8):
+        byte, shift = divmod(place * bits, 8)
+        pair = eights[..., byte].astype(np.uint16) << 8
+        if byte + 1 < bits:
+            pair |= eights[..., byte + 1]
+        numbers[..., place] = pair >> (16 - bits - shift) & ((1 << bits) - 1)
+    blocks = numbers.reshape(len(codes), -1)[:, :columns].reshape(*scales.shape, -1)
+    return ((blocks - (1 << (bits - 1))) * scales[..., None].astype(np.float32)).reshape(len(codes), columns)
 
 
 def pack(source: Path, target: Path, keep: list[int]) -> None:
@@ -160,10 +169,10 @@ def load_packed(source: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
             raise InputError(f"{source}: no packed reranker ({name} is missing); {remedy}")
     try:
         stored = load_file(source / MODEL)
-        with torch.random.fork_rng(devices=[]):
+        with no_init_weights():
             model = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(source))
         state = {name: stored_weight(stored, name, weight.shape) for name, weight in model.state_dict().items()}
-        model.load_state_dict(state, strict=True)
+        model.load_state_dict(state, strict=True, assign=True)
         tokenizer = AutoTokenizer.from_pretrained(source)
     except Exception as error:  # of safetensors, json, torch or tokenizers, which raises Exception itself
         reason = " ".join(f"{type(error).__name__}: {error}".split())

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow.parquet
 
 from reranker.errors import InputError
-from reranker.files import numbered_jsonl
+from reranker.files import decode, numbered_jsonl
 
 SUFFIXES = (".csv", ".xlsx", ".jsonl", ".parquet")
 
@@ -52,25 +52,6 @@ def find_tables(raw: str | Path) -> tuple[Path, Path | None]:
     if found["qa"] is None:
         raise InputError(f"{raw}: no qa.csv, qa.xlsx, qa.jsonl or qa.parquet in this folder")
     return found["qa"], found["corpus"]
-
-
-def decode(path: Path) -> str:
-    """The file's text: UTF-8, or else GB18030, which Excel writes in Chinese locales; it says when it was the latter."""
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        try:
-            text = content.decode("gb18030")
-        except UnicodeDecodeError as other:
-            # The encoding that read some text beyond ASCII is the file's.
-            start = other.start if content[: error.start].isascii() else error.start
-            row = content[:start].count(b"\n") + 1
-            raise InputError(
-                f"{path}, row {row}: bytes that are neither UTF-8 nor GB18030; save the table as UTF-8 and try again"
-            ) from None
-    print(f"{path}: read as GB18030 (it is not UTF-8)")
-    return text
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
