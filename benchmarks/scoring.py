@@ -1,7 +1,10 @@
 """Scoring: FlagEmbedding's FlagReranker, sentence-transformers' CrossEncoder and this project, on the same pairs.
 
-    dvc repro retrieve && python benchmarks/scoring.py [--queries 40] [--depth 24] [--turns 3] [--model models/base] [--whole]
+    dvc repro samples && python benchmarks/scoring.py [--queries 40] [--depth 24] [--turns 3] [--model models/base] [--whole]
+      [--openvino .cache/openvino/bin/python]
 
+With --openvino, the interpreter of an environment made from requirements-openvino.txt, sentence-transformers' OpenVINO backend takes
+turns too, in float32 and in int8 (static quantization with optimum-intel's defaults, calibrated with training pairs).
 Two loads: one query with 100 passages, and validation questions with their first candidates, shown as the reranker is shown them
 (--whole: whole passages). Each turn is a process of its own and the systems take turns; loading is not timed, and a first call with
 8 pairs comes before. Beside the rate: the share of queries whose first 10 passages are in the order of plain transformers in float32,
@@ -9,7 +12,9 @@ one pair at a time without padding.
 """
 
 import argparse
+import itertools
 import json
+import shutil
 import statistics
 import sys
 import tempfile
@@ -22,6 +27,10 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
 SYSTEMS = ("FlagReranker", "sentence-transformers", "this project")
+OPENVINO = {
+    "sentence-transformers, OpenVINO": "openvino/openvino_model.xml",
+    "sentence-transformers, OpenVINO int8": "int8/openvino/openvino_model.xml",
+}
 ONE = 100
 
 
@@ -62,8 +71,15 @@ def scorer(system: str, model: str):
         kind = torch.bfloat16 if choose_precision("auto") == "bf16" else torch.float32
         encoder = CrossEncoder(model, max_length=512, model_kwargs={"dtype": kind}, device="cpu")
         return lambda pairs: encoder.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
+    if system in OPENVINO:
+        import torch
+        from sentence_transformers import CrossEncoder
+
+        options = {"file_name": OPENVINO[system], "export": False}
+        encoder = CrossEncoder(model, max_length=512, backend="openvino", model_kwargs=options, device="cpu")
+        return lambda pairs: encoder.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
     if system == "this project":
-        from reranker.allocator import keep_freed_memory
+        from reranker.memory import keep_freed_memory
         from reranker.params import load
         from reranker.scoring import CrossEncoder
 
@@ -81,6 +97,23 @@ def scorer(system: str, model: str):
             return [plain(**tokenizer(*pair, truncation="only_second", max_length=512, return_tensors="pt")).logits.item() for pair in pairs]
 
     return reference
+
+
+def export(model: str, folder: Path) -> None:
+    """The checkpoint as OpenVINO's, in float32 and in int8; run by the interpreter that has it."""
+    from datasets import Dataset
+    from optimum.intel.openvino import OVConfig, OVQuantizationConfig, OVQuantizer
+    from sentence_transformers import CrossEncoder
+
+    shutil.copytree(model, folder)
+    encoder = CrossEncoder(str(folder), backend="openvino", max_length=512, device="cpu")
+    encoder.save_pretrained(str(folder))
+    with open(ROOT / "data/samples/train.jsonl", encoding="utf-8") as lines:
+        samples = [json.loads(line) for line in itertools.islice(lines, 300)]
+    queries, texts = zip(*((sample["query"], sample["pos"][0]) for sample in samples))
+    calibration = Dataset.from_dict(dict(encoder.tokenizer(list(queries), list(texts), truncation=True, max_length=512, padding=True)))
+    config = OVConfig(quantization_config=OVQuantizationConfig())
+    OVQuantizer.from_pretrained(encoder.transformers_model).quantize(calibration, save_directory=str(folder / "int8"), ov_config=config)
 
 
 def timed(system: str, model: str, given: dict) -> dict:
@@ -108,7 +141,13 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true")
     parser.add_argument("--model", default=str(ROOT / "models/base"))
     parser.add_argument("--turn", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--openvino", help="the interpreter of an environment from requirements-openvino.txt")
+    parser.add_argument("--export", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.export:
+        export(options.model, options.export)
+        print(json.dumps({}))
+        return
     if options.turn:
         print(json.dumps(timed(options.turn[0], options.model, json.loads(Path(options.turn[1]).read_text(encoding="utf-8")))))
         return
@@ -120,11 +159,17 @@ def main() -> None:
         file = Path(folder, "pairs.json")
         file.write_text(json.dumps(given), encoding="utf-8")
 
+        exported = str(Path(folder, "openvino"))
+
         def command(system: str) -> list[str]:
-            return [__file__, "--model", options.model, "--turn", system, str(file)]
+            return [__file__, "--model", exported if system in OPENVINO else options.model, "--turn", system, str(file)]
 
         reference = turns.turn("reference", command("reference"))
-        found = turns.take_turns(SYSTEMS, options.turns, command)
+        systems, pythons = SYSTEMS, {}
+        if options.openvino:
+            turns.turn("export", [__file__, "--model", options.model, "--export", exported], options.openvino)
+            systems, pythons = (*SYSTEMS, *OPENVINO), dict.fromkeys(OPENVINO, options.openvino)
+        found = turns.take_turns(systems, options.turns, command, pythons)
     print(json.dumps(describe_machine(choose_precision("auto"))))
     print(f"{'whole passages' if options.whole else 'as shown'}, {options.turns} turns")
     print("| load | system | pairs/s, median | each turn | ratio | seconds | same first 10 |\n|---|---|---|---|---|---|---|")
