@@ -18,8 +18,8 @@ sys.path.insert(0, str(ROOT / "src"))
 
 
 def turn(keep: bool, count: int) -> float:
-    from reranker.memory import keep_freed_memory
     from reranker.files import read_jsonl
+    from reranker.memory import keep_freed_memory
     from reranker.params import load
     from reranker.scoring import CrossEncoder
 

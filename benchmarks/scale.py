@@ -25,6 +25,10 @@ import pandas as pd
 import yaml
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "src"))
+
+from reranker.params import Loader
+
 PASSAGES_PER_QUESTION = 508 / 1200
 CHANGES = {
     "prepare": {"raw": "raw", "valid_fraction": 0.01, "test_fraction": 0.01},
@@ -39,8 +43,8 @@ STAGES = {
 }
 
 
-def make_tables(questions: int, folder: Path) -> None:
-    """raw/qa.csv and raw/corpus.csv of so many questions, the same every time."""
+def make_tables(questions: int, folder: Path) -> int:
+    """raw/qa.csv and raw/corpus.csv of so many questions, the same every time; returns how many passages they are about."""
     rng = random.Random(questions)
     bundled = ROOT / "data/raw/yunshan"
     texts = pd.read_csv(bundled / "corpus.csv")["doc"]
@@ -60,6 +64,7 @@ def make_tables(questions: int, folder: Path) -> None:
         for number in range(questions):
             question, answer, context = rng.choice(asked)
             rows.writerow([f"p{rng.randrange(count)}", f"{question}（第{number}问）", answer, context])
+    return count
 
 
 def run(stage: str, folder: Path) -> tuple[float, float]:
@@ -81,21 +86,19 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--folder", type=Path, default=Path(".cache/scale"))
     options = parser.parse_args()
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"), Loader)
     for group, changes in CHANGES.items():
         params[group].update(changes)
-    params["train"]["lr"], params["pretrain"]["lr"] = 1e-4, 5e-5  # PyYAML reads and writes 1e-4 as a text
     print("| stage | questions | passages | seconds | exponent | peak memory, GB |\n|---|---|---|---|---|---|")
     last: dict[str, tuple[int, float]] = {}
     for size in options.sizes:
         shutil.rmtree(options.folder, ignore_errors=True)
-        make_tables(size, options.folder)
+        passages = make_tables(size, options.folder)
         (options.folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
         for stage in options.stages:
             seconds, memory = run(stage, options.folder)
             growth = "" if stage not in last else f"{math.log(seconds / last[stage][1]) / math.log(size / last[stage][0]):.2f}"
             last[stage] = size, seconds
-            passages = max(2, round(size * PASSAGES_PER_QUESTION))
             print(f"| {stage} | {size} | {passages} | {seconds:.1f} | {growth} | {memory:.2f} |", flush=True)
     shutil.rmtree(options.folder, ignore_errors=True)
 

@@ -23,7 +23,6 @@ from reranker.evidence import compare
 from reranker.measures import per_question
 
 RANKS = "metrics/per_query.csv"
-VERDICTS = ("better", "worse", "no evidence")
 
 
 def values(ranks: Mapping[str, int | None], measure: str) -> dict[str, float]:
@@ -102,7 +101,7 @@ def refuse_other_questions(a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, s
 def as_text(result: dict, before: Mapping[str, int | None], after: Mapping[str, int | None], shown: int, markdown: bool) -> str:
     """For a terminal, or as Markdown."""
     a, b, system, measure = (result[name] for name in ("a", "b", "system", "measure"))
-    count = result["questions"]
+    count, mark = result["questions"], "- " if markdown else "  "
     head = f"{b} against {a}, {system} by {measure}: {result['verdict']}"
     lines = [f"**{head}**" if markdown else head, ""]
     lines += [f"| {system} | {a} | {b} | difference | 95 % interval | p |", "|---|---|---|---|---|---|"]
@@ -110,12 +109,12 @@ def as_text(result: dict, before: Mapping[str, int | None], after: Mapping[str, 
         interval = f"[{found['low']:+.3f}, {found['high']:+.3f}]"
         lines.append(f"| {name} | {found['a']:.3f} | {found['b']:.3f} | {found['difference']:+.3f} | {interval} | {found['p']:.2g} |")
     lines += ["", f"{count} test questions; one is worth {1 / count:.4f} of hit@1.", ""]
-    for what in ("won", "lost"):
+    for what, winner in (("won", b), ("lost", a)):
         questions = result[what]
-        lines.append(f"{what}, first passage {'right in ' + b if what == 'won' else 'right in ' + a} alone: {len(questions)}")
-        lines += [f"{'- ' if markdown else '  '}{q}: rank {before[q] or 'none'} -> {after[q] or 'none'}" for q in questions[:shown]]
+        lines.append(f"{what}, first passage right in {winner} alone: {len(questions)}")
+        lines += [f"{mark}{q}: rank {before[q] or 'none'} -> {after[q] or 'none'}" for q in questions[:shown]]
         if len(questions) > shown:
-            lines.append(f"{'- ' if markdown else '  '}... and {len(questions) - shown} more (--shown)")
+            lines.append(f"{mark}... and {len(questions) - shown} more (--shown)")
     return "\n".join(lines)
 
 
@@ -145,7 +144,7 @@ def main(*arguments: str) -> None:
     decided = verdict(found["measures"][options.measure])
     result = {"a": names[0], "b": names[1], "system": options.system, "measure": options.measure, "verdict": decided, **found}
     print(json.dumps(result, ensure_ascii=False) if options.json else as_text(result, before, after, options.shown, options.md))
-    if decided not in {None: VERDICTS, "better": ("better",), "not-worse": ("better", "no evidence")}[options.require]:
+    if (options.require == "better" and decided != "better") or (options.require == "not-worse" and decided == "worse"):
         raise InputError(f"{names[1]} is required to be {options.require.replace('-', ' ')}: {decided} by {options.measure}")
 
 

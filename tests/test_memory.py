@@ -38,9 +38,9 @@ def test_a_freed_block_is_used_again_without_page_faults():
     assert returned > 100 and reused < returned / 10
 
 
-def model(layers: int = 6) -> XLMRobertaForSequenceClassification:
+def model() -> XLMRobertaForSequenceClassification:
     config = XLMRobertaConfig(
-        vocab_size=100, hidden_size=64, num_hidden_layers=layers, num_attention_heads=4, intermediate_size=256, num_labels=1,
+        vocab_size=100, hidden_size=64, num_hidden_layers=6, num_attention_heads=4, intermediate_size=256, num_labels=1,
         max_position_embeddings=130, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
     return XLMRobertaForSequenceClassification(config).train()

@@ -4,6 +4,7 @@ import random
 import pytest
 
 from conftest import ROOT
+from reranker.files import write_jsonl
 from reranker.params import load
 from reranker.passages import Passage
 from reranker.sampling import all_negatives, hard_negatives, held_out_passages, in_random_order, paired_text, taught, without_false_negatives
@@ -221,3 +222,27 @@ def test_whether_a_questions_evidence_is_shown(views, context, expected):
     candidates = [{"passage": "b", "views": [(0, 1)]}, {"passage": "a", "views": views}]
     corpus = {"a": Passage("title", "0123456789")}
     assert evidence_shown({"passage": "a", "context": context}, candidates, corpus) is expected
+
+
+@pytest.mark.parametrize("asked, share", [(["q1", "q2", "q3", "q4"], 0.5), (["q3", "q4"], None)])
+def test_the_share_of_questions_whose_evidence_is_shown(tmp_path, monkeypatch, asked, share):
+    """Of those that have evidence in their passage: inside a view, one character beyond, none, not in the passage."""
+    from samples import main
+
+    shown = {"q1": [(0, 4), (2, 6)], "q2": [(2, 6)], "q3": [(2, 6)], "q4": [(0, 10)]}
+    contexts = {"q1": "2345", "q2": "3456", "q3": "", "q4": "not there"}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text((ROOT / "tests/params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "prepared").mkdir()
+    write_jsonl(tmp_path / "prepared/corpus.jsonl", ({"id": key, "text": text} for key, text in (("a", "0123456789"), ("b", "another"))))
+    rows = [{"id": key, "question": key, "answer": "", "context": contexts[key], "passage": "a"} for key in asked]
+    for split, found in (("train", rows), ("valid", []), ("test", [])):
+        write_jsonl(tmp_path / f"prepared/{split}.jsonl", found)
+    other = {"passage": "b", "dense_score": 0.1, "views": [(0, 7)]}
+    (tmp_path / "candidates").mkdir()
+    write_jsonl(
+        tmp_path / "candidates/train.jsonl",
+        ({"id": key, "candidates": [{"passage": "a", "dense_score": 0.5, "views": shown[key]}, other]} for key in asked),
+    )
+    main("prepared", "candidates", "none", "samples", "samples.json")
+    assert json.loads((tmp_path / "samples.json").read_text())["evidence_shown"] == share
