@@ -20,7 +20,7 @@ def main() -> None:
     base = {row["id"]: row["scores"] for row in read_jsonl(f"data/baseline/{split}.jsonl")}
     # There is no fine-tuned reranker: the base stands in its place, and the rows that it makes are not shown.
     scores = {"base": base, "reranker": base}
-    result, _, values = evaluate_systems(questions, candidates, scores, set(), params.score.depth, params.retrieve, params.evaluate)
+    result, _, _, values = evaluate_systems(questions, candidates, scores, set(), params.score.depth, params.retrieve, params.evaluate)
     print(f"{len(questions)} {split} questions, nothing fine-tuned; base - dense with its 95 % interval\n")
     names = list(values["base"])
     print(f"| system | {' | '.join(names)} |\n|---|{'---|' * len(names)}")

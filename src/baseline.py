@@ -1,7 +1,7 @@
-"""The base reranker's scores of the candidates, and of training questions' labels: computed once, and not again when training
-changes.
+"""The base's scores of the candidates, those of the rerankers to compare with, and the base's of training questions' labels:
+computed once, and not again when training changes.
 
-    python src/baseline.py data/prepared data/candidates models/base data/baseline
+    python src/baseline.py data/prepared data/candidates models/base models/compare data/baseline
 """
 
 from pathlib import Path
@@ -14,21 +14,32 @@ from reranker.reranking import audited, score_candidates, score_labels
 from reranker.scoring import CrossEncoder
 
 
-def main(prepared: str, candidate_folder: str, model: str, baseline: str) -> None:
+def main(prepared: str, candidate_folder: str, model: str, compared: str, baseline: str) -> None:
     params = load()
     split = params.score.split
     corpus = read_passages(Path(prepared, "corpus.jsonl"), params.retrieve.title)
     questions = list(read_jsonl(Path(prepared, f"{split}.jsonl")))
     candidates = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, f"{split}.jsonl"))}
-    encoder = CrossEncoder(model, params.score.max_length, params.score.precision, params.score.batch_tokens)
-    scores = score_candidates(encoder, questions, candidates, corpus, params.score.depth, params.retrieve, "with the base")
     trained = audited(list(read_jsonl(Path(prepared, "train.jsonl"))))
     names = {question["id"] for question in trained}
     found = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, "train.jsonl")) if row["id"] in names}
-    labels = score_labels(encoder, trained, found, corpus, params.retrieve, "training labels with the base")
+
+    def encoder(folder: str | Path) -> CrossEncoder:
+        return CrossEncoder(folder, params.score.max_length, params.score.precision, params.score.batch_tokens)
+
+    def write(path: Path, made: dict[str, dict[str, float]]) -> None:
+        write_jsonl(path, ({"id": key, "scores": value} for key, value in made.items()))
+
     with replacing(baseline) as folder:
-        for name, made in ((split, scores), ("train", labels)):
-            write_jsonl(folder / f"{name}.jsonl", ({"id": key, "scores": value} for key, value in made.items()))
+        base = encoder(model)
+        scored = score_candidates(base, questions, candidates, corpus, params.score.depth, params.retrieve, "with the base")
+        write(folder / f"{split}.jsonl", scored)
+        write(folder / "train.jsonl", score_labels(base, trained, found, corpus, params.retrieve, "training labels with the base"))
+        del base  # one model in memory at a time
+        for name in params.evaluate.compare:
+            other = encoder(Path(compared, name))
+            scored = score_candidates(other, questions, candidates, corpus, params.score.depth, params.retrieve, f"with {name}")
+            write(folder / name / f"{split}.jsonl", scored)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,9 @@ from reranker.reranking import (
 )
 from reranker.scoring import CrossEncoder, describe_machine
 
+SHOWN = 400
+"""Characters of a passage in metrics/passages.csv."""
+
 
 def main(prepared: str, candidate_folder: str, baseline: str, validated: str, model: str, metrics: str) -> None:
     params = load()
@@ -33,8 +36,9 @@ def main(prepared: str, candidate_folder: str, baseline: str, validated: str, mo
     trained = {question["passage"] for question in training}
     questions = list(read_jsonl(Path(prepared, f"{split}.jsonl")))
     candidates = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, f"{split}.jsonl"))}
-    base, base_labels = (
-        {row["id"]: row["scores"] for row in read_jsonl(Path(baseline, f"{name}.jsonl"))} for name in (split, "train")
+    base, base_labels, *compared = (
+        {row["id"]: row["scores"] for row in read_jsonl(Path(baseline, f"{name}.jsonl"))}
+        for name in (split, "train", *(f"{name}/{split}" for name in params.evaluate.compare))
     )
     asked = audited(training)
     found = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, "train.jsonl")) if row["id"] in base_labels}
@@ -42,11 +46,11 @@ def main(prepared: str, candidate_folder: str, baseline: str, validated: str, mo
     encoder = CrossEncoder(model, params.score.max_length, params.score.precision, params.score.batch_tokens)
     tuned = score_candidates(encoder, questions, candidates, corpus, params.score.depth, params.retrieve, "with the fine-tuned")
     labels = score_labels(encoder, asked, found, corpus, params.retrieve, "training labels with the fine-tuned")
-    scores = {"base": base, "reranker": tuned}
+    scores = {"base": base, **dict(zip(params.evaluate.compare, compared)), "reranker": tuned}
     settings = params.evaluate
     if settings.fusion_weights is None:
         settings = settings.model_copy(update={"fusion_weights": fitted_weights(prepared, candidate_folder, validated)})
-    result, rows, values = evaluate_systems(questions, candidates, scores, trained, params.score.depth, params.retrieve, settings)
+    result, rows, first, values = evaluate_systems(questions, candidates, scores, trained, params.score.depth, params.retrieve, settings)
     result["against"] = against(values, question_groups(rows), params.evaluate.resamples, params.seed)
 
     folder = Path(metrics)
@@ -58,6 +62,10 @@ def main(prepared: str, candidate_folder: str, baseline: str, validated: str, mo
                 curves[prefix + system] = [measured[f"hit@{k}"] for k in params.evaluate.ks]
     write_csv(folder / "hit_at_k.csv", pd.DataFrame(curves))
     write_csv(folder / "per_query.csv", pd.DataFrame(rows).astype(dict.fromkeys(values, "Int64")))
+    write_csv(folder / "first.csv", pd.DataFrame(first))
+    shown = sorted({passage for row in first for passage in (row["passage"], *(row[name] for name in values)) if passage})
+    texts = [(passage, corpus[passage].title, corpus[passage].text[:SHOWN]) for passage in shown]
+    write_csv(folder / "passages.csv", pd.DataFrame(texts, columns=["passage", "title", "text"]))
     documents = {row["id"]: row.get("document", "all") for row in read_jsonl(Path(prepared, "corpus.jsonl"))}
     write_csv(folder / "by_document.csv", pd.DataFrame(by_document(rows, list(values), documents)))
     margin = params.evaluate.suspect_margin

@@ -1,6 +1,6 @@
-"""Checkpoints of the base reranker, of the dense retriever and, where there is one, of the teacher -> models/.
+"""Checkpoints of the base reranker, of the dense retriever, and of the teacher and the rerankers to compare with -> models/.
 
-    python src/fetch.py models/bundled models/base models/retriever models/teacher
+    python src/fetch.py models/bundled models/base models/retriever models/teacher models/compare
 
 Where both are e5-small the files are the same ones: links here, and one object in DVC's cache.
 """
@@ -8,14 +8,14 @@ Where both are e5-small the files are the same ones: links here, and one object 
 import shutil
 from pathlib import Path
 
-from reranker.checkpoints import complete_head
-from reranker.errors import run_stage
+from reranker.checkpoints import complete_head, has_head
+from reranker.errors import InputError, run_stage
 from reranker.files import link_or_copy, replacing
-from reranker.params import load
+from reranker.params import Source, load
 from reranker.sources import fetch
 
 
-def main(packed: str, base_folder: str, retriever_folder: str, teacher_folder: str) -> None:
+def main(packed: str, base_folder: str, retriever_folder: str, teacher_folder: str, compare_folder: str) -> None:
     params = load()
     with replacing(base_folder) as folder:
         fetch(params.base, "base", Path(packed), folder, params.seed)
@@ -31,11 +31,28 @@ def main(packed: str, base_folder: str, retriever_folder: str, teacher_folder: s
     print(f"{retriever_folder}: {params.retriever.repo or params.retriever.path or params.retriever.source}")
 
     with replacing(teacher_folder) as folder:
-        if params.teacher.source == "none":  # DVC keeps no empty folder
-            folder.mkdir()
-            (folder / "none.txt").write_text("teacher.source is none\n", encoding="utf-8")
+        if params.teacher.source == "none":
+            nothing(folder, "teacher.source is none")
         else:
-            fetch(params.teacher, "teacher", Path(packed), folder, params.seed)
+            fetch_reranker(params.teacher, "teacher", Path(packed), folder)
+
+    with replacing(compare_folder) as folder:
+        if not params.evaluate.compare:
+            nothing(folder, "evaluate.compare is empty")
+        for name, source in params.evaluate.compare.items():
+            fetch_reranker(source, f"evaluate.compare.{name}", Path(packed), folder / name)
+            print(f"{compare_folder}/{name}: {source.repo or source.path or source.source}")
+
+
+def fetch_reranker(source: Source, key: str, packed: Path, folder: Path) -> None:
+    fetch(source, key, packed, folder, seed=0)
+    if not has_head(folder):
+        raise InputError(f"{key}: {source.repo or source.path} is no reranker: it has no classification head to score pairs with")
+
+
+def nothing(folder: Path, why: str) -> None:
+    folder.mkdir()  # DVC keeps no empty folder
+    (folder / "none.txt").write_text(f"{why}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

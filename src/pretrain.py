@@ -10,9 +10,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from reranker.memory import keep_freed_memory
 from reranker.errors import InputError, run_stage
 from reranker.files import link_or_copy, read_jsonl, replacing, write_json, write_jsonl
+from reranker.memory import keep_freed_memory
 from reranker.params import Params, load
 from reranker.passages import Passage, read_passages
 from reranker.pretraining import as_training, fragments, samples
@@ -41,7 +41,7 @@ def main(prepared: str, candidate_folder: str, base: str, retriever: str, pretra
         count = write_samples(made, params, corpus, questions, retriever)
         valid = [Path(prepared, "corpus.jsonl"), Path(prepared, "valid.jsonl"), Path(candidate_folder, "valid.jsonl")]
         resume = SCRATCH / run_key(settings, params.seed, [made, *valid], Path(base))
-        runner = train(settings, params.seed, made, Path(base), resume, validation)
+        runner = train(settings, params.seed, made, Path(base), resume, validation, "pretrain")
         best, scores = keep_best(runner)
         with replacing(pretrained) as folder:
             save_reranker(runner, folder, None)
@@ -65,7 +65,8 @@ def write_samples(made: Path, params: Params, corpus: dict[str, Passage], questi
     left_out = held_out_passages(questions) if params.pretrain.passages == "train" else set()
     seen = {key: passage for key, passage in corpus.items() if key not in left_out}
     asked = fragments(seen, params.pretrain.fragments, params.seed)
-    found = list(Retrieval(corpus, Encoder(retriever, params.retriever), params.retrieve).candidates(asked, "fragments"))
+    retrieval = Retrieval(corpus, Encoder(retriever, params.retriever), params.retrieve)
+    found = [listed for _, listed in retrieval.candidates(asked, "fragments")]
     made.parent.mkdir(parents=True, exist_ok=True)
     count = write_jsonl(made, samples(asked, found, corpus, left_out, params))
     if not count:

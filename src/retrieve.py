@@ -23,7 +23,7 @@ def main(prepared: str, retriever: str, candidates: str) -> None:
             with open(path, "rb") as lines:
                 total = sum(1 for _ in lines)
             found = retrieval.candidates(read_jsonl(path), split, total)
-            write_jsonl(folder / f"{split}.jsonl", ({"id": q["id"], "candidates": c} for q, c in zip(read_jsonl(path), found)))
+            write_jsonl(folder / f"{split}.jsonl", ({"id": question["id"], "candidates": listed} for question, listed in found))
 
 
 if __name__ == "__main__":

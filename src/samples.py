@@ -72,9 +72,8 @@ def build(
             whole = corpus[passage]
             drawn = drawn_window(rng, len(whole.text), window)
             span = shown.get(passage, drawn)
-            other = rng.choice(about[passage]) if passage in about else {"context": "", "answer": ""}
             # A negative's window is the one that would be shown, never the one around another question's evidence.
-            return paired_text(other, pair if pair in ("qd", "qa") else "passage", whole, span, window)
+            return paired_text(rng.choice(about[passage]), pair, whole, span, window) if passage in about else whole.view(*span)
 
         sample = hard_negatives(
             question, found, positives(question, shown), text_of, allowed, held_out, params.samples, params.seed

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from reranker.memory import keep_freed_memory
 from reranker.errors import InputError, run_stage
 from reranker.files import read_jsonl, replacing, write_json, write_jsonl, write_text
+from reranker.memory import keep_freed_memory
 from reranker.params import Params, load
 from reranker.passages import read_passages
 from reranker.training import keep_best, run_key, save_reranker, train

@@ -216,9 +216,9 @@ def test_a_large_training_set_is_audited_at_even_distances():
 
 def evaluated():
     questions = [
-        {"id": "q1", "question": "?", "passage": "c", "qa_type": "detailed"},
-        {"id": "q2", "question": "?", "passage": "f", "qa_type": "detailed"},
-        {"id": "q3", "question": "?", "passage": "b", "qa_type": ""},
+        {"id": "q1", "question": "?", "passage": "c", "qa_type": "detailed", "context": "why", "answer": "so"},
+        {"id": "q2", "question": "?", "passage": "f", "qa_type": "detailed", "context": "", "answer": "so"},
+        {"id": "q3", "question": "?", "passage": "b", "qa_type": "", "context": "", "answer": ""},
     ]
     candidates = {q["id"]: CANDIDATES for q in questions}
     scores = {name: {q["id"]: SCORES[name] for q in questions} for name in SCORES}
@@ -226,7 +226,7 @@ def evaluated():
 
 
 def test_groups_and_both_protocols():
-    result, rows, values = evaluated()
+    result, rows, first, values = evaluated()
     assert list(result) == ["all", "detailed_seen", "detailed_unseen", "seen", "unseen", "article"]
     assert {name: group["questions"] for name, group in result.items()} == {
         "all": 3, "detailed_seen": 1, "detailed_unseen": 1, "seen": 1, "unseen": 2, "article": 3,
@@ -244,6 +244,11 @@ def test_groups_and_both_protocols():
         "bm25": None, "dense": 3, "retriever": 4, "base": 4, "reranker": 1, "fused": 2,
     }  # fmt: skip
     assert rows[1]["bm25"] == 1 and rows[2]["reranker"] == 4  # c, f, a, b
+    assert [row["evidence"] for row in first] == ["why", "so", ""]
+    assert first[0] == {
+        "id": "q1", "question": "?", "evidence": "why", "passage": "c",
+        "bm25": "f", "dense": "a", "retriever": "f", "base": "f", "reranker": "c", "fused": "a",
+    }  # fmt: skip
     assert list(values) == ["bm25", "dense", "retriever", "base", "reranker", "fused"]
     assert values["reranker"] == {
         "hit@1": {"q1": 1.0, "q2": 0.0, "q3": 0.0},
@@ -253,7 +258,7 @@ def test_groups_and_both_protocols():
 
 
 def test_the_table_shows_what_was_measured():
-    result, _, values = evaluated()
+    result, _, _, values = evaluated()
     result["against"] = against(values, {"all": ["q1", "q2", "q3"]}, 500, 42)
     table = markdown_table(result, [1, 2], 10)
     assert "3 test questions, all" in table and "| reranker | 0.333 |" in table

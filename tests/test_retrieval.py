@@ -61,7 +61,7 @@ def test_whole_passages_can_be_shown_that_are_searched_by_windows(encoder):
     found = []
     for shown in (0, 6):
         params = PARAMS.retrieve.model_copy(update={"window": 6, "stride": 3, "shown": shown, "depth": 5})
-        found += Retrieval(passages, encoder, params).candidates([question], "all")
+        found += [listed for _, listed in Retrieval(passages, encoder, params).candidates([question], "all")]
     assert [c["dense_score"] for c in found[0]] == [c["dense_score"] for c in found[1]]
     assert all(c["views"] == [(0, len(passages[c["passage"]].text))] for c in found[0])
     assert all(end - start == 6 for c in found[1] for start, end in c["views"])
@@ -169,7 +169,9 @@ def test_candidates_rank_like_a_plain_loop(encoder, title, monkeypatch):
     params = PARAMS.retrieve.model_copy(update={"window": 6, "stride": 3, "shown": 10, "depth": 3, "bm25_depth": 2})
     questions = [{"question": "手机保修几年", "passage": "p4"}, {"question": "产地在哪", "passage": "p0"}]
     retrieval = Retrieval(passages, encoder, params)
-    for question, found in zip(questions, retrieval.candidates(iter(questions), "all")):
+    listed = list(retrieval.candidates(iter(questions), "all"))
+    assert [question for question, _ in listed] == questions
+    for question, found in listed:
         query = encoder.encode([question["question"]], "query: ", "q")[0]
         scores, best = {}, {}
         for key, passage in passages.items():
@@ -201,7 +203,7 @@ def test_without_a_dense_retriever_candidates_are_bm25s_and_the_own_passage():
     assert not params.dense
     retrieval = Retrieval(passages, None, params)
     question = "手机保修几年"
-    (found,) = retrieval.candidates([{"question": question, "passage": "p3"}], "all")
+    ((_, found),) = retrieval.candidates([{"question": question, "passage": "p3"}], "all")
     scores = retrieval.bm25.scores(question)
     assert [c["passage"] for c in found] == ["p2", "p0", "p3"]  # two words in common, one, none
     assert [c["bm25"] for c in found] == [1, 2, None]
@@ -232,7 +234,7 @@ def test_a_split_without_questions_has_no_candidates(encoder):
 def test_without_windows_the_whole_passage_is_shown(encoder):
     passages = {f"p{i}": Passage("", text) for i, text in enumerate(TEXTS)}
     params = PARAMS.retrieve.model_copy(update={"window": 0, "stride": 0, "shown": 0, "depth": 5})
-    (found,) = Retrieval(passages, encoder, params).candidates([{"question": "手机", "passage": "p2"}], "all")
+    ((_, found),) = Retrieval(passages, encoder, params).candidates([{"question": "手机", "passage": "p2"}], "all")
     assert {(c["passage"], *c["views"]) for c in found} == {(f"p{i}", (0, len(t))) for i, t in enumerate(TEXTS)}
 
 
@@ -242,8 +244,8 @@ def test_the_first_candidates_are_shown_by_several_views(encoder):
     question = {"question": "手机保修几年", "passage": "p2"}
     params = PARAMS.retrieve.model_copy(update={"window": 6, "stride": 3, "shown": 6, "depth": 6, "views": 3, "views_depth": 4})
     retrieval = Retrieval(passages, encoder, params)
-    (found,) = retrieval.candidates([question], "all")
-    (single,) = Retrieval(passages, encoder, params.model_copy(update={"views": 1})).candidates([question], "all")
+    ((_, found),) = retrieval.candidates([question], "all")
+    ((_, single),) = Retrieval(passages, encoder, params.model_copy(update={"views": 1})).candidates([question], "all")
     assert [{**c, "views": c["views"][:1]} for c in found] == single  # the order and the nearest view do not change
     assert {len(c["views"]) for c in found[4:]} == {1}
     query = encoder.encode([question["question"]], "query: ", "q")[0]

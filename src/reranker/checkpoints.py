@@ -30,10 +30,14 @@ def draw_head(model: PreTrainedModel, seed: int) -> None:
                 torch.nn.init.orthogonal_(parameter)
 
 
+def has_head(folder: Path) -> bool:
+    """Whether the checkpoint is a classifier, which can score a pair, and not an encoder alone."""
+    return any("ForSequenceClassification" in name for name in AutoConfig.from_pretrained(folder).architectures or [])
+
+
 def complete_head(folder: Path, seed: int) -> None:
     """Give an encoder without a classification head one drawn from `seed`, so that every stage starts from the same."""
-    architectures = AutoConfig.from_pretrained(folder).architectures or []
-    if any("ForSequenceClassification" in name for name in architectures):
+    if has_head(folder):
         return
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # of what else the checkpoint lacks, such as a pooler

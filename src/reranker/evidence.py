@@ -17,7 +17,6 @@ import numpy as np
 from scipy.stats import bootstrap, permutation_test
 
 SYSTEMS = ("reranker", "fused")
-RIVALS = ("bm25", "dense", "retriever", "base")
 SUSPECT = ("split", "id", "question", "passage", "rival", "base_margin", "reranker_margin")
 
 
@@ -53,7 +52,7 @@ def compare(ours: Sequence[float], theirs: Sequence[float], resamples: int, seed
 def against(
     values: Mapping[str, Mapping[str, Mapping[str, float]]], groups: Mapping[str, Collection[str]], resamples: int, seed: int
 ) -> dict:
-    """The reranker, alone and fused, against each first stage that was run and the base.
+    """The reranker, alone and fused, against every other system.
 
     Args:
         values: system -> measure -> question id -> value.
@@ -71,8 +70,8 @@ def against(
         name: {
             system: {
                 rival: {measure: compared(system, rival, measure, group) for measure in values[system]}
-                for rival in RIVALS
-                if rival in values
+                for rival in values
+                if rival not in SYSTEMS
             }
             for system in SYSTEMS
         }

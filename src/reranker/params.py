@@ -98,6 +98,12 @@ class Teacher(Source):
     source: Literal["none", "bundled", "hub", "path"]
 
 
+class Compared(Source):
+    """Another reranker, put behind the same first stage and shown the same views."""
+
+    source: Literal["bundled", "hub", "path"]
+
+
 class Prepare(Group):
     raw: str
     """A table of questions (csv, xlsx, jsonl, parquet), or a folder with `qa.*` and, optionally, `corpus.*`."""
@@ -274,6 +280,8 @@ class Train(Group):
     save_steps: Positive
     """Optimizer steps between two resume points, outside DVC's outputs, removed when training succeeds."""
     save_total_limit: Positive
+    report_to: Literal["none", "tensorboard", "wandb", "mlflow", "dvclive"]
+    """An experiment tracker that follows the training; its package is installed apart (docs/trackers.md)."""
 
     @model_validator(mode="after")
     def consistent(self):
@@ -310,6 +318,14 @@ class Evaluate(Group):
     """Of the bootstrap and the randomization test that compare systems; the smallest p is 2 / (resamples + 1)."""
     suspect_margin: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """Logits by which base and fine-tuned must both prefer another passage for a question to be listed as suspect."""
+    compare: dict[Annotated[str, Field(pattern="^[a-z0-9][a-z0-9.-]*$")], Compared]
+    """Name -> another reranker that is a row of the same tables."""
+
+    @model_validator(mode="after")
+    def consistent(self):
+        if taken := {"bm25", "dense", "retriever", "base", "reranker", "fused", "none"} & set(self.compare):
+            raise ValueError(f"compare: the name '{min(taken)}' is taken")
+        return self
 
 
 class Params(Group):

@@ -102,6 +102,7 @@ def as_training(params: Params) -> Train:
             "max_grad_norm": 1.0,
             "evals_per_epoch": 1,
             "patience": None,
+            "report_to": "none",
             "merge": [0.0, 1.0],  # the base itself, where its head is trained and it ranks the validation questions better
         }
     )

@@ -13,7 +13,6 @@ from reranker.passages import Passage
 from reranker.retrieval import first_stage
 from reranker.scoring import CrossEncoder, by_passage, shown
 
-RERANKERS = ("base", "reranker")
 FIRST_STAGES = ("bm25", "dense", "retriever")
 FUSED = ("reranker", "dense", "bm25")  # whose scores the fused row weighs
 AUDITED, AUDIT_DEPTH = 1000, 5
@@ -84,7 +83,8 @@ def rankers(candidates: Sequence[dict], scores: Mapping[str, Mapping[str, float]
     """One question's systems: name -> function from a first-stage depth to a ranking; no `dense` where it was not run.
 
     Args:
-        scores: of each reranker, passage -> logit for this question; equal logits keep the first stage's order.
+        scores: of each reranker, passage -> logit for this question; equal logits keep the first stage's order. `reranker` is
+            the one that is fused.
     """
 
     def single(name: str) -> Callable[[int], list[str]]:
@@ -101,7 +101,7 @@ def rankers(candidates: Sequence[dict], scores: Mapping[str, Mapping[str, float]
     features = _features(candidates, scores["reranker"])
     systems = {"bm25": single("bm25")} | ({"dense": single("dense")} if retrieve.dense else {})
     systems["retriever"] = lambda depth: first_stage(candidates, depth, retrieve)
-    return systems | {name: reranked(name) for name in RERANKERS} | {"fused": fused}
+    return systems | {name: reranked(name) for name in scores} | {"fused": fused}
 
 
 def fit_fusion(
@@ -172,7 +172,7 @@ def evaluate_systems(
     depth: int,
     retrieve: Retrieve,
     evaluate: Evaluate,
-) -> tuple[dict, list[dict], dict]:
+) -> tuple[dict, list[dict], list[dict], dict]:
     """All systems on the same candidates, by both protocols.
 
     Args:
@@ -182,11 +182,12 @@ def evaluate_systems(
 
     Returns:
         the content of eval.json: group of questions -> system -> measure, with the article's protocol (multiplier * k
-        candidates reranked for each k) under `article`; one row a question with the gold rank under each system; and
-        system -> measure (hit@1, MRR, nDCG) -> question id -> value, for paired comparisons.
+        candidates reranked for each k) under `article`; one row a question with the gold rank under each system; one with the
+        passage that each system puts first; and system -> measure (hit@1, MRR, nDCG) -> question id -> value, for paired
+        comparisons.
     """
     systems = {
-        q["id"]: rankers(candidates[q["id"]], {name: scores[name][q["id"]] for name in RERANKERS}, retrieve, evaluate) for q in questions
+        q["id"]: rankers(candidates[q["id"]], {name: scores[name][q["id"]] for name in scores}, retrieve, evaluate) for q in questions
     }
     names = list(systems[questions[0]["id"]])
     gold = {q["id"]: q["passage"] for q in questions}
@@ -196,7 +197,7 @@ def evaluate_systems(
         return {name: measure({q: gold[q] for q in group}, standard[name], evaluate.ks, evaluate.cutoff) for name in names}
 
     def article(name: str) -> dict[str, float]:
-        wider = evaluate.multiplier if name in (*RERANKERS, "fused") else 1
+        wider = evaluate.multiplier if name in (*scores, "fused") else 1
         hits = {}
         for k in evaluate.ks:
             rankings = {q: systems[q][name](wider * k)[:k] for q in gold}
@@ -213,10 +214,15 @@ def evaluate_systems(
         }
         for q in questions
     ]
+    first = [
+        {"id": q["id"], "question": q["question"], "evidence": q["context"] or q["answer"], "passage": q["passage"]}
+        | {name: next(iter(standard[name][q["id"]]), None) for name in names}
+        for q in questions
+    ]
     result = {name: {"questions": len(group), **table(group)} for name, group in sorted(question_groups(rows).items())}
     result["article"] = {"questions": len(gold)} | {name: article(name) for name in names}
     values = {name: per_question(gold, standard[name], [1], evaluate.cutoff) for name in names}
-    return result, rows, values
+    return result, rows, first, values
 
 
 def markdown_table(result: dict, ks: Sequence[int], cutoff: int) -> str:

@@ -150,7 +150,7 @@ class Retrieval:
             pieces = [passage.view(*span) for passage, spans in zip(passages.values(), self.spans) for span in spans]
             self.parts = encoder.encode(pieces, prefix, "windows")
 
-    def candidates(self, questions: Iterable[dict], what: str, total: int | None = None) -> Iterable[list[dict]]:
+    def candidates(self, questions: Iterable[dict], what: str, total: int | None = None) -> Iterable[tuple[dict, list[dict]]]:
         """For each question its dense top `depth`, its BM25 list and its own passage, in fused order.
 
         A passage's dense score is the mean of two cosines with the query: the whole passage's and its nearest window's.
@@ -159,15 +159,16 @@ class Retrieval:
             total: how many questions there are, for the estimate of what is left; they are read as they are needed.
 
         Yields:
-            lists of {passage, dense, bm25, dense_score, bm25_score, views}: the passage's rank in either list (null where it
-            is in neither's reach), its scores (0 of a retriever that is not run), and the spans that the reranker is shown, the
-            nearest to the query first: up to `views` of the list's first `views_depth` passages, one of the others.
+            each question with its list of {passage, dense, bm25, dense_score, bm25_score, views}: the passage's rank in either
+            list (null where it is in neither's reach), its scores (0 of a retriever that is not run), and the spans that the
+            reranker is shown, the nearest to the query first: up to `views` of the list's first `views_depth` passages, one of
+            the others.
         """
         questions = iter(questions)
         with tqdm(total=total, desc=f"retrieve {what}", unit="question") as bar:
             while read := list(itertools.islice(questions, READ)):
                 for question, dense in zip(read, self._nearness(read, what)):
-                    yield self._candidates(question, *dense)
+                    yield question, self._candidates(question, *dense)
                     bar.update()
 
     def _nearness(self, questions: Sequence[dict], what: str) -> Iterable[tuple[np.ndarray | None, np.ndarray | None]]:

@@ -40,11 +40,12 @@ from reranker.params import Train
 from reranker.scoring import choose_precision
 from reranker.validation import Guide, Validation, choose_merge, curve
 
-
-LESS_MEMORY = (
-    "lower train.batch_size (and raise train.accumulation as much), train.group_size, train.passage_max_length or retrieve.shown, or "
-    "set train.gradient_checkpointing to true"
-)
+LESS_MEMORY = {
+    "train": "lower train.batch_size (and raise train.accumulation as much), train.group_size, train.passage_max_length or "
+    "retrieve.shown, or set train.gradient_checkpointing to true",
+    "pretrain": "lower pretrain.batch_size, pretrain.group_size, train.passage_max_length or retrieve.shown, or set "
+    "train.gradient_checkpointing to true",
+}
 
 
 class ResumableTrainer(EncoderOnlyRerankerTrainer):
@@ -135,7 +136,7 @@ class Runner(EncoderOnlyRerankerRunner):
                 greater_is_better=True,
                 remove_unused_columns=False,
                 disable_tqdm=True,
-                report_to="none",
+                report_to=params.report_to,
             ),
         )
 
@@ -211,7 +212,7 @@ def resume_point(scratch: Path) -> str | None:
 
 def run_key(params: Train, seed: int, inputs: Iterable[Path], base: Path) -> str:
     """What a resumed run must share with the interrupted one: inputs, base, parameters, seed and this library's code."""
-    key = hashlib.sha256(json.dumps([params.model_dump(exclude={"launcher", "workers"}), seed], sort_keys=True).encode())
+    key = hashlib.sha256(json.dumps([params.model_dump(exclude={"launcher", "workers", "report_to"}), seed], sort_keys=True).encode())
     for path in [*inputs, *sorted(base.glob("*.safetensors")), *sorted(Path(__file__).parent.glob("*.py"))]:
         with open(path, "rb") as content:
             key.update(hashlib.file_digest(content, "sha256").digest())
@@ -219,9 +220,12 @@ def run_key(params: Train, seed: int, inputs: Iterable[Path], base: Path) -> str
 
 
 def train(
-    params: Train, seed: int, samples: Path, base: Path, scratch: Path, validation: Validation | None = None
+    params: Train, seed: int, samples: Path, base: Path, scratch: Path, validation: Validation | None = None, stage: str = "train"
 ) -> Runner:
     """Train, from the newest resume point under `scratch` if there is one.
+
+    Args:
+        stage: whose parameters the messages name, `train` or `pretrain`.
 
     Returns:
         the runner, whose model is the trained one and whose trainer.state.log_history has the curves.
@@ -232,20 +236,20 @@ def train(
     point = resume_point(scratch)
     if point:
         print(f"resuming from {point}")
-    report_memory(runner)
+    report_memory(runner, LESS_MEMORY[stage])
     try:
         runner.trainer.train(resume_from_checkpoint=point)
     except (MemoryError, RuntimeError) as error:
         if not ran_out(error):
             raise
-        raise InputError(f"train: memory ran out; {LESS_MEMORY}") from error
+        raise InputError(f"{stage}: memory ran out; {LESS_MEMORY[stage]}") from error
     real, padded = runner.model.tokens
     if padded and runner.trainer.is_world_process_zero():
         print(f"padding: {1 - real / padded:.1%} of the {padded} tokens that were trained on")
     return runner
 
 
-def report_memory(runner: Runner, looked_at: int = 64) -> None:
+def report_memory(runner: Runner, advice: str, looked_at: int = 64) -> None:
     """Say how much memory a step will need, from the longest of some groups at even distances, and warn where there is less."""
     if not runner.trainer.is_world_process_zero():
         return
@@ -258,7 +262,7 @@ def report_memory(runner: Runner, looked_at: int = 64) -> None:
     parts = ", ".join(f"{name} {amount:.2f}" for name, amount in needed.items())
     print(f"memory: about {total:.2f} GB ({parts}) for {batch} groups of up to {tokens // batch} tokens; {free:.1f} GB are free")
     if total > free:
-        print(f"WARNING: training needs about {total:.1f} GB where {free:.1f} GB are free; {LESS_MEMORY}", file=sys.stderr)
+        print(f"WARNING: training needs about {total:.1f} GB where {free:.1f} GB are free; {advice}", file=sys.stderr)
 
 
 def keep_best(runner: Runner) -> tuple[dict, dict]:
