@@ -8,6 +8,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 repro: .venv/installed
 	dvc repro
 	@cat metrics/table.md
+	@echo 'The report: report/index.html'
 
 test: .venv/installed
 	python -m pytest

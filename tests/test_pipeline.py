@@ -216,14 +216,14 @@ def test_a_parameter_makes_its_own_stages_stale(project, name):
         parameters[group] = value
     try:
         path.write_text(yaml.safe_dump(parameters, sort_keys=False), encoding="utf-8")
-        assert set(json.loads(dvc("status", "--json", cwd=project))) == expected
+        assert set(json.loads(dvc("status", "--json", cwd=project))) == expected | {"report"}  # which shows all parameters
     finally:
         path.write_text(text, encoding="utf-8")
 
 
 def test_an_experiment_with_another_lr_runs_train_and_evaluate_alone_at_that_float(project):
     said = dvc("exp", "run", "-n", "slower", "-S", "train.lr=2e-5", cwd=project)
-    assert [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")] == ["train", "evaluate"]
+    assert [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")] == ["train", "evaluate", "report"]
     # what the optimizer got: the highest rate of the cosine schedule is reached after the warm-up
     rates = [float(row["learning_rate"]) for row in csv.DictReader((project / "metrics/train.csv").open())]
     assert 0.9 * 2e-5 < max(rates) <= 2e-5
@@ -252,7 +252,7 @@ def test_branches_compare_in_a_clone_without_data(project, tmp_path):
     path = project / "params.yaml"
     path.write_text(path.read_text().replace("fusion_weights: null", "fusion_weights: [1.0, 0.0, 0.0]").replace("cutoff: 10", "cutoff: 5"), encoding="utf-8")
     said = dvc("repro", cwd=project)
-    assert [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")] == ["evaluate"]
+    assert [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")] == ["evaluate", "report"]
     git("commit", "-q", "-a", "-m", "other weight", cwd=project)
     clone = tmp_path / "clone"
     git("clone", "-q", str(project), str(clone), cwd=tmp_path)
@@ -318,7 +318,7 @@ def test_pre_training_makes_another_base_and_training_starts_from_it(project):
     options = ["-S", "pretrain.epochs=1", "-S", "pretrain.lr=0.003", "-S", "pretrain.batch_size=2", "-S", "pretrain.group_size=4"]
     said = dvc("exp", "run", "-n", "pretrained", *options, cwd=project)
     try:
-        assert [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")] == ["pretrain", "train", "evaluate"]
+        assert [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")] == ["pretrain", "train", "evaluate", "report"]
         made = json.loads((project / "metrics/pretrain.json").read_text())
         assert made["samples"] == 24 and made["optimizer_steps"] == 12  # two sentences of twelve passages
         assert set(made["merge"]["valid"]) == {"0.0", "1.0"}

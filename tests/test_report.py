@@ -1,0 +1,172 @@
+"""The report, from the committed metrics, and in a real browser where there is one."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import vl_convert
+
+from conftest import ROOT
+from report import main
+from reranker.report import questions, rank_band, verdict
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+RANKS = pd.read_csv(ROOT / "metrics/per_query.csv", dtype={"id": str})
+FIRST = pd.read_csv(ROOT / "metrics/first.csv", dtype=str)
+
+
+def make(folder: Path) -> Path:
+    """report/index.html of the metrics under `folder`."""
+    main(str(folder / "metrics"), str(ROOT / "params.yaml"), str(folder / "report"))
+    return folder / "report/index.html"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    shutil.copytree(ROOT / "metrics", folder / "metrics")
+    return make(folder)
+
+
+def test_it_says_what_the_metrics_say_and_is_the_same_each_time(report, tmp_path):
+    text = report.read_text(encoding="utf-8")
+    result = json.loads((ROOT / "metrics/eval.json").read_text())
+    found = result["against"]["all"]["fused"]["base"]["hit@1"]
+    assert f"<b>{100 * result['all']['fused']['hit@1']:.1f} %</b> of\n{result['all']['questions']} test questions" in text
+    line = f"{100 * found['difference']:+.1f} points, 95 % interval {100 * found['low']:+.1f} to {100 * found['high']:+.1f}"
+    assert line in text and verdict(found)["verdict"] == "better"
+    shutil.copytree(ROOT / "metrics", tmp_path / "metrics")
+    assert make(tmp_path).read_bytes() == report.read_bytes()
+
+
+def test_it_asks_no_other_address(report):
+    text = report.read_text(encoding="utf-8")
+    assert "default-src 'none'" in text  # the browser refuses what the page might ask for
+    ours = text.replace(vl_convert.javascript_bundle(), "")
+    assert len(ours) < len(text) - 500_000 and not re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=|@import|url\(", ours)
+
+
+@pytest.mark.parametrize(
+    "low, high, expected", [(0.01, 0.1, "better"), (-0.1, -0.01, "worse"), (-0.01, 0.1, "no evidence"), (0.0, 0.1, "no evidence")]
+)
+def test_a_verdict_is_what_the_interval_says(low, high, expected):
+    assert verdict({"difference": 0.05, "low": low, "high": high, "p": 0.5})["verdict"] == expected
+
+
+def test_bands_of_ranks():
+    ranks = [1, 2, 3, 4, 5, 6, 10, 11, 500, float("nan")]
+    assert [rank_band(rank) for rank in ranks] == ["1", "2", "3", "4-5", "4-5", "6-10", "6-10", "11+", "11+", "none"]
+
+
+def test_disputed_questions_stand_first():
+    ranks = pd.DataFrame({"id": ["a", "b", "c"], "base": [1, 2, None], "fused": [1, 1, 2]})
+    first = pd.DataFrame({"id": ["a", "b", "c"], "question": "?", "evidence": None, "passage": "p", "base": ["p", "x", None], "fused": ["p", "p", "y"]})
+    rows = questions(first, ranks, ["base", "fused"])
+    assert [row["id"] for row in rows] == ["b", "a", "c"]
+    assert rows[0] == {
+        "id": "b", "question": "?", "evidence": "", "passage": "p", "ranks": {"base": 2, "fused": 1}, "first": {"base": "x", "fused": "p"}
+    }  # fmt: skip
+    assert rows[2]["ranks"] == {"base": None, "fused": 2} and rows[2]["first"]["base"] is None
+
+
+def test_a_run_without_validation_suspects_or_documents_has_a_page(tmp_path):
+    shutil.copytree(ROOT / "metrics", tmp_path / "metrics")
+    for name in ("valid", "suspects"):
+        path = tmp_path / f"metrics/{name}.csv"
+        path.write_text(path.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
+    path = tmp_path / "metrics/by_document.csv"
+    path.write_text("\n".join(path.read_text(encoding="utf-8").splitlines()[:2]) + "\n", encoding="utf-8")
+    text = make(tmp_path).read_text(encoding="utf-8")
+    assert {name for name in ("loss", "valid", "documents") if f'data-chart="{name}"' in text} == {"loss"}
+    assert 'id="suspects"' not in text
+
+
+@pytest.fixture
+def opened(report):
+    """A function that opens the page, and the list of what the browser complained about or asked for."""
+    if not CHROMIUM:
+        pytest.skip("no Chromium here; on Debian: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        troubles: list[str] = []
+
+        def go(path: Path = report, **options):
+            page = browser.new_page(**{"locale": "en-GB", **options})
+            page.on("console", lambda message: troubles.append(message.text) if message.type in ("error", "warning") else None)
+            page.on("pageerror", lambda error: troubles.append(str(error)))
+            page.on("request", lambda request: troubles.append(request.url) if not request.url.startswith(("file:", "data:")) else None)
+            page.goto(path.as_uri())
+            page.wait_for_function("document.querySelectorAll('.chart svg').length == document.querySelectorAll('.chart').length")
+            return page
+
+        yield go, troubles
+        browser.close()
+
+
+def won_and_lost(before: str, after: str) -> tuple[int, int]:
+    was, now = RANKS[before] == 1, RANKS[after] == 1
+    return int((~was & now).sum()), int((was & ~now).sum())
+
+
+def test_the_page_draws_filters_and_searches(opened):
+    go, troubles = opened
+    page = go()
+    assert page.locator(".chart svg").count() == 7
+    won, lost = won_and_lost("base", "fused")
+    assert won > lost > 0
+
+    def counted() -> int:
+        return int(page.inner_text("#count").split("/")[1])
+
+    assert counted() == won + lost
+    page.select_option("#kind", "won")
+    assert counted() == won
+    page.select_option("#kind", "lost")
+    assert counted() == lost
+    page.select_option("#before", "dense")
+    page.select_option("#after", "reranker")
+    assert counted() == won_and_lost("dense", "reranker")[1]
+    page.select_option("#kind", "all")
+    assert counted() == len(RANKS) and page.locator("#questions tbody tr").count() == 20
+    page.click("#more")
+    assert page.locator("#questions tbody tr").count() == 40
+    row = FIRST.iloc[7]
+    page.fill("#search", row["question"][:12])
+    assert counted() == FIRST["question"].str.contains(row["question"][:12], regex=False).sum() == 1
+    ranks = RANKS.set_index("id").loc[row["id"]]
+    assert f"{ranks['dense']:.0f} → {ranks['reranker']:.0f}" in page.inner_text("#questions tbody")
+    assert troubles == []
+
+
+def test_it_speaks_both_languages_and_fits_a_phone_in_the_dark(opened):
+    go, troubles = opened
+    page = go(viewport={"width": 375, "height": 800}, color_scheme="dark", locale="zh-CN")
+    assert page.inner_text("h1") == "重排模型报告"
+    page.click("#language")
+    assert page.inner_text("h1") == "Reranker report"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    red, green, blue = map(int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor")))
+    assert max(red, green, blue) < 60
+    assert troubles == []
+
+
+def test_text_of_the_data_stays_text(opened, tmp_path):
+    go, troubles = opened
+    shutil.copytree(ROOT / "metrics", tmp_path / "metrics")
+    evil = "<img src=x onerror=document.title='taken'></script><script>document.title='taken'</script>{{ 7 * 7 }}"
+    first = FIRST.copy()
+    first["question"] = evil
+    first.to_csv(tmp_path / "metrics/first.csv", index=False)
+    suspects = pd.read_csv(tmp_path / "metrics/suspects.csv")
+    suspects["question"] = evil
+    suspects.to_csv(tmp_path / "metrics/suspects.csv", index=False)
+    page = go(make(tmp_path))
+    page.select_option("#kind", "all")
+    assert page.title() == "Reranker report" and page.locator("img").count() == 0
+    assert evil in page.inner_text("#questions tbody tr:first-child td:first-child")
+    assert troubles == []
