@@ -120,7 +120,7 @@ def git(*arguments: str, cwd: Path) -> str:
 def copy_project(target: Path) -> Path:
     """The files a pipeline run needs, in a Git repository of their own; parameters are tests/params.yaml, not the user's."""
     target.mkdir(parents=True, exist_ok=True)
-    names = ("src", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "data/.gitignore", "models/.gitignore")
+    names = ("src", ".dvc/config", ".dvc/.gitignore", ".dvc/plots", ".dvcignore", ".gitignore", "dvc.yaml", "data/.gitignore", "models/.gitignore")
     for name in (*names, "params.yaml"):
         source = ROOT / ("tests/params.yaml" if name == "params.yaml" else name)
         (target / name).parent.mkdir(parents=True, exist_ok=True)
