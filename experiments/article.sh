@@ -8,7 +8,7 @@ set -euo pipefail
 table=$1; shift
 exec dvc exp run --name article \
   -S prepare.raw="$table" -S 'prepare.qa_types=[detailed]' -S prepare.valid_fraction=0 \
-  -S base.source=hub -S base.repo=BAAI/bge-reranker-base -S base.revision=6d64eef0e764fd49f21e56bb59d54ed86102024b \
+  -S base.source=hub -S base.repo=BAAI/bge-reranker-base -S base.revision=2cfc18c9415c912f9d8155881c133215df768a70 \
   -S retrieve.dense_weight=0.5 -S retrieve.bm25_weight=0.5 -S retrieve.rrf_k=60 -S retrieve.bm25_depth=4 \
   -S retrieve.window=0 -S retrieve.stride=0 -S retrieve.shown=0 \
   -S samples.strategy=all -S samples.pair=qd -S samples.neg_batch_size=16 -S samples.n_neg_batch=32 \

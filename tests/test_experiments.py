@@ -17,8 +17,8 @@ SCRIPTS = sorted((ROOT / "experiments").glob("*.sh"))
 def overrides(command: str) -> dict[str, list]:
     """What a command sets: parameter -> its values, several where it queues several runs."""
     found = {}
-    for name, text in re.findall(r"-S '?([a-z_0-9.]+)=([^\s']+)'?", command):
-        texts = ["table.csv"] if text.startswith('"$') else [text] if text.startswith("[") else text.split(",")
+    for name, text in re.findall(r"-S '?(\+?[a-z_0-9.-]+)=(\{[^}]*\}|[^\s']+)'?", command):
+        texts = ["table.csv"] if text.startswith('"$') else [text] if text.startswith(("[", "{")) else text.split(",")
         found[name] = [yaml.load(one, Loader) for one in texts]
     return found
 
@@ -39,16 +39,19 @@ def test_the_parameters_of_a_named_run_are_accepted(script):
         for values in itertools.zip_longest(*changes.values()):
             params = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"), Loader)
             for (name, given), value in zip(changes.items(), values):
-                *groups, key = name.split(".")
-                group = params[groups[0]] if groups else params
-                assert key in group, name
+                *groups, key = name.removeprefix("+").split(".")
+                group = params
+                for each in groups:
+                    group = group[each]
+                assert (key in group) != name.startswith("+"), name
                 group[key] = given[0] if value is None else value
             Params.model_validate(params)
 
 
 def test_every_way_to_write_a_change_is_read():
-    assert overrides("dvc exp run -S seed=1,2 -S 'a.b=[x,y]' -S a.c=1e-5,2 -S a.d=\"$1\" -S a.e=null") == {
+    assert overrides("dvc exp run -S seed=1,2 -S 'a.b=[x,y]' -S a.c=1e-5,2 -S a.d=\"$1\" -S a.e=null -S '+a.f.g-h={i: j, k: 1}'") == {
         "seed": [1, 2], "a.b": [["x", "y"]], "a.c": [1e-5, 2], "a.d": ["table.csv"], "a.e": [None],
+        "+a.f.g-h": [{"i": "j", "k": 1}],
     }  # fmt: skip
 
 

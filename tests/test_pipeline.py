@@ -124,7 +124,7 @@ def test_the_whole_run_leaves_what_it_promises(project):
         "data/prepared/corpus.jsonl", "data/prepared/test.jsonl", "data/candidates/train.jsonl", "data/samples/train.jsonl",
         "data/baseline/test.jsonl", "data/validation/valid.jsonl", "models/base/model.safetensors", "models/reranker/model.safetensors", "metrics/data.json",
         "metrics/eval.json", "metrics/hit_at_k.csv", "metrics/per_query.csv", "metrics/train.csv", "metrics/valid.csv",
-        "metrics/by_document.csv", "metrics/suspects.csv", "dvc.lock",
+        "metrics/by_document.csv", "metrics/suspects.csv", "metrics/first.csv", "metrics/passages.csv", "report/index.html", "dvc.lock",
     ):  # fmt: skip
         assert name in names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl", ".partial"))]
@@ -136,6 +136,13 @@ def test_the_whole_run_leaves_what_it_promises(project):
     ranks = list(csv.DictReader((project / "metrics/per_query.csv").open()))
     share = sum(row["reranker"] == "1" for row in ranks) / len(ranks)
     assert share == pytest.approx(result["all"]["reranker"]["hit@1"], abs=1e-6)
+    first = list(csv.DictReader((project / "metrics/first.csv").open(encoding="utf-8")))
+    assert [row["id"] for row in first] == [row["id"] for row in ranks]
+    texts = {row["uuid"]: row["doc"] for row in table_rows()}
+    shown = {row["passage"]: row["text"] for row in csv.DictReader((project / "metrics/passages.csv").open(encoding="utf-8"))}
+    for row, ranked in zip(first, ranks):
+        for name in systems:
+            assert (row[name] == row["passage"]) == (ranked[name] == "1") and (not row[name] or shown[row[name]] == texts[row[name]])
     (whole,) = csv.DictReader((project / "metrics/by_document.csv").open())  # the table names no documents
     assert (whole["document"], whole["questions"]) == ("all", "9") and float(whole["reranker"]) == pytest.approx(share, abs=1e-6)
     assert (project / "metrics/suspects.csv").read_text(encoding="utf-8").startswith("split,id,question,passage,rival,base_margin,")
@@ -302,6 +309,31 @@ def test_bm25_alone_is_a_first_stage(project):
     assert measured["retriever"] == measured["bm25"]
     assert set(result["against"]["all"]["fused"]) == {"bm25", "retriever", "base"}
     assert result["fusion_weights"]["dense"] == 0
+
+
+def test_another_reranker_is_a_row_beside_the_base_and_training_is_not_run_again(project):
+    said = dvc("exp", "run", "-n", "others", "-S", "+evaluate.compare.twin={source: bundled}", cwd=project)
+    try:
+        assert [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")] == ["fetch", "baseline", "evaluate", "report"]
+        result = json.loads((project / "metrics/eval.json").read_text())
+        assert list(result["all"]) == ["questions", "bm25", "dense", "retriever", "base", "twin", "reranker", "fused"]
+        for group in ("all", "unseen", "article"):
+            assert result[group]["twin"] == result[group]["base"] != result[group]["reranker"]
+        assert result["against"]["all"]["fused"]["twin"] == result["against"]["all"]["fused"]["base"]
+        assert "article_twin" in (project / "metrics/hit_at_k.csv").read_text()
+        assert "<option>twin</option>" in (project / "report/index.html").read_text(encoding="utf-8")
+    finally:
+        git("checkout", "-q", "--", ".", cwd=project)
+        dvc("checkout", cwd=project)
+
+
+def test_the_plots_show_each_system_and_measure(project):
+    plots = json.loads(dvc("plots", "show", "--json", cwd=project))["data"]
+    shown = {name: {row.get("field") for row in made["content"]["data"]["values"]} for name, (made,) in plots.items()}
+    systems = {"bm25", "dense", "retriever", "base", "reranker", "fused"}
+    assert shown["hit@k by system"] == systems and shown["validation"] == {"hit@1", "MRR@10", "nDCG@10"}
+    assert shown["hit@k by system, the article's protocol"] == {f"article_{name}" for name in systems}
+    assert all("<DVC_METRIC" not in json.dumps(made["content"]) for made, in plots.values()) and len(shown) == 5
 
 
 def test_a_reranker_teaches_and_its_doubts_drop_negatives(project):

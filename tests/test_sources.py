@@ -14,6 +14,7 @@ import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
 
 from conftest import ROOT
+from fetch import fetch_reranker
 from reranker import e5_small
 from reranker.errors import InputError
 from reranker.packed import pack
@@ -144,6 +145,14 @@ def test_pickled_weights_alone_are_refused(tmp_path):
 
 
 # bundled
+
+
+def test_an_encoder_is_no_teacher(tmp_path):
+    config = BertConfig(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    BertModel(config).save_pretrained(tmp_path / "encoder")
+    source = Source(source="path", path=str(tmp_path / "encoder"))
+    with pytest.raises(InputError, match="^teacher: .*encoder is no reranker: it has no classification head to score pairs with$"):
+        fetch_reranker(source, "teacher", tmp_path / "bundled", tmp_path / "out")
 
 
 def test_the_bundled_reranker_is_unpacked(tiny_model, tmp_path):
