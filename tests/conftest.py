@@ -1,5 +1,6 @@
 """A tiny XLM-RoBERTa cross-encoder with a real Unigram tokenizer, made here in a second, for tests that run everything."""
 
+import csv
 import os
 import shutil
 import signal
@@ -11,10 +12,12 @@ os.environ["OMP_NUM_THREADS"] = "1"  # of the stages that tests start; a tiny mo
 
 import pytest
 import torch
+import yaml
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForSequenceClassification
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForSequenceClassification
 
 from reranker.checkpoints import save
+from reranker.packed import pack
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent
@@ -130,3 +133,51 @@ def copy_project(target: Path) -> Path:
             shutil.copy(source, target / name)
     git("init", "-q", "-b", "main", cwd=target)
     return target
+
+
+ENVIRONMENT = os.environ | {
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "DVC_NO_ANALYTICS": "1",
+    **{f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+}
+
+
+def dvc(*arguments: str, cwd: Path, fails: bool = False) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert bool(done.returncode) == fails, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def project(tiny_model, tmp_path_factory) -> Path:
+    """A repository of the pipeline on the tiny model and table, reproduced and committed."""
+    folder = copy_project(tmp_path_factory.mktemp("project") / "repo")
+    raw = folder / "data/raw/tiny.csv"
+    raw.parent.mkdir(parents=True)
+    rows = table_rows()
+    with open(raw, "w", encoding="utf-8", newline="") as out:
+        writer = csv.DictWriter(out, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    parameters = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    parameters["prepare"]["raw"] = "data/raw/tiny.csv"
+    pack(tiny_model, folder / "models/bundled", list(range(len(AutoTokenizer.from_pretrained(tiny_model)))))
+    parameters["retriever"] |= {"source": "path", "path": str(tiny_model)}
+    parameters["retriever"]["max_length"] = 100
+    parameters["retrieve"] |= {"depth": 8, "window": 24, "stride": 12, "shown": 30}
+    parameters["samples"] |= {"window": 8, "skip_top": 0, "negatives": 5, "random_negatives": 2}
+    parameters["train"] |= {
+        "lr": 0.003, "epochs": 2, "group_size": 4, "batch_size": 2, "accumulation": 1, "query_max_length": 16,
+        "passage_max_length": 80, "logging_steps": 2, "precision": "fp32", "valid_depth": 8,
+    }  # fmt: skip
+    parameters["score"] |= {"depth": 8, "max_length": 100, "precision": "fp32"}
+    parameters["evaluate"] |= {"ks": [1, 2], "multiplier": 3}
+    (folder / "params.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False), encoding="utf-8")
+    dvc("init", "-q", "-f", cwd=folder)
+    git("checkout", "-q", "--", ".", cwd=folder) if git("ls-files", cwd=folder).strip() else None
+    dvc("repro", cwd=folder)
+    git("add", "-A", cwd=folder)
+    git("commit", "-q", "-m", "run", cwd=folder)
+    return folder

@@ -1,10 +1,13 @@
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from conftest import ROOT
 from reranker.evidence import compare
@@ -120,3 +123,40 @@ def test_intervals_hold_the_true_difference_at_their_rate(gain):
         found = compare(ours, theirs, resamples=1000, seed=seed)
         held += found["low"] <= gain <= found["high"]
     assert 364 <= held <= 395
+
+
+def test_a_pull_request_gets_the_verdict_and_what_changed(repository):
+    (repository / "src").exists() or (repository / "src").symlink_to(ROOT / "src")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+    def commented(base: str, *options: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [ROOT / ".ci/compare", base, *options], cwd=repository, capture_output=True, text=True, env=os.environ | {"PATH": path}
+        )
+        return done.returncode, done.stdout
+
+    git("checkout", "-q", "-f", "better", cwd=repository)
+    try:
+        code, text = commented("plain")
+        assert code == 0 and text.startswith("**HEAD against plain, fused by MRR@10: better**\n\n| fused | plain | HEAD |")
+        assert "<details><summary>dvc metrics diff</summary>" in text and text.endswith("</details>\n")
+        code, text = commented("better", "--require", "better")
+        assert code == 1 and "error: HEAD is required to be better: no evidence by MRR@10" in text and text.endswith("</details>\n")
+        code, text = commented("other")
+        assert code == 1 and "error: other was tested on 44 questions that HEAD was not" in text
+    finally:
+        git("checkout", "-q", "-f", "moved", cwd=repository)
+
+
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+
+def test_workflows_pin_what_they_use_and_call_what_is_there():
+    jobs = [job for path in WORKFLOWS for job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values()]
+    steps = [step for job in jobs for step in job["steps"]]
+    used = [step["uses"] for step in steps if "uses" in step]
+    assert len(used) >= 4 and all(re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", name) for name in used)
+    called = re.findall(r"(?:^|\s)(\.ci/\w+)", "\n".join(step.get("run", "") for step in steps))
+    assert set(called) == {".ci/run", ".ci/compare"} and all(os.access(ROOT / name, os.X_OK) for name in called)
+    # What is written by others is never pasted into a shell.
+    assert not [step["run"] for step in steps if "${{" in step.get("run", "")]

@@ -1,0 +1,87 @@
+"""Two people and one remote: what docs/team.md tells them to do, done."""
+
+import json
+
+import pytest
+import yaml
+
+from conftest import dvc, git
+
+
+@pytest.fixture
+def shared(project, tmp_path):
+    """A clone with a remote for data, a folder, and one for code, a bare repository; the data is pushed."""
+    code, mine = tmp_path / "code.git", tmp_path / "mine"
+    git("clone", "-q", "--bare", str(project), str(code), cwd=tmp_path)
+    git("clone", "-q", str(code), str(mine), cwd=tmp_path)
+    dvc("cache", "dir", "--local", str(project / ".dvc/cache"), cwd=mine)  # in place of running everything again
+    dvc("checkout", cwd=mine)
+    dvc("remote", "add", "-d", "team", str(tmp_path / "remote"), cwd=mine)
+    git("commit", "-q", "-a", "-m", "remote", cwd=mine)
+    git("push", "-q", "origin", "HEAD", cwd=mine)
+    dvc("push", cwd=mine)
+    return mine
+
+
+def test_what_one_pushes_another_pulls_and_need_not_make_again(shared, tmp_path):
+    other = tmp_path / "other"
+    git("clone", "-q", str(tmp_path / "code.git"), str(other), cwd=tmp_path)
+    dvc("pull", cwd=other)
+    name = "models/reranker/model.safetensors"
+    assert (other / name).read_bytes() == (shared / name).read_bytes()
+    assert (other / "report/index.html").read_bytes() == (shared / "report/index.html").read_bytes()
+    said = dvc("repro", cwd=other)
+    assert "Data and pipelines are up to date." in said and "Running stage" not in said
+
+
+def test_an_experiment_is_pushed_and_applied_elsewhere(shared, tmp_path):
+    dvc("exp", "run", "-n", "wider", "-S", "evaluate.suspect_margin=2.5", cwd=shared)
+    dvc("exp", "push", "origin", "wider", cwd=shared)
+    other = tmp_path / "other"
+    git("clone", "-q", str(tmp_path / "code.git"), str(other), cwd=tmp_path)
+    dvc("exp", "pull", "origin", "wider", cwd=other)
+    dvc("exp", "apply", "wider", cwd=other)
+    assert yaml.safe_load((other / "params.yaml").read_text(encoding="utf-8"))["evaluate"]["suspect_margin"] == 2.5
+    name = "models/reranker/model.safetensors"
+    assert (other / name).read_bytes() == (shared / name).read_bytes()
+    assert (other / "metrics/suspects.csv").read_bytes() == (shared / "metrics/suspects.csv").read_bytes()
+    assert json.loads(dvc("status", "--json", cwd=other)) == {}
+
+
+def test_a_table_is_imported_from_another_repository_at_a_commit(shared, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    git("init", "-q", cwd=source)
+    table = (shared / "data/raw/tiny.csv").read_text(encoding="utf-8")
+    (source / "question_answer.csv").write_text(table, encoding="utf-8")
+    git("add", "-A", cwd=source)
+    git("commit", "-q", "-m", "table", cwd=source)
+    commit = git("rev-parse", "HEAD", cwd=source).strip()
+    dvc("import", str(source), "question_answer.csv", "-o", "data/raw/imported.csv", cwd=shared)
+    pinned = yaml.safe_load((shared / "data/raw/imported.csv.dvc").read_text(encoding="utf-8"))
+    assert pinned["deps"][0]["repo"]["rev_lock"] == commit
+    said = dvc("exp", "run", "--name", "imported", "-S", "prepare.raw=data/raw/imported.csv", "prepare", cwd=shared)
+    assert "Running stage 'prepare'" in said
+    assert json.loads((shared / "metrics/data.json").read_text())["questions"] == {"train": 18, "valid": 9, "test": 9}
+
+    (source / "question_answer.csv").write_text(table.replace("修3年", "修4年"), encoding="utf-8")
+    git("commit", "-q", "-a", "-m", "corrected", cwd=source)
+    dvc("update", "data/raw/imported.csv.dvc", cwd=shared)
+    assert "修4年" in (shared / "data/raw/imported.csv").read_text(encoding="utf-8")
+    assert "prepare" in json.loads(dvc("status", "--json", cwd=shared))
+
+
+def test_gc_keeps_what_branches_need(shared, tmp_path):
+    kept = (shared / "models/reranker/model.safetensors").stat().st_size
+    dvc("cache", "dir", "--local", "--unset", cwd=shared)
+    dvc("pull", cwd=shared)
+    stray = shared / "data/raw/stray.bin"
+    stray.write_bytes(b"x" * 5000)
+    dvc("add", "data/raw/stray.bin", cwd=shared)
+    for path in (stray, shared / "data/raw/stray.bin.dvc"):
+        path.unlink()
+    cache = shared / ".dvc/cache/files/md5"
+    sizes = lambda: [path.stat().st_size for path in cache.rglob("*") if path.is_file()]  # noqa: E731
+    assert 5000 in sizes()
+    dvc("gc", "--workspace", "--all-branches", "--force", cwd=shared)
+    assert 5000 not in sizes() and kept in sizes()
