@@ -1,17 +1,22 @@
-# make repro: environment, then the whole pipeline.    make test: environment, then the tests.
-# Both need Python 3.11 or later and Git, nothing else.
+# make repro and make test need Python 3.11, 3.12 or 3.13 and Git, nothing else. make help lists what there is.
 
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test lock
-repro: .venv/installed
+.PHONY: help repro test docs-check lock
+help:
+	@sed -n 's/^\([a-z-]*\):.* ## /\1	/p' Makefile | expand -t 12
+
+repro: .venv/installed  ## environment, then the whole pipeline
 	dvc repro
 	@cat metrics/table.md
 	@echo 'The report: report/index.html'
 
-test: .venv/installed
+test: .venv/installed  ## environment, then the tests
 	python -m pytest
+
+docs-check: .venv/installed  ## every command of the documentation, run in a small repository
+	python -m pytest tests/docs_check.py
 
 # The environment is whole when this file exists: an interrupted installation starts again.
 .venv/installed: requirements.txt
@@ -21,7 +26,7 @@ test: .venv/installed
 	touch $@
 
 # torch's own requirements (CUDA libraries on Linux) are left to pip: they differ between a CPU and a GPU build.
-lock:
+lock:  ## requirements.txt anew from pyproject.toml, with the newest versions it allows
 	$(PYTHON) -m venv .cache/lock && .cache/lock/bin/python -m pip install --quiet uv
 	.cache/lock/bin/uv pip compile pyproject.toml --group test --universal --python-version 3.11 --no-header --no-annotate \
 	  --quiet --upgrade | grep -vE '^(nvidia-|cuda-|triton)' > requirements.txt.new

@@ -1,6 +1,7 @@
 """Two people and one remote: what docs/team.md tells them to do, done."""
 
 import json
+import subprocess
 
 import pytest
 import yaml
@@ -85,3 +86,24 @@ def test_gc_keeps_what_branches_need(shared, tmp_path):
     assert 5000 in sizes()
     dvc("gc", "--workspace", "--all-branches", "--force", cwd=shared)
     assert 5000 not in sizes() and kept in sizes()
+
+
+def test_branches_that_both_ran_are_merged_by_running_what_is_new(shared):
+    def run(branch: str, parameter: str) -> None:
+        git("checkout", "-q", "-b", branch, "main", cwd=shared)
+        dvc("exp", "run", "-S", parameter, cwd=shared)
+        git("commit", "-q", "-a", "-m", parameter, cwd=shared)
+
+    run("mine", "evaluate.suspect_margin=2.5")
+    run("theirs", "evaluate.cutoff=5")
+    git("checkout", "-q", "mine", cwd=shared)
+    with pytest.raises(subprocess.CalledProcessError):
+        git("merge", "theirs", cwd=shared)
+    assert "dvc.lock" in git("diff", "--name-only", "--diff-filter=U", cwd=shared).split()
+    git("checkout", "--theirs", "dvc.lock", "metrics", cwd=shared)
+    said = dvc("repro", cwd=shared)
+    assert [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")] == ["evaluate", "report"]
+    git("commit", "-q", "-a", "-m", "merged", cwd=shared)
+    locked = yaml.safe_load((shared / "dvc.lock").read_text(encoding="utf-8"))["stages"]["evaluate"]["params"]["params.yaml"]["evaluate"]
+    assert (locked["suspect_margin"], locked["cutoff"]) == (2.5, 5)
+    assert "MRR@5" in json.loads((shared / "metrics/eval.json").read_text())["all"]["fused"]
