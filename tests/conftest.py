@@ -14,6 +14,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForSequenceClassification
 
+from hub import Client, Hub
 from reranker.checkpoints import save
 
 torch.set_num_threads(1)
@@ -130,3 +131,22 @@ def copy_project(target: Path) -> Path:
             shutil.copy(source, target / name)
     git("init", "-q", "-b", "main", cwd=target)
     return target
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory):
+    with Hub() as hub, Client(hub, tmp_path_factory.mktemp("client")) as client:
+        yield hub, client
+
+
+@pytest.fixture
+def hub(served) -> Hub:
+    """An empty Hub on this machine."""
+    served[0].clear()
+    return served[0]
+
+
+@pytest.fixture
+def client(served) -> Client:
+    """A process whose Hub that is."""
+    return served[1]
