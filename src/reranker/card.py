@@ -214,19 +214,22 @@ def limits(params: Params, found: dict, languages: list[str]) -> str:
         "Scores order the passages of one question. They are not calibrated: a threshold needs data of your own.",
     ]
     if found["split"] == "valid":
-        points.insert(0, "**The figures are of the validation questions, that chose the checkpoint: they are too good.**")
+        warning = "The figures are of the validation questions, by which the checkpoint was chosen: they are too good."
+        points.insert(0, f"**{warning}**")
     return "\n".join(["## Intended use and limits", "", *(f"- {point}" for point in points)])
 
 
 def provenance(params: Params, origin: Origin, license: str | None) -> str:
     machine = origin.metrics["environment"]
-    licence = f"{code(license)}{f'; that of {E5}, MIT, is in `LICENSE`' if base_license(params.base) else ''}"
+    licence = code(license) if license else "not stated: ask for that of the base and of the data"
+    if base_license(params.base):
+        licence += f"; that of {E5}, MIT, is in `LICENSE`"
     rows = [
         ("Git commit of the training repository", code(origin.commit) + (", with uncommitted changes" if origin.dirty else "")),
         ("md5 of the checkpoint in its `dvc.lock`", code(origin.md5)),
         ("evaluated on", plain(f"{machine['device']}, {machine['precision']}, Python {machine['python']}")),
         ("packages", plain(", ".join(f"{name} {version}" for name, version in machine["packages"].items()))),
-        ("licence", licence if license else "not stated: ask for that of the base and of the data"),
+        ("licence", licence),
     ]
     again = (
         "That commit and `dvc repro` make it again. Its `dvc.lock` has the md5 of every input and of this folder without what "
