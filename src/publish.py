@@ -171,9 +171,10 @@ def explained(repo: str, state: str) -> Iterator[None]:
 def why(repo: str, error: BaseException) -> str:
     while isinstance(error, RuntimeError) and error.__cause__:  # of a file in one of several threads
         error = error.__cause__
-    lines = str(getattr(error, "server_message", None) or error).split("\n")
-    said = next((line.strip() for line in lines if line.strip()), type(error).__name__)
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    # Without a message of the server's, what follows the first line of an HTTP error is the client's general advice.
+    text = error.server_message or str(error).partition("\n")[0] if status else str(error)
+    said = " ".join(text.split())[:300] or type(error).__name__
     if status == 401:
         return "the Hub refuses the token: set HF_TOKEN to a valid one, or run hf auth login"
     if status == 403:

@@ -4,8 +4,8 @@
         hub.add("ann/model", {"config.json": b"{}"}, gated=True)
         client.run("src/fetch.py", *arguments, cwd=project, token="hf_ann")
 
-Repositories with commits that never change, one branch, tags, private and gated access, tokens with rights, large files by Git LFS
-behind a second host, Range requests, and faults on demand. huggingface_hub reads HF_ENDPOINT when it is imported, so that scripts
+Repositories with commits that never change, one branch, tags, private and gated access, tokens with rights, large files by Git
+LFS behind a second host, Range requests, and faults on demand. huggingface_hub reads HF_ENDPOINT when it is imported, so that scripts
 run in another process. Routes and errors are those that its version 2.4 calls and tells apart (hf_raise_for_status).
 """
 
@@ -21,10 +21,13 @@ import subprocess
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+import yaml
 
 
 @dataclass
@@ -60,7 +63,7 @@ class Repository:
 @dataclass
 class Fault:
     """What goes wrong with requests whose 'METHOD path' the pattern finds, `times` often: an answer of `status` and `message`, or
-    after `cut` bytes of the body the connection closed, or where `reset` is set reset."""
+    after `cut` bytes of the body the connection closed, or where `reset` is set reset. `meanwhile` is called before it."""
 
     pattern: str
     times: int = 1
@@ -68,6 +71,7 @@ class Fault:
     message: str = ""
     cut: int | None = None
     reset: bool = False
+    meanwhile: Callable[[], object] | None = None
 
 
 class Refused(Exception):
@@ -179,6 +183,7 @@ def route(method: str, pattern: str):
 
 
 NAME = r"(?P<name>[^/]+/[^/]+)"
+LICENSES = ("apache-2.0", "mit", "other")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -197,6 +202,8 @@ class Handler(BaseHTTPRequestHandler):
         try:
             if self.fault:
                 self.fault.times -= 1
+                if self.fault.meanwhile:
+                    self.fault.meanwhile()
                 if self.fault.status:
                     raise Refused(self.fault.status, self.fault.message)
             self.user = self.hub.tokens.get(token)
@@ -205,7 +212,8 @@ class Handler(BaseHTTPRequestHandler):
             self.writes = token is not None and token != "hf_reader"
             for method, pattern, function in ROUTES:
                 if (found := pattern.fullmatch(path)) and method == self.command.replace("HEAD", "GET"):
-                    return getattr(self, function)(body, **{key: unquote(value) for key, value in found.groupdict().items() if value})
+                    given = {key: unquote(value) for key, value in found.groupdict().items() if value}
+                    return getattr(self, function)(body, **given)
             raise Refused(404, f"no route {self.command} {path}")
         except Refused as refused:
             headers = {"Content-Type": "application/json", "X-Error-Message": refused.message}
@@ -355,7 +363,11 @@ class Handler(BaseHTTPRequestHandler):
 
     @route("POST", "/api/validate-yaml")
     def validate(self, body: bytes) -> None:
-        self.send_json({"errors": [], "warnings": []})
+        """Of the metadata the licence alone."""
+        license = yaml.safe_load(json.loads(body)["content"].split("---\n")[1]).get("license", "other")
+        errors = [] if license in LICENSES else [{"message": f'"license" must be one of {", ".join(LICENSES)}'}]
+        content = json.dumps({"errors": errors, "warnings": []}).encode()
+        self.send(content, 400 if errors else 200, {"Content-Type": "application/json"})
 
     @route("POST", f"/api/models/{NAME}/preupload/(?P<revision>[^/]+)")
     def preupload(self, body: bytes, name: str, revision: str) -> None:

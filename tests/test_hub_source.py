@@ -11,7 +11,9 @@ from safetensors.numpy import save
 
 from conftest import ROOT
 from hub import Fault
-from reranker.params import Loader
+from reranker import sources
+from reranker.errors import InputError
+from reranker.params import Loader, Source
 
 REPO = "ann/base"
 TWELVE_MEGABYTES = save({"padding": np.arange(3 << 20, dtype=np.int32)})  # the client writes in pieces of 10 MiB
@@ -140,6 +142,18 @@ def test_a_connection_reset_leaves_nothing_and_the_next_run_has_it_whole(hub, fe
     assert message.endswith("); check the network, HF_ENDPOINT and HF_HUB_OFFLINE")
     assert fetch(pinned).returncode == 0
     assert fetched(tmp_path) == files
+
+
+def test_an_error_of_hf_xet_is_one_line(monkeypatch, tmp_path):
+    """Its client, which tests/hub.py does not serve, raises RuntimeError, as here where nothing listens; it tries for two minutes."""
+
+    def unreachable(*_, **__):
+        raise RuntimeError("Task error: File reconstruction error: CAS Client Error: error sending request for url (http://127.0.0.1:9/)")
+
+    monkeypatch.setattr(sources, "snapshot_download", unreachable)
+    source = Source(source="hub", repo=REPO, revision="0" * 40)
+    with pytest.raises(InputError, match=r"could not be downloaded \(Task error: .* url \(http://127.0.0.1:9/\)\); check the network"):
+        sources.fetch(source, "base", tmp_path / "bundled", tmp_path / "out", 0)
 
 
 def test_an_answer_other_than_the_hubs_is_one_line(hub, fetch, files, tmp_path):
