@@ -6,7 +6,7 @@ from pathlib import Path
 from conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md"))]
-PROGRAMS = ("cat", "cd", "dvc", "experiments/", "export", "git", "make", "pip", "python", "tensorboard", "wandb", "mlflow", "curl", "infinity_emb")
+PROGRAMS = ("cat", "cd", "dvc", "experiments/", "export", "git", "HF_TOKEN=", "make", "pip", "python", "tensorboard", "wandb", "mlflow", "curl", "infinity_emb")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

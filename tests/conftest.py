@@ -16,6 +16,7 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForSequenceClassification
 
+from hub import Client, Hub
 from reranker.checkpoints import save
 from reranker.packed import pack
 
@@ -123,7 +124,7 @@ def git(*arguments: str, cwd: Path) -> str:
 def copy_project(target: Path) -> Path:
     """The files a pipeline run needs, in a Git repository of their own; parameters are tests/params.yaml, not the user's."""
     target.mkdir(parents=True, exist_ok=True)
-    names = ("src", ".dvc/config", ".dvc/.gitignore", ".dvc/plots", ".dvcignore", ".gitignore", "dvc.yaml", "data/.gitignore", "models/.gitignore")
+    names = ("src", ".dvc/config", ".dvc/.gitignore", ".dvc/plots", ".dvcignore", ".gitignore", "dvc.yaml", "data/.gitignore", "models/.gitignore", "models/LICENSE")
     for name in (*names, "params.yaml"):
         source = ROOT / ("tests/params.yaml" if name == "params.yaml" else name)
         (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -181,3 +182,22 @@ def project(tiny_model, tmp_path_factory) -> Path:
     git("add", "-A", cwd=folder)
     git("commit", "-q", "-m", "run", cwd=folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory):
+    with Hub() as hub, Client(hub, tmp_path_factory.mktemp("client")) as client:
+        yield hub, client
+
+
+@pytest.fixture
+def hub(served) -> Hub:
+    """An empty Hub on this machine."""
+    served[0].clear()
+    return served[0]
+
+
+@pytest.fixture
+def client(served) -> Client:
+    """A process whose Hub that is."""
+    return served[1]

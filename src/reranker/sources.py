@@ -9,6 +9,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    HTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -79,7 +80,10 @@ def fetch_hub(source: Source, key: str, folder: Path) -> None:
         raise InputError(f"{where} was not found; check the name and the commit, or set HF_TOKEN if it is private") from None
     except HFValidationError as error:
         raise InputError(f"{where} cannot be a repository ({error}); write organisation/name") from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, HTTPError, OSError, RuntimeError) as error:  # of httpx, and RuntimeError of hf_xet
+        if isinstance(error, HfHubHTTPError) and error.response.status_code == 401:
+            reason = "the Hub refuses the token; set HF_TOKEN to a valid one, or to none for what is public"
+            raise InputError(f"{where}: {reason}") from None
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{where} could not be downloaded ({reason}); check the network, HF_ENDPOINT and HF_HUB_OFFLINE") from None
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # huggingface_hub's bookkeeping has times in it
