@@ -1,16 +1,25 @@
 # make repro: environment, then the whole pipeline.    make test: environment, then the tests.
-# Both need Python 3.11 or later and Git, nothing else.
+# make interop: LangChain, LlamaIndex, ONNX, transformers 4 and a server, each set in an environment of its own, on the checkpoint.
+# All need Python 3.11 or later and Git, nothing else.
 
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test lock
+.PHONY: repro test interop lock
 repro: .venv/installed
 	dvc repro
 	@cat metrics/table.md
 
 test: .venv/installed
 	python -m pytest
+
+interop: .venv/installed $(patsubst %,.cache/interop/%/installed,apps optimum infinity)
+	python -m pytest tests/interop
+
+.cache/interop/%/installed: tests/interop/requirements-%.txt requirements.txt
+	$(PYTHON) -m venv --clear .cache/interop/$*
+	.cache/interop/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
 
 # The environment is whole when this file exists: an interrupted installation starts again.
 .venv/installed: requirements.txt
