@@ -1,5 +1,5 @@
 # make repro: environment, then the whole pipeline.    make test: environment, then the tests.
-# make interop: LangChain, LlamaIndex, ONNX, transformers 4 and a server, each set in an environment of its own, on the checkpoint.
+# make interop: LangChain, LlamaIndex, ONNX, transformers 4 and a server on a checkpoint, in environments of their own.
 # All need Python 3.11 or later and Git, nothing else.
 
 PYTHON ?= python3

@@ -3,7 +3,7 @@
     make interop        # environments of their own under .cache/interop, then these tests
     make test           # those whose packages are in the lock; the others are skipped
 
-An example runs in a process of its own, in an empty folder, with the checkpoint and a text file: it needs no code of this project.
+An example runs in a process of its own, in an empty folder, with a checkpoint and a text file: no code of this project.
 """
 
 import math
@@ -75,7 +75,8 @@ def run(folder: Path, *command) -> str:
     """What the command prints, in `folder`, with nothing of this project to import."""
     hidden = {"PYTHONPATH", "PYTEST_CURRENT_TEST"}
     environment = {name: value for name, value in os.environ.items() if name not in hidden} | OFFLINE
-    done = subprocess.run([str(part) for part in command], cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    command = [str(part) for part in command]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -116,7 +117,7 @@ def assert_same_order(found: list[str], logits: dict[str, float]) -> None:
         ("optimum", "rank_sentence_transformers.py", ["--onnx"], False),
         ("optimum", "rank_optimum.py", [], False),
     ],
-)  # fmt: skip
+)
 def test_scores_and_order(environment, name, options, sigmoid, model, passages, logits, tmp_path):
     before = {path.name: path.stat().st_mtime_ns for path in model.iterdir()}
     found = scored(example(environment, name, tmp_path, model, QUERY, passages, *options))
@@ -137,7 +138,8 @@ def test_onnx_by_torch(model, passages, logits, tmp_path):
 
 def test_onnx_by_optimum(model, passages, logits, tmp_path):
     """A checkpoint that transformers 5 wrote, exported under transformers 4."""
-    run(tmp_path, program("optimum", "optimum-cli"), "export", "onnx", "--model", model, "--task", "text-classification", "exported")
+    command = program("optimum", "optimum-cli")
+    run(tmp_path, command, "export", "onnx", "--model", model, "--task", "text-classification", "exported")
     for name in ("rank_onnx.py", "rank_optimum.py"):
         assert_same(scored(example("optimum", name, tmp_path, "exported", QUERY, passages)), logits, 1e-3)
 
@@ -154,7 +156,8 @@ def test_infinity_over_http(model, passages, logits, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [server, "v2", "--model-id", model, "--engine", "torch", "--host", "127.0.0.1", "--port", str(port), "--no-model-warmup"]
+    where = ["--host", "127.0.0.1", "--port", str(port)]
+    command = [server, "v2", "--model-id", str(model), "--engine", "torch", "--no-model-warmup", *where]
     with open(tmp_path / "log", "w") as log:
         process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | OFFLINE, stdout=log, stderr=log)
     try:
