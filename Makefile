@@ -3,7 +3,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help repro test docs-check lock
+.PHONY: help repro test docs-check interop lock
 help:
 	@sed -n 's/^\([a-z-]*\):.* ## /\1	/p' Makefile | expand -t 12
 
@@ -17,6 +17,14 @@ test: .venv/installed  ## environment, then the tests
 
 docs-check: .venv/installed  ## every command of the documentation, run in a small repository
 	python -m pytest tests/docs_check.py
+
+interop: .venv/installed $(patsubst %,.cache/interop/%/installed,apps optimum infinity trackers)  ## the checkpoint in other people's tools, and trackers
+	python -m pytest tests/interop
+
+.cache/interop/%/installed: tests/interop/requirements-%.txt requirements.txt
+	$(PYTHON) -m venv --clear .cache/interop/$*
+	.cache/interop/$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
 
 # The environment is whole when this file exists: an interrupted installation starts again.
 .venv/installed: requirements.txt

@@ -1,0 +1,21 @@
+"""Rank passages by LangChain's CrossEncoderReranker, which gives an order and no scores.
+
+    pip install langchain-classic langchain-community sentence-transformers
+    python examples/rank_langchain.py models/reranker "电池保修几年？" passages.txt
+
+Behind a retriever: ContextualCompressionRetriever(base_compressor=reranker, base_retriever=retriever), of
+langchain_classic.retrievers, and .invoke(query).
+"""
+
+import sys
+from pathlib import Path
+
+from langchain_classic.retrievers.document_compressors import CrossEncoderReranker
+from langchain_community.cross_encoders import HuggingFaceCrossEncoder
+from langchain_core.documents import Document
+
+folder, query, path = sys.argv[1:]
+documents = [Document(passage) for passage in Path(path).read_text(encoding="utf-8").splitlines()]
+reranker = CrossEncoderReranker(model=HuggingFaceCrossEncoder(model_name=folder), top_n=len(documents))
+for document in reranker.compress_documents(documents, query):
+    print(document.page_content)

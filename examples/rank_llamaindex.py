@@ -1,0 +1,27 @@
+"""Rank passages by LlamaIndex's FlagEmbeddingReranker; with --sentence-transformers by its SentenceTransformerRerank.
+
+    pip install llama-index-postprocessor-flag-embedding-reranker FlagEmbedding
+    pip install llama-index-postprocessor-sbert-rerank sentence-transformers
+    python examples/rank_llamaindex.py models/reranker "电池保修几年？" passages.txt
+
+Both show the reranker a node's metadata before its text; what it should not see belongs into excluded_embed_metadata_keys.
+"""
+
+import sys
+from pathlib import Path
+
+from llama_index.core.schema import NodeWithScore, TextNode
+
+if __name__ == "__main__":
+    folder, query, path, *other = sys.argv[1:]
+    nodes = [NodeWithScore(node=TextNode(text=passage)) for passage in Path(path).read_text(encoding="utf-8").splitlines()]
+    if other:
+        from llama_index.postprocessor.sbert_rerank import SentenceTransformerRerank
+
+        reranker = SentenceTransformerRerank(model=folder, top_n=len(nodes))  # scores after a sigmoid
+    else:
+        from llama_index.postprocessor.flag_embedding_reranker import FlagEmbeddingReranker
+
+        reranker = FlagEmbeddingReranker(model=folder, top_n=len(nodes))  # raw logits
+    for found in reranker.postprocess_nodes(nodes, query_str=query):
+        print(f"{found.score:.6f}\t{found.node.text}")
