@@ -6,7 +6,10 @@ from pathlib import Path
 from conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md"))]
-PROGRAMS = ("cat", "cd", "dvc", "experiments/", "export", "git", "HF_TOKEN=", "make", "pip", "python", "tensorboard", "wandb", "mlflow", "curl", "infinity_emb")
+PROGRAMS = (
+    "cat ", "curl ", "dvc ", "experiments/ablation", "experiments/article", "experiments/zero", "git ", "HF_TOKEN=", "infinity_emb ", "make ",
+    "pip ", "python ", "tensorboard ",
+)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import math
 import os
@@ -306,8 +307,8 @@ from reranker.errors import InputError
 from reranker.params import Train
 from reranker import training
 report = training.report_memory
-def limit(runner):
-    report(runner)
+def limit(*given):
+    report(*given)
     used = psutil.Process().memory_info().vms
     resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[6]), resource.RLIM_INFINITY))
 training.report_memory = limit
@@ -440,3 +441,18 @@ if runner.trainer.is_world_process_zero():
     one = run(samples, tiny_model, tmp_path, "one", dropout=0.0)
     losses = [entry["loss"] for entry in one.trainer.state.log_history if "loss" in entry]
     assert json.loads((tmp_path / "losses.json").read_text()) == pytest.approx(losses, abs=1e-4)
+
+
+TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "dvclive": "dvclive"}
+
+
+@pytest.mark.parametrize("tracker", [name for name, package in TRACKERS.items() if importlib.util.find_spec(package) is None])
+def test_a_tracker_that_is_not_installed_is_named_before_training(samples, tiny_model, tmp_path, tracker):
+    with pytest.raises(InputError, match=f"^train.report_to: {tracker} needs the package {tracker}: pip install {tracker}.*, or set it to none$"):
+        train(TRAIN.model_copy(update={"report_to": tracker}), 3, samples, tiny_model, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tracker_is_no_reason_to_train_from_the_start(samples, tiny_model):
+    keys = {run_key(TRAIN.model_copy(update={"report_to": name}), 3, [samples], tiny_model) for name in ("none", "tensorboard")}
+    assert len(keys) == 1

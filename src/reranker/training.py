@@ -38,6 +38,7 @@ from reranker.groups import MOST_TOKENS, OVERHEAD, GroupCollator, GroupDataset, 
 from reranker.memory import free_memory, ran_out, training_memory
 from reranker.params import Train
 from reranker.scoring import choose_precision
+from reranker.trackers import attach, prepare, run_name
 from reranker.validation import Guide, Validation, choose_merge, curve
 
 LESS_MEMORY = {
@@ -136,7 +137,8 @@ class Runner(EncoderOnlyRerankerRunner):
                 greater_is_better=True,
                 remove_unused_columns=False,
                 disable_tqdm=True,
-                report_to=params.report_to,
+                run_name=run_name(scratch),
+                report_to=prepare(params.report_to, run_name(scratch)),
             ),
         )
 
@@ -186,6 +188,7 @@ class Runner(EncoderOnlyRerankerRunner):
         per_step = self.params.batch_size * self.params.accumulation * processes
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(Progress(per_step, len(self.train_dataset)))
+        attach(self.params.report_to, trainer, self.training_args.run_name)
         if self.validation:
             trainer.validation = self.validation
             evaluations = max(1, round(self.params.evals_per_epoch * self.params.epochs))
