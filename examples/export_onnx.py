@@ -1,8 +1,8 @@
 """Write the reranker as ONNX with torch's own exporter, beside any version of transformers.
 
-    pip install onnx onnxscript onnxruntime
-    python examples/export_onnx.py models/reranker reranker-onnx
-    python examples/rank_onnx.py reranker-onnx "电池保修几年？" passages.txt
+pip install onnx onnxscript onnxruntime
+python examples/export_onnx.py models/reranker reranker-onnx
+python examples/rank_onnx.py reranker-onnx "电池保修几年？" passages.txt
 """
 
 import shutil

@@ -1,7 +1,7 @@
 """Rank passages by FlagEmbedding's FlagReranker. (FlagModel is for embeddings, which a reranker has none of.)
 
-    pip install FlagEmbedding
-    python examples/rank_flagembedding.py models/reranker "电池保修几年？" passages.txt
+pip install FlagEmbedding
+python examples/rank_flagembedding.py models/reranker "电池保修几年？" passages.txt
 """
 
 import sys

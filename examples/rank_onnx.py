@@ -1,7 +1,7 @@
 """Rank passages by an ONNX file in onnxruntime: no torch, no transformers.
 
-    pip install onnxruntime tokenizers
-    python examples/rank_onnx.py reranker-onnx "电池保修几年？" passages.txt
+pip install onnxruntime tokenizers
+python examples/rank_onnx.py reranker-onnx "电池保修几年？" passages.txt
 """
 
 import json

@@ -1,8 +1,8 @@
 """Rank passages by optimum's ONNX Runtime model, exported on the fly.
 
-    pip install "optimum-onnx[onnxruntime]"        # 0.1.0 wants transformers below 4.58: in an environment of its own
-    optimum-cli export onnx --model models/reranker --task text-classification reranker-onnx      # or keep the export
-    python examples/rank_optimum.py models/reranker "电池保修几年？" passages.txt
+pip install "optimum-onnx[onnxruntime]"        # 0.1.0 wants transformers below 4.58: in an environment of its own
+optimum-cli export onnx --model models/reranker --task text-classification reranker-onnx      # or keep the export
+python examples/rank_optimum.py models/reranker "电池保修几年？" passages.txt
 """
 
 import sys

@@ -1,8 +1,8 @@
 """Rank passages by sentence-transformers; with --onnx in ONNX Runtime, exported on the fly.
 
-    pip install sentence-transformers
-    pip install sentence-transformers optimum-onnx onnxruntime        # for --onnx: wants transformers below 4.58
-    python examples/rank_sentence_transformers.py models/reranker "电池保修几年？" passages.txt
+pip install sentence-transformers
+pip install sentence-transformers optimum-onnx onnxruntime        # for --onnx: wants transformers below 4.58
+python examples/rank_sentence_transformers.py models/reranker "电池保修几年？" passages.txt
 """
 
 import sys

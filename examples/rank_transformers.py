@@ -1,6 +1,6 @@
 """Rank passages by plain transformers, long ones in windows.
 
-    python examples/rank_transformers.py models/reranker "电池保修几年？" passages.txt
+python examples/rank_transformers.py models/reranker "电池保修几年？" passages.txt
 """
 
 import sys
@@ -19,9 +19,7 @@ def score(passage: str) -> float:
     """The raw logit of the best window; each shares half with the next."""
     starts = range(0, max(1, len(passage) - size + size // 2), max(1, size // 2))
     views = [passage[start : start + size] for start in starts]
-    inputs = tokenizer(
-        [query] * len(views), views, truncation="only_second", max_length=512, padding=True, return_tensors="pt"
-    )
+    inputs = tokenizer([query] * len(views), views, truncation="only_second", max_length=512, padding=True, return_tensors="pt")
     with torch.inference_mode():
         return model(**inputs).logits.max().item()
 

@@ -34,7 +34,9 @@ def main(prepared: str, candidate_folder: str, model: str, compared: str, baseli
         base = encoder(model)
         scored = score_candidates(base, questions, candidates, corpus, params.score.depth, params.retrieve, "with the base")
         write(folder / f"{split}.jsonl", scored)
-        write(folder / "train.jsonl", score_labels(base, trained, found, corpus, params.retrieve, "training labels with the base"))
+        write(
+            folder / "train.jsonl", score_labels(base, trained, found, corpus, params.retrieve, "training labels with the base")
+        )
         del base  # one model in memory at a time
         for name in params.evaluate.compare:
             other = encoder(Path(compared, name))

@@ -28,7 +28,9 @@ RANKS = "metrics/per_query.csv"
 def values(ranks: Mapping[str, int | None], measure: str) -> dict[str, float]:
     """Question id -> its value of hit@k, MRR@k or nDCG@k, from the rank of its passage, None where it was not found."""
     k = int(measure.split("@")[1])
-    rankings = {q: [] if rank is None else [f"another {place}" for place in range(1, rank)] + ["own"] for q, rank in ranks.items()}
+    rankings = {
+        q: [] if rank is None else [f"another {place}" for place in range(1, rank)] + ["own"] for q, rank in ranks.items()
+    }
     return per_question(dict.fromkeys(ranks, "own"), rankings, [k], k)[measure]
 
 
@@ -107,7 +109,9 @@ def as_text(result: dict, before: Mapping[str, int | None], after: Mapping[str, 
     lines += [f"| {system} | {a} | {b} | difference | 95 % interval | p |", "|---|---|---|---|---|---|"]
     for name, found in result["measures"].items():
         interval = f"[{found['low']:+.3f}, {found['high']:+.3f}]"
-        lines.append(f"| {name} | {found['a']:.3f} | {found['b']:.3f} | {found['difference']:+.3f} | {interval} | {found['p']:.2g} |")
+        lines.append(
+            f"| {name} | {found['a']:.3f} | {found['b']:.3f} | {found['difference']:+.3f} | {interval} | {found['p']:.2g} |"
+        )
     lines += ["", f"{count} test questions; one is worth {1 / count:.4f} of hit@1.", ""]
     for what, winner in (("won", b), ("lost", a)):
         questions = result[what]

@@ -1,6 +1,6 @@
 """Retriever alone, base and fine-tuned reranker on the same candidates -> metrics/.
 
-    python src/evaluate.py data/prepared data/candidates data/baseline data/validation models/reranker metrics
+python src/evaluate.py data/prepared data/candidates data/baseline data/validation models/reranker metrics
 """
 
 from pathlib import Path
@@ -41,7 +41,9 @@ def main(prepared: str, candidate_folder: str, baseline: str, validated: str, mo
         for name in (split, "train", *(f"{name}/{split}" for name in params.evaluate.compare))
     )
     asked = audited(training)
-    found = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, "train.jsonl")) if row["id"] in base_labels}
+    found = {
+        row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, "train.jsonl")) if row["id"] in base_labels
+    }
 
     encoder = CrossEncoder(model, params.score.max_length, params.score.precision, params.score.batch_tokens)
     tuned = score_candidates(encoder, questions, candidates, corpus, params.score.depth, params.retrieve, "with the fine-tuned")
@@ -50,7 +52,9 @@ def main(prepared: str, candidate_folder: str, baseline: str, validated: str, mo
     settings = params.evaluate
     if settings.fusion_weights is None:
         settings = settings.model_copy(update={"fusion_weights": fitted_weights(prepared, candidate_folder, validated)})
-    result, rows, first, values = evaluate_systems(questions, candidates, scores, trained, params.score.depth, params.retrieve, settings)
+    result, rows, first, values = evaluate_systems(
+        questions, candidates, scores, trained, params.score.depth, params.retrieve, settings
+    )
     result["against"] = against(values, question_groups(rows), params.evaluate.resamples, params.seed)
 
     folder = Path(metrics)

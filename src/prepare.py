@@ -1,9 +1,7 @@
 """Raw tables -> clean passages and questions by split.
 
-    python src/prepare.py data/raw/yunshan data/prepared metrics/data.json
+python src/prepare.py data/raw/yunshan data/prepared metrics/data.json
 """
-
-from pathlib import Path
 
 from reranker.errors import run_stage
 from reranker.files import replacing, write_json, write_jsonl

@@ -61,7 +61,9 @@ def main(prepared: str, candidate_folder: str, base: str, retriever: str, pretra
     shutil.rmtree(SCRATCH, ignore_errors=True)
 
 
-def write_samples(made: Path, params: Params, corpus: dict[str, Passage], questions: dict[str, list[dict]], retriever: str) -> int:
+def write_samples(
+    made: Path, params: Params, corpus: dict[str, Passage], questions: dict[str, list[dict]], retriever: str
+) -> int:
     left_out = held_out_passages(questions) if params.pretrain.passages == "train" else set()
     seen = {key: passage for key, passage in corpus.items() if key not in left_out}
     asked = fragments(seen, params.pretrain.fragments, params.seed)

@@ -33,7 +33,9 @@ def main(*arguments: str) -> None:
     parser.add_argument("--json", action="store_true", help="an object for each query, one a line")
     options = parser.parse_args(arguments)
 
-    queries = [text for _, text in lines(decode(existing(options.query)), options.query)] if options.batch else [options.query.strip()]
+    queries = (
+        [text for _, text in lines(decode(existing(options.query)), options.query)] if options.batch else [options.query.strip()]
+    )
     if not all(queries) or not queries:
         raise InputError(f"{options.query or 'query'}: there is no query in it")
     with contextlib.redirect_stdout(sys.stderr):  # what a reader says of an encoding is no result
@@ -51,7 +53,12 @@ def main(*arguments: str) -> None:
     ranker = Ranker(options.model)
     for query, ranked in zip(queries, ranker.rank_many(queries, [passage for _, passage in passages], options.top_k or None)):
         rows = [
-            {"rank": rank, "score": round(found.score, 4), "id": passages[found.index][0], "passage": passages[found.index][1].text}
+            {
+                "rank": rank,
+                "score": round(found.score, 4),
+                "id": passages[found.index][0],
+                "passage": passages[found.index][1].text,
+            }
             | ({"view": found.view} if found.view != passages[found.index][1].text else {})
             for rank, found in enumerate(ranked, 1)
         ]
@@ -74,7 +81,9 @@ def read_passages(path: Path) -> list[tuple[str, Passage]]:
     table = read_table(path)
     column = next((name for name in TEXTS if name in table), None)
     if column is None:
-        raise InputError(f"{path}: no column {' or '.join(TEXTS)} among {', '.join(map(repr, table.columns))}; rename the passages'")
+        raise InputError(
+            f"{path}: no column {' or '.join(TEXTS)} among {', '.join(map(repr, table.columns))}; rename the passages'"
+        )
     named = next((name for name in NAMES if name in table), None)
     return [
         (row[named] if named else f"{path.name}:{number}", Passage(row.get("title", ""), row[column]))

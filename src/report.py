@@ -1,6 +1,6 @@
 """The metrics of a run -> report/index.html, one page that needs no network.
 
-    python src/report.py metrics params.yaml report
+python src/report.py metrics params.yaml report
 """
 
 import json
@@ -19,8 +19,15 @@ TABLES = ("hit_at_k", "per_query", "first", "passages", "by_document", "suspects
 def main(metrics: str, params: str, report: str) -> None:
     values = {name: json.loads(Path(metrics, f"{name}.json").read_text(encoding="utf-8")) for name in VALUES}
     # Only an empty cell is missing: a question may be the word "null", a passage's id "NA", and an id a number.
-    texts = dict.fromkeys(("id", "question", "evidence", "passage", "title", "text", "document", "rival", *values["eval"]["all"]), str)
-    tables = {name: read(Path(metrics, f"{name}.csv"), texts if name in ("first", "passages", "suspects") else {"id": str, "document": str}) for name in TABLES}
+    texts = dict.fromkeys(
+        ("id", "question", "evidence", "passage", "title", "text", "document", "rival", *values["eval"]["all"]), str
+    )
+    tables = {
+        name: read(
+            Path(metrics, f"{name}.csv"), texts if name in ("first", "passages", "suspects") else {"id": str, "document": str}
+        )
+        for name in TABLES
+    }
     with replacing(report) as folder:
         folder.mkdir()
         write_text(folder / "index.html", page(values, tables, Path(params).read_text(encoding="utf-8")))

@@ -1,6 +1,6 @@
 """Candidates of every question from BM25 and the dense retriever, fused.
 
-    python src/retrieve.py data/prepared models/retriever data/candidates
+python src/retrieve.py data/prepared models/retriever data/candidates
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Training questions and their candidates -> FlagEmbedding's jsonl samples.
 
-    python src/samples.py data/prepared data/candidates models/teacher data/samples metrics/samples.json
+python src/samples.py data/prepared data/candidates models/teacher data/samples metrics/samples.json
 """
 
 import itertools

@@ -21,10 +21,17 @@ from reranker.training import keep_best, run_key, save_reranker, train
 from reranker.validation import Validation, curve
 
 
-def main(samples: str, prepared: str, candidate_folder: str, base: str, start: str, reranker: str, ranked: str, metrics: str) -> None:
+def main(
+    samples: str, prepared: str, candidate_folder: str, base: str, start: str, reranker: str, ranked: str, metrics: str
+) -> None:
     keep_freed_memory()
     params = load()
-    valid = [Path(prepared, "corpus.jsonl"), Path(prepared, "valid.jsonl"), Path(candidate_folder, "valid.jsonl"), Path(start, "valid.jsonl")]
+    valid = [
+        Path(prepared, "corpus.jsonl"),
+        Path(prepared, "valid.jsonl"),
+        Path(candidate_folder, "valid.jsonl"),
+        Path(start, "valid.jsonl"),
+    ]
     validation = read_validation(params, *valid) if params.train.evals_per_epoch else None
     scratch = Path(".cache/train", run_key(params.train, params.seed, [Path(samples), *valid], Path(base)))
     runner = train(params.train, params.seed, Path(samples), Path(base), scratch, validation)

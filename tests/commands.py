@@ -7,8 +7,19 @@ from conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = (
-    "cat ", "curl ", "dvc ", "experiments/ablation", "experiments/article", "experiments/zero", "git ", "HF_TOKEN=", "infinity_emb ", "make ",
-    "pip ", "python ", "tensorboard ",
+    "cat ",
+    "curl ",
+    "dvc ",
+    "experiments/ablation",
+    "experiments/article",
+    "experiments/zero",
+    "git ",
+    "HF_TOKEN=",
+    "infinity_emb ",
+    "make ",
+    "pip ",
+    "python ",
+    "tensorboard ",
 )
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -3,7 +3,7 @@
 import ast
 import csv
 import json
-import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,10 +28,11 @@ def stale(folder: Path) -> set[str]:
 
 
 def imports(path: Path, seen: set[Path]) -> set[Path]:
-    """`path` and every module of this repository that it imports, directly or not."""
+    """`path`, every module of this repository that it imports, directly or not, and the files that these read beside them."""
     if path in seen:
         return seen
     seen.add(path)
+    seen |= {path.with_name(name) for name in re.findall(r'Path\(__file__\)\.with_name\("(.+?)"\)', path.read_text(encoding="utf-8"))}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = []
         if isinstance(node, ast.Import):
@@ -57,7 +58,7 @@ def test_every_imported_module_is_among_a_stages_deps_and_none_besides(stage):
 
 
 def test_every_parameter_belongs_to_a_stage():
-    tracked = {name for stage in STAGES.values() for name in stage["params"]}
+    tracked = {name for stage in STAGES.values() for name in stage.get("params", [])}
     leaves = set()
     for group, field in Params.model_fields.items():
         fields = getattr(field.annotation, "model_fields", None)

@@ -46,7 +46,9 @@ def test_it_asks_no_other_address(report):
     text = report.read_text(encoding="utf-8")
     assert "default-src 'none'" in text  # the browser refuses what the page might ask for
     ours = text.replace(vl_convert.javascript_bundle(), "")
-    assert len(ours) < len(text) - 500_000 and not re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=|@import|url\(", ours)
+    assert len(ours) < len(text) - 500_000 and not re.findall(
+        r"<(?:script|link|img|iframe)[^>]*(?:src|href)=|@import|url\(", ours
+    )
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,16 @@ def test_bands_of_ranks():
 
 def test_disputed_questions_stand_first():
     ranks = pd.DataFrame({"id": ["a", "b", "c"], "base": [1, 2, None], "fused": [1, 1, 2]})
-    first = pd.DataFrame({"id": ["a", "b", "c"], "question": "?", "evidence": None, "passage": "p", "base": ["p", "x", None], "fused": ["p", "p", "y"]})
+    first = pd.DataFrame(
+        {
+            "id": ["a", "b", "c"],
+            "question": "?",
+            "evidence": None,
+            "passage": "p",
+            "base": ["p", "x", None],
+            "fused": ["p", "p", "y"],
+        }
+    )
     rows = questions(first, ranks, ["base", "fused"])
     assert [row["id"] for row in rows] == ["b", "a", "c"]
     assert rows[0] == {
@@ -99,7 +110,10 @@ def opened(report):
             page = browser.new_page(**{"locale": "en-GB", **options})
             page.on("console", lambda message: troubles.append(message.text) if message.type in ("error", "warning") else None)
             page.on("pageerror", lambda error: troubles.append(str(error)))
-            page.on("request", lambda request: troubles.append(request.url) if not request.url.startswith(("file:", "data:")) else None)
+            page.on(
+                "request",
+                lambda request: troubles.append(request.url) if not request.url.startswith(("file:", "data:")) else None,
+            )
             page.goto(path.as_uri())
             page.wait_for_function("document.querySelectorAll('.chart svg').length == document.querySelectorAll('.chart').length")
             return page

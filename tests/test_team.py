@@ -104,6 +104,8 @@ def test_branches_that_both_ran_are_merged_by_running_what_is_new(shared):
     said = dvc("repro", cwd=shared)
     assert [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")] == ["evaluate", "report"]
     git("commit", "-q", "-a", "-m", "merged", cwd=shared)
-    locked = yaml.safe_load((shared / "dvc.lock").read_text(encoding="utf-8"))["stages"]["evaluate"]["params"]["params.yaml"]["evaluate"]
+    locked = yaml.safe_load((shared / "dvc.lock").read_text(encoding="utf-8"))["stages"]["evaluate"]["params"]["params.yaml"][
+        "evaluate"
+    ]
     assert (locked["suspect_margin"], locked["cutoff"]) == (2.5, 5)
     assert "MRR@5" in json.loads((shared / "metrics/eval.json").read_text())["all"]["fused"]

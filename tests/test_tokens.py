@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from conftest import ROOT, table_rows
 from reranker.files import write_jsonl
-from reranker.tokens import Pairs, TokenizedSamples
+from reranker.tokens import TokenizedSamples
 
 
 def flag_embedding(tokenizer, query_max_len: int, passage_max_len: int):

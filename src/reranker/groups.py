@@ -43,7 +43,9 @@ class GroupDataset(Dataset):
         folder: where the samples' token ids are kept.
     """
 
-    def __init__(self, args: AbsRerankerDataArguments, tokenizer: PreTrainedTokenizerBase, epochs: float, seed: int, folder: Path):
+    def __init__(
+        self, args: AbsRerankerDataArguments, tokenizer: PreTrainedTokenizerBase, epochs: float, seed: int, folder: Path
+    ):
         self.args, self.seed, self.pairs = args, seed, Pairs(tokenizer)
         self.query_limit = args.query_max_len + args.passage_max_len // 4
         self.passage_limit = args.passage_max_len + args.query_max_len // 2

@@ -31,8 +31,7 @@ def fragments(passages: Mapping[str, Passage], count: int, seed: int) -> list[di
                 found.append((match.start() + match.group().index(sentence), sentence))
         chosen = random.Random(f"{seed}:{key}").sample(found, min(count, len(found)))
         drawn += [
-            {"id": f"{key}:{start}", "question": sentence, "passage": key, "start": start}
-            for start, sentence in sorted(chosen)
+            {"id": f"{key}:{start}", "question": sentence, "passage": key, "start": start} for start, sentence in sorted(chosen)
         ]
     return drawn
 

@@ -50,7 +50,9 @@ class Ranker:
         elif Path(folder, "config.json").exists():
             self.encoder = CrossEncoder(folder, 512, precision, batch_tokens)
         else:
-            raise InputError(f"{folder}: no config.json, so no checkpoint; give a folder such as models/reranker or models/bundled")
+            raise InputError(
+                f"{folder}: no config.json, so no checkpoint; give a folder such as models/reranker or models/bundled"
+            )
         settings = getattr(self.encoder.model.config, "reranker", None) or {}
         self.encoder.max_length = settings.get("max_length", self.encoder.max_length)
         self.shown = settings.get("shown", 0)
@@ -59,7 +61,9 @@ class Ranker:
         """The passages, or the first `top_k` of them, the best first; equal scores in the order given."""
         return self.rank_many([query], passages, top_k)[0]
 
-    def rank_many(self, queries: Sequence[str], passages: Sequence[str | Passage], top_k: int | None = None) -> list[list[Ranked]]:
+    def rank_many(
+        self, queries: Sequence[str], passages: Sequence[str | Passage], top_k: int | None = None
+    ) -> list[list[Ranked]]:
         """`rank` of each query over the same passages, scored together."""
         whole = [passage if isinstance(passage, Passage) else Passage("", passage) for passage in passages]
         views = [

@@ -90,15 +90,18 @@ def questions(first: pd.DataFrame, per_query: pd.DataFrame, systems: Sequence[st
 def charts(result: Mapping[str, dict], tables: Mapping[str, pd.DataFrame]) -> dict[str, alt.Chart | alt.LayerChart]:
     """Name -> chart; those without anything to show are left out. Axes are in English and Chinese."""
     hits = tables["hit_at_k"]
+    article = [name for name in hits if name.startswith("article_")]
     found = {
-        "hit_at_k": curves(hits[[name for name in hits if not name.startswith("article_")]]),
-        "article": curves(hits[["k", *(name for name in hits if name.startswith("article_"))]].rename(columns=lambda n: n.removeprefix("article_"))),
+        "hit_at_k": curves(hits.drop(columns=article)),
+        "article": curves(hits[["k", *article]].rename(columns=lambda name: name.removeprefix("article_"))),
         "ranks": gold_ranks(tables["per_query"]),
         "differences": differences(result["against"]["all"]),
         "loss": line(tables["train"], "loss", "training loss · 训练损失"),
     }
     if len(tables["valid"]):
-        found["valid"] = line(tables["valid"].melt("step", var_name="measure", value_name="value"), "value", "validation · 验证集", "measure")
+        found["valid"] = line(
+            tables["valid"].melt("step", var_name="measure", value_name="value"), "value", "validation · 验证集", "measure"
+        )
     if len(tables["by_document"]) > 1:
         found["documents"] = documents(tables["by_document"])
     return found
@@ -114,7 +117,9 @@ def colour(systems: Sequence[str]) -> alt.Color:
 def curves(hits: pd.DataFrame) -> alt.Chart:
     """hit@k of every system: columns k and one a system."""
     systems = [name for name in hits if name != "k"]
-    share = alt.Y("share:Q", title="right passage in the top k · 前 k 条命中率", axis=alt.Axis(format=".0%"), scale=alt.Scale(zero=False))
+    share = alt.Y(
+        "share:Q", title="right passage in the top k · 前 k 条命中率", axis=alt.Axis(format=".0%"), scale=alt.Scale(zero=False)
+    )
     return (
         alt.Chart(hits.melt("k", var_name="system", value_name="share"))
         .mark_line(point=True)
@@ -137,7 +142,12 @@ def gold_ranks(per_query: pd.DataFrame) -> alt.Chart:
         alt.Chart(counts)
         .mark_bar()
         .encode(
-            x=alt.X("rank:N", sort=[*RANKS, NOT_FOUND], title="rank of the right passage · 正确段落的名次", axis=alt.Axis(labelAngle=0)),
+            x=alt.X(
+                "rank:N",
+                sort=[*RANKS, NOT_FOUND],
+                title="rank of the right passage · 正确段落的名次",
+                axis=alt.Axis(labelAngle=0),
+            ),
             xOffset=alt.XOffset("system:N", sort=systems),
             y=alt.Y("questions:Q", title="questions · 问题数"),
             color=colour(systems),
@@ -157,13 +167,19 @@ def differences(against: Mapping[str, Mapping[str, dict]]) -> alt.LayerChart:
     base = alt.Chart(pd.DataFrame(rows)).encode(
         y=alt.Y("comparison:N", sort=[row["comparison"] for row in rows], title=None, axis=alt.Axis(labelLimit=220)),
         color=colour(list(against)).legend(None),
-        tooltip=["comparison:N", *(alt.Tooltip(f"{name}:Q", format="+.3f") for name in ("difference", "low", "high")), alt.Tooltip("p:Q", format=".2g")],
+        tooltip=[
+            "comparison:N",
+            *(alt.Tooltip(f"{name}:Q", format="+.3f") for name in ("difference", "low", "high")),
+            alt.Tooltip("p:Q", format=".2g"),
+        ],
     )
     interval = alt.X("low:Q", title="difference of hit@1 · hit@1 之差", axis=alt.Axis(format="+.0%"))
     zero = alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(strokeDash=[4, 4], color="gray").encode(x="zero:Q")
-    return alt.layer(zero, base.mark_rule(strokeWidth=2).encode(x=interval, x2="high:Q"), base.mark_point(filled=True, size=60, opacity=1).encode(x="difference:Q")).properties(
-        width="container", height=22 * len(rows)
-    )
+    return alt.layer(
+        zero,
+        base.mark_rule(strokeWidth=2).encode(x=interval, x2="high:Q"),
+        base.mark_point(filled=True, size=60, opacity=1).encode(x="difference:Q"),
+    ).properties(width="container", height=22 * len(rows))
 
 
 def line(table: pd.DataFrame, value: str, title: str, by: str | None = None) -> alt.Chart:

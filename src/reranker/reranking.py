@@ -187,7 +187,8 @@ def evaluate_systems(
         comparisons.
     """
     systems = {
-        q["id"]: rankers(candidates[q["id"]], {name: scores[name][q["id"]] for name in scores}, retrieve, evaluate) for q in questions
+        q["id"]: rankers(candidates[q["id"]], {name: scores[name][q["id"]] for name in scores}, retrieve, evaluate)
+        for q in questions
     }
     names = list(systems[questions[0]["id"]])
     gold = {q["id"]: q["passage"] for q in questions}

@@ -135,9 +135,7 @@ def taught(samples: Sequence[dict], score: Callable[[list[tuple[str, str]]], Seq
     """
     scores = iter(score([(sample["query"], text) for sample in samples for text in sample["pos"] + sample["neg"]]))
     for sample in samples:
-        yield sample | {
-            f"{side}_scores": [round(float(next(scores)), 4) for _ in sample[side]] for side in ("pos", "neg")
-        }
+        yield sample | {f"{side}_scores": [round(float(next(scores)), 4) for _ in sample[side]] for side in ("pos", "neg")}
 
 
 def without_false_negatives(sample: dict, margin: float) -> dict | None:

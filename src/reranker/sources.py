@@ -75,7 +75,9 @@ def fetch_hub(source: Source, key: str, folder: Path) -> None:
             source.repo, revision=source.revision, local_dir=folder, allow_patterns=WANTED, ignore_patterns=UNWANTED
         )
     except GatedRepoError:
-        raise InputError(f"{where} is gated: accept its terms on the Hub, then set HF_TOKEN to a token that may read it") from None
+        raise InputError(
+            f"{where} is gated: accept its terms on the Hub, then set HF_TOKEN to a token that may read it"
+        ) from None
     except (RepositoryNotFoundError, RevisionNotFoundError):
         raise InputError(f"{where} was not found; check the name and the commit, or set HF_TOKEN if it is private") from None
     except HFValidationError as error:
@@ -85,5 +87,7 @@ def fetch_hub(source: Source, key: str, folder: Path) -> None:
             reason = "the Hub refuses the token; set HF_TOKEN to a valid one, or to none for what is public"
             raise InputError(f"{where}: {reason}") from None
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{where} could not be downloaded ({reason}); check the network, HF_ENDPOINT and HF_HUB_OFFLINE") from None
+        raise InputError(
+            f"{where} could not be downloaded ({reason}); check the network, HF_ENDPOINT and HF_HUB_OFFLINE"
+        ) from None
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # huggingface_hub's bookkeeping has times in it

@@ -69,4 +69,6 @@ def attach(tracker: str, trainer: Trainer, name: str) -> None:
         from dvclive import Live
         from transformers.integrations import DVCLiveCallback
 
-        trainer.add_callback(DVCLiveCallback(Live(dir=str(FOLDER / "dvclive" / name), dvcyaml=None, save_dvc_exp=False, report=None)))
+        trainer.add_callback(
+            DVCLiveCallback(Live(dir=str(FOLDER / "dvclive" / name), dvcyaml=None, save_dvc_exp=False, report=None))
+        )

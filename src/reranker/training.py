@@ -215,7 +215,9 @@ def resume_point(scratch: Path) -> str | None:
 
 def run_key(params: Train, seed: int, inputs: Iterable[Path], base: Path) -> str:
     """What a resumed run must share with the interrupted one: inputs, base, parameters, seed and this library's code."""
-    key = hashlib.sha256(json.dumps([params.model_dump(exclude={"launcher", "workers", "report_to"}), seed], sort_keys=True).encode())
+    key = hashlib.sha256(
+        json.dumps([params.model_dump(exclude={"launcher", "workers", "report_to"}), seed], sort_keys=True).encode()
+    )
     for path in [*inputs, *sorted(base.glob("*.safetensors")), *sorted(Path(__file__).parent.glob("*.py"))]:
         with open(path, "rb") as content:
             key.update(hashlib.file_digest(content, "sha256").digest())

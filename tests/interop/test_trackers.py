@@ -1,6 +1,6 @@
 """Trackers follow a training, each in its own place, and change nothing of it.
 
-    make interop        # an environment with all of them under .cache/interop, then these tests
+make interop        # an environment with all of them under .cache/interop, then these tests
 """
 
 import csv
