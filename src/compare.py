@@ -17,12 +17,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from reranker.errors import InputError, run_stage
 from reranker.evidence import compare
 from reranker.measures import per_question
 
-RANKS = "metrics/per_query.csv"
+RANKS, LOCK = "metrics/per_query.csv", "dvc.lock"
 
 
 def values(ranks: Mapping[str, int | None], measure: str) -> dict[str, float]:
@@ -62,11 +63,16 @@ def paired(
 
 
 def read_ranks(revision: str | None) -> pd.DataFrame:
-    """metrics/per_query.csv of a revision or an experiment, None: of the working tree; a row a question, by its id."""
+    """metrics/per_query.csv of a revision or an experiment, None: of the working tree; a row a question, by its id.
+
+    Raises:
+        InputError: there is none, or it is of another checkpoint than that revision's.
+    """
     if revision is None:
         if not Path(RANKS).is_file():
             raise InputError(f"{RANKS}: no such file; run from the repository's folder, after dvc repro")
         text = Path(RANKS).read_text(encoding="utf-8")
+        lock = Path(LOCK).read_text(encoding="utf-8") if Path(LOCK).is_file() else ""
     else:
         import dvc.api  # which takes a second
         from dvc.exceptions import DvcException
@@ -76,7 +82,21 @@ def read_ranks(revision: str | None) -> pd.DataFrame:
             text = dvc.api.read(RANKS, rev=revision, encoding="utf-8")
         except (DvcException, SCMError, FileNotFoundError) as error:
             raise InputError(f"{revision}: no revision or experiment that has {RANKS} ({' '.join(str(error).split())})") from None
+        try:
+            lock = dvc.api.read(LOCK, rev=revision, encoding="utf-8")
+        except (DvcException, FileNotFoundError):
+            lock = ""
+    if stale := ranked_before(lock):
+        raise InputError(f"{revision or 'the working tree'}: {RANKS} is of before {stale} was made anew; run dvc repro there, to its end")
     return pd.read_csv(io.StringIO(text), dtype={"id": str}).set_index("id")
+
+
+def ranked_before(lock: str) -> str | None:
+    """What the stage `evaluate` of a dvc.lock has not seen in its present state: an experiment may end with the stage `train`."""
+    stages = (yaml.safe_load(lock) or {}).get("stages", {})
+    made = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+    seen = {dep["path"]: dep["md5"] for dep in stages.get("evaluate", {}).get("deps", [])}
+    return next((path for path, digest in seen.items() if made.get(path, digest) != digest), None)
 
 
 def ranks(table: pd.DataFrame, system: str, name: str) -> dict[str, int | None]:

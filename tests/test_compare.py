@@ -148,6 +148,28 @@ def test_a_pull_request_gets_the_verdict_and_what_changed(repository):
         git("checkout", "-q", "-f", "moved", cwd=repository)
 
 
+def test_ranks_of_another_checkpoint_are_refused(repository):
+    lock = {
+        "train": {"outs": [{"path": "models/reranker", "md5": "new"}]},
+        "evaluate": {"deps": [{"path": "models/reranker", "md5": "old"}], "outs": [{"path": "metrics/per_query.csv", "md5": "x"}]},
+    }
+    git("checkout", "-q", "-f", "better", cwd=repository)
+    try:
+        for digest in ("old", "new"):
+            lock["evaluate"]["deps"][0]["md5"] = digest
+            (repository / "dvc.lock").write_text(yaml.safe_dump({"stages": lock}), encoding="utf-8")
+            git("add", "dvc.lock", cwd=repository)
+            git("commit", "-q", "-m", digest, cwd=repository)
+            git("tag", f"trained-{digest}", cwd=repository)
+        done = compared(repository, "plain", "trained-old")
+        assert done.returncode == 1 and done.stderr == (
+            "error: trained-old: metrics/per_query.csv is of before models/reranker was made anew; run dvc repro there, to its end\n"
+        )
+        assert compared(repository, "plain", "trained-new").returncode == 0
+    finally:
+        git("checkout", "-q", "-f", "moved", cwd=repository)
+
+
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
 
