@@ -3,7 +3,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help repro test docs-check interop lock
+.PHONY: help repro test verify docs-check interop lock
 help:
 	@sed -n 's/^\([a-z-]*\):.* ## /\1	/p' Makefile | expand -t 12
 
@@ -14,6 +14,9 @@ repro: .venv/installed  ## environment, then the whole pipeline
 
 test: .venv/installed  ## environment, then the tests
 	python -m pytest
+
+verify: .venv/installed  ## what is here against dvc.lock, byte by byte, and two stages made again
+	python src/verify.py --again prepare samples
 
 docs-check: .venv/installed  ## every command of the documentation, run in a small repository
 	python -m pytest tests/docs_check.py

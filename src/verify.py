@@ -1,0 +1,120 @@
+"""Is what lies here what dvc.lock says, and can it be made again?
+
+    python src/verify.py                            # outputs and inputs, the cache, and the metrics in Git
+    python src/verify.py --again prepare samples    # also: run these stages once more, elsewhere, and compare byte by byte
+
+DVC trusts a file whose time and size it has seen before; here every byte is read. What was not pulled is no error.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+from dvc.repo import Repo
+from dvc_data.hashfile.hash import file_md5
+from dvc_data.hashfile.hash_info import HashInfo
+from dvc_data.hashfile.tree import Tree
+
+from reranker.errors import InputError, run_stage
+from reranker.params import Loader
+from reranker.provenance import git, read_lock
+
+
+def main(*arguments: str) -> None:
+    parser = argparse.ArgumentParser(prog="verify.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--again", nargs="+", default=[], metavar="STAGE", help="stages to run once more in a clone")
+    options = parser.parse_args(arguments)
+    lock = read_lock(Path("dvc.lock"))
+    if unknown := [stage for stage in options.again if stage not in lock]:
+        raise InputError(f"--again {unknown[0]}: dvc.lock has no such stage among {', '.join(lock)}")
+    cache = Path(Repo().cache.local.path)
+    wrong = [*in_workspace(lock), *in_cache(lock, cache), *in_git()]
+    for stage in options.again:
+        wrong += made_again(stage, lock, cache)
+    if wrong:
+        raise InputError("; ".join(wrong))
+
+
+def in_workspace(lock: dict[str, dict]) -> Iterator[str]:
+    """What of the stages' inputs and outputs is here with another content than dvc.lock has."""
+    named = {entry["path"]: entry["md5"] for stage in lock.values() for entry in stage.get("deps", []) + stage.get("outs", [])}
+    here = {path: md5 for path, md5 in named.items() if Path(path).exists()}
+    for path, md5 in here.items():
+        if md5_of(Path(path)) != md5:
+            yield f"{path} is not the one of dvc.lock: dvc checkout or git checkout brings that one back, dvc repro makes it anew"
+    print(f"workspace: {len(here)} of {len(named)} files and folders that dvc.lock names are here and were read")
+
+
+def md5_of(path: Path) -> str:
+    """DVC's md5 of a file, or of a folder, `.dir` at its end."""
+    if path.is_file():
+        return file_md5(str(path))
+    tree = Tree()
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        tree.add(file.relative_to(path).parts, None, HashInfo("md5", file_md5(str(file))))
+    tree.digest()
+    return tree.hash_info.value
+
+
+def in_cache(lock: dict[str, dict], cache: Path) -> Iterator[str]:
+    """Objects of dvc.lock's outputs in the cache whose content is not what their name says."""
+    names = {out["md5"] for stage in lock.values() for out in stage.get("outs", [])}
+    for name in sorted(name for name in names if name.endswith(".dir")):
+        listing = cache / name[:2] / name[2:]
+        if listing.is_file() and digest(listing) == name.removesuffix(".dir"):
+            names |= {entry["md5"] for entry in json.loads(listing.read_bytes())}
+    here = [path for name in sorted(names) if (path := cache / name[:2] / name[2:]).is_file()]
+    for path in here:
+        if digest(path) != (path.parent.name + path.name).removesuffix(".dir"):
+            yield f"{path} in the cache is damaged: delete it, then dvc pull, or dvc repro"
+    print(f"cache: {len(here)} objects of dvc.lock's outputs were read")
+
+
+def in_git() -> Iterator[str]:
+    """Outputs in Git that are not those of the dvc.lock beside them."""
+    stages = yaml.load(git("show", "HEAD:dvc.lock"), Loader)["stages"]
+    tracked = set(git("ls-tree", "-r", "--name-only", "-z", "HEAD").split("\0"))
+    outs = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if out["path"] in tracked}
+    for path, md5 in outs.items():
+        content = subprocess.run(["git", "show", f"HEAD:{path}"], capture_output=True, check=True).stdout
+        if hashlib.md5(content).hexdigest() != md5:
+            yield f"{path} in Git's HEAD is not the one of its dvc.lock: commit both of one run"
+    print(f"Git: {len(outs)} outputs in HEAD were compared with its dvc.lock")
+
+
+def made_again(stage: str, lock: dict[str, dict], cache: Path) -> Iterator[str]:
+    """Run a stage of HEAD in a clone that has this cache; outputs that come out otherwise than dvc.lock has them."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Path(folder, "clone")
+        git("clone", "-q", ".", str(clone))
+        for command in (
+            ["cache", "dir", "--local", str(cache.parent.parent)],
+            ["checkout", "-q", "--allow-missing"],
+            ["repro", "--single-item", "--force", "--no-commit", stage],
+        ):
+            done = subprocess.run(["dvc", *command], cwd=clone, env=environment, stdout=sys.stderr)
+            if done.returncode:
+                yield f"{stage} could not be run again (dvc {command[0]} failed, see above)"
+                return
+        made = {out["path"]: out["md5"] for out in read_lock(clone / "dvc.lock")[stage].get("outs", [])}
+    differ = [out["path"] for out in lock[stage].get("outs", []) if made.get(out["path"]) != out["md5"]]
+    if differ:
+        yield f"{stage} made again gives another {', '.join(differ)}"
+    print(f"again: {stage} gives the same {len(made) - len(differ)} of {len(made)} outputs")
+
+
+def digest(path: Path) -> str:
+    with open(path, "rb") as content:
+        return hashlib.file_digest(content, "md5").hexdigest()
+
+
+if __name__ == "__main__":
+    run_stage(main)
