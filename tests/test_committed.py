@@ -25,11 +25,11 @@ def md5(path: Path) -> str:
 @pytest.mark.parametrize("stage", yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
 def test_the_lock_is_of_this_code_these_parameters_and_these_metrics(stage):
     locked = LOCK["stages"][stage]
-    files = [entry for entry in locked["deps"] + locked["outs"] if entry["path"].startswith(("src/", "metrics/"))]
+    files = [entry for entry in locked["deps"] + locked["outs"] if entry["path"].startswith(("src/", "metrics/", "params.yaml"))]
     assert [entry["path"] for entry in files if md5(ROOT / entry["path"]) != entry["md5"]] == []
     assert len(files) > 3
     values = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"), Loader)
-    for name, value in locked["params"]["params.yaml"].items():
+    for name, value in locked.get("params", {}).get("params.yaml", {}).items():
         group, _, key = name.partition(".")
         assert (values[group][key] if key else values[group]) == value, name
 
