@@ -27,7 +27,7 @@ ELSEWHERE = {
     r"dvc exp run -S prepare.raw=data/raw/(question_answer|mine).xlsx": "tests/test_team.py and tests/test_tables.py",
     r"HF_TOKEN=\.\.\. python src/publish.py": "tests/test_publish.py",
     r"pip install|tensorboard --logdir|dvc exp run -S train.report_to": "tests/interop/test_trackers.py",
-    r"python examples/|infinity_emb|docker|vllm": "tests/interop/test_examples.py, and docs/interop.md has what was not run",
+    r"python examples/|infinity_emb|docker|vllm|curl": "tests/interop/test_examples.py, and docs/interop.md has what was not run",
     r"(?s)import torch\nfrom sentence_transformers|from (langchain|llama_index|FlagEmbedding|optimum|transformers)": "tests/interop, tests/test_interop.py",
     r"dvc queue (logs|status)": "they only print",
 }  # fmt: skip
