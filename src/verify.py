@@ -19,12 +19,10 @@ from pathlib import Path
 import yaml
 from dvc.repo import Repo
 from dvc_data.hashfile.hash import file_md5
-from dvc_data.hashfile.hash_info import HashInfo
-from dvc_data.hashfile.tree import Tree
 
 from reranker.errors import InputError, run_stage
 from reranker.params import Loader
-from reranker.provenance import git, read_lock
+from reranker.provenance import folder_md5, git, read_lock
 
 
 def main(*arguments: str) -> None:
@@ -56,11 +54,7 @@ def md5_of(path: Path) -> str:
     """DVC's md5 of a file, or of a folder, `.dir` at its end."""
     if path.is_file():
         return file_md5(str(path))
-    tree = Tree()
-    for file in sorted(file for file in path.rglob("*") if file.is_file()):
-        tree.add(file.relative_to(path).parts, None, HashInfo("md5", file_md5(str(file))))
-    tree.digest()
-    return tree.hash_info.value
+    return folder_md5(path, sorted(file for file in path.rglob("*") if file.is_file()))
 
 
 def in_cache(lock: dict[str, dict], cache: Path) -> Iterator[str]:
@@ -68,11 +62,11 @@ def in_cache(lock: dict[str, dict], cache: Path) -> Iterator[str]:
     names = {out["md5"] for stage in lock.values() for out in stage.get("outs", [])}
     for name in sorted(name for name in names if name.endswith(".dir")):
         listing = cache / name[:2] / name[2:]
-        if listing.is_file() and digest(listing) == name.removesuffix(".dir"):
+        if listing.is_file() and file_md5(str(listing)) == name.removesuffix(".dir"):
             names |= {entry["md5"] for entry in json.loads(listing.read_bytes())}
     here = [path for name in sorted(names) if (path := cache / name[:2] / name[2:]).is_file()]
     for path in here:
-        if digest(path) != (path.parent.name + path.name).removesuffix(".dir"):
+        if file_md5(str(path)) != (path.parent.name + path.name).removesuffix(".dir"):
             yield f"{path} in the cache is damaged: delete it, then dvc pull, or dvc repro"
     print(f"cache: {len(here)} objects of dvc.lock's outputs were read")
 
@@ -109,11 +103,6 @@ def made_again(stage: str, lock: dict[str, dict], cache: Path) -> Iterator[str]:
     if differ:
         yield f"{stage} made again gives another {', '.join(differ)}"
     print(f"again: {stage} gives the same {len(made) - len(differ)} of {len(made)} outputs")
-
-
-def digest(path: Path) -> str:
-    with open(path, "rb") as content:
-        return hashlib.file_digest(content, "md5").hexdigest()
 
 
 if __name__ == "__main__":

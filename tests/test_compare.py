@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from conftest import ROOT
+from conftest import ENVIRONMENT, ROOT
 from reranker.evidence import compare
 
 HEADER = "id,passage,qa_type,seen,bm25,reranker,fused\n"
@@ -127,11 +127,10 @@ def test_intervals_hold_the_true_difference_at_their_rate(gain):
 
 def test_a_pull_request_gets_the_verdict_and_what_changed(repository):
     (repository / "src").exists() or (repository / "src").symlink_to(ROOT / "src")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
     def commented(base: str, *options: str) -> tuple[int, str]:
         done = subprocess.run(
-            [ROOT / ".ci/compare", base, *options], cwd=repository, capture_output=True, text=True, env=os.environ | {"PATH": path}
+            [ROOT / ".ci/compare", base, *options], cwd=repository, capture_output=True, text=True, env=ENVIRONMENT
         )
         return done.returncode, done.stdout
 

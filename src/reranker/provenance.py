@@ -6,6 +6,7 @@ nothing else, so that only what is said of it is checked here: the checkpoint it
 
 import json
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def proven(model: Path) -> Origin:
     for path in (LOCKED, *(f"metrics/{name}.json" for name in METRICS)):
         if path not in made:
             raise InputError(f"dvc.lock names no {path}; run dvc repro")
-    md5 = folder_md5(model)
+    md5 = folder_md5(model, checkpoint_files(model))
     if md5 != made[LOCKED]:
         raise InputError(
             f"{model} is not the checkpoint of dvc.lock (md5 {md5}, there {made[LOCKED]}): dvc checkout {LOCKED} brings that one "
@@ -85,10 +86,10 @@ def checkpoint_files(folder: Path) -> list[Path]:
     return found
 
 
-def folder_md5(folder: Path) -> str:
-    """DVC's md5 of a folder, of what is in it now: DVC itself trusts times and sizes that it has seen before."""
+def folder_md5(folder: Path, files: Iterable[Path]) -> str:
+    """DVC's md5 of a folder with these files, of what is in them now: DVC itself trusts times and sizes that it has seen before."""
     tree = Tree()
-    for path in checkpoint_files(folder):
+    for path in files:
         tree.add(path.relative_to(folder).parts, None, HashInfo("md5", file_md5(str(path))))
     tree.digest()
     return tree.hash_info.value
