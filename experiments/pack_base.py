@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
 from tokenizers import Tokenizer
 
-from reranker.errors import InputError, run_stage
+from reranker.errors import InputError, run
 from reranker.files import replacing
 from reranker.packed import CHINESE, kept_pieces, pack
 
@@ -68,4 +68,4 @@ def main(source: str, target: str, *texts: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run(main)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
-from reranker.errors import run_stage
+from reranker.errors import run
 from reranker.evidence import compare
 from reranker.files import read_jsonl
 from reranker.params import load
@@ -32,4 +32,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run(main)

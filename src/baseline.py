@@ -6,12 +6,12 @@ computed once, and not again when training changes.
 
 from pathlib import Path
 
-from reranker.errors import run_stage
 from reranker.files import read_jsonl, replacing, write_jsonl
 from reranker.params import load
 from reranker.passages import read_passages
 from reranker.reranking import audited, score_candidates, score_labels
 from reranker.scoring import CrossEncoder
+from reranker.stage import run_stage
 
 
 def main(prepared: str, candidate_folder: str, model: str, compared: str, baseline: str) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from reranker.errors import InputError, run_stage
+from reranker.errors import InputError, run
 from reranker.evidence import compare
 from reranker.measures import per_question
 
@@ -173,4 +173,4 @@ def main(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run(main)

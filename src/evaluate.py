@@ -1,13 +1,12 @@
 """Retriever alone, base and fine-tuned reranker on the same candidates -> metrics/.
 
-python src/evaluate.py data/prepared data/candidates data/baseline data/validation models/reranker metrics
+    python src/evaluate.py data/prepared data/candidates data/baseline data/validation models/reranker metrics
 """
 
 from pathlib import Path
 
 import pandas as pd
 
-from reranker.errors import run_stage
 from reranker.evidence import SUSPECT, against, by_document, suspects
 from reranker.files import read_jsonl, write_json, write_text
 from reranker.params import load
@@ -23,6 +22,7 @@ from reranker.reranking import (
     score_labels,
 )
 from reranker.scoring import CrossEncoder, describe_machine
+from reranker.stage import run_stage
 
 SHOWN = 400
 """Characters of a passage in metrics/passages.csv."""

@@ -9,10 +9,11 @@ import shutil
 from pathlib import Path
 
 from reranker.checkpoints import complete_head, has_head
-from reranker.errors import InputError, run_stage
+from reranker.errors import InputError
 from reranker.files import link_or_copy, replacing
 from reranker.params import Source, load
 from reranker.sources import fetch
+from reranker.stage import run_stage
 
 
 def main(packed: str, base_folder: str, retriever_folder: str, teacher_folder: str, compare_folder: str) -> None:

@@ -1,12 +1,12 @@
 """Raw tables -> clean passages and questions by split.
 
-python src/prepare.py data/raw/yunshan data/prepared metrics/data.json
+    python src/prepare.py data/raw/yunshan data/prepared metrics/data.json
 """
 
-from reranker.errors import run_stage
 from reranker.files import replacing, write_json, write_jsonl
 from reranker.params import load
 from reranker.questions import SPLITS, prepare, summarise
+from reranker.stage import run_stage
 from reranker.tables import find_tables, read_table
 
 

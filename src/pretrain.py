@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from reranker.errors import InputError, run_stage
+from reranker.errors import InputError
 from reranker.files import link_or_copy, read_jsonl, replacing, write_json, write_jsonl
 from reranker.memory import keep_freed_memory
 from reranker.params import Params, load
@@ -19,6 +19,7 @@ from reranker.pretraining import as_training, fragments, samples
 from reranker.questions import SPLITS
 from reranker.retrieval import Encoder, Retrieval
 from reranker.sampling import held_out_passages
+from reranker.stage import run_stage
 from reranker.training import keep_best, load_reranker, run_key, save_reranker, train
 from reranker.validation import Validation
 

@@ -21,7 +21,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError,
 from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 
 from reranker.card import base_license, model_card
-from reranker.errors import InputError, run_stage
+from reranker.errors import InputError, run
 from reranker.params import load
 from reranker.provenance import SUFFIXES, checkpoint_files, git, proven, uncommitted
 
@@ -187,4 +187,4 @@ def why(repo: str, error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run(main)

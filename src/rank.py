@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from reranker.errors import InputError, run_stage
+from reranker.errors import InputError, run
 from reranker.files import decode
 from reranker.passages import Passage
 
@@ -112,4 +112,4 @@ def standard_input() -> list[tuple[str, Passage]]:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run(main)

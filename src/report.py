@@ -1,6 +1,6 @@
 """The metrics of a run -> report/index.html, one page that needs no network.
 
-python src/report.py metrics params.yaml report
+    python src/report.py metrics params.yaml report
 """
 
 import json
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from reranker.errors import run_stage
 from reranker.files import replacing, write_text
 from reranker.report import page
+from reranker.stage import run_stage
 
 VALUES = ("eval", "data", "samples", "pretrain", "train", "environment")
 TABLES = ("hit_at_k", "per_query", "first", "passages", "by_document", "suspects", "train", "valid")

@@ -1,16 +1,16 @@
 """Candidates of every question from BM25 and the dense retriever, fused.
 
-python src/retrieve.py data/prepared models/retriever data/candidates
+    python src/retrieve.py data/prepared models/retriever data/candidates
 """
 
 from pathlib import Path
 
-from reranker.errors import run_stage
 from reranker.files import read_jsonl, replacing, write_jsonl
 from reranker.params import load
 from reranker.passages import read_passages
 from reranker.questions import SPLITS
 from reranker.retrieval import Encoder, Retrieval
+from reranker.stage import run_stage
 
 
 def main(prepared: str, retriever: str, candidates: str) -> None:

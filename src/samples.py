@@ -1,6 +1,6 @@
 """Training questions and their candidates -> FlagEmbedding's jsonl samples.
 
-python src/samples.py data/prepared data/candidates models/teacher data/samples metrics/samples.json
+    python src/samples.py data/prepared data/candidates models/teacher data/samples metrics/samples.json
 """
 
 import itertools
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from reranker.errors import InputError, run_stage
+from reranker.errors import InputError
 from reranker.files import read_jsonl, replacing, write_json, write_jsonl
 from reranker.params import Params, load
 from reranker.passages import Passage, drawn_window, read_passages
@@ -24,6 +24,7 @@ from reranker.sampling import (
     without_false_negatives,
 )
 from reranker.scoring import CrossEncoder
+from reranker.stage import run_stage
 
 TAUGHT = 4096
 """Samples that the teacher scores at a time."""

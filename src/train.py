@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from reranker.errors import InputError, run_stage
+from reranker.errors import InputError
 from reranker.files import read_jsonl, replacing, write_json, write_jsonl, write_text
 from reranker.memory import keep_freed_memory
 from reranker.params import Params, load
 from reranker.passages import read_passages
+from reranker.stage import run_stage
 from reranker.training import keep_best, run_key, save_reranker, train
 from reranker.validation import Validation, curve
 

@@ -20,7 +20,7 @@ import yaml
 from dvc.repo import Repo
 from dvc_data.hashfile.hash import file_md5
 
-from reranker.errors import InputError, run_stage
+from reranker.errors import InputError, run
 from reranker.params import Loader
 from reranker.provenance import folder_md5, git, read_lock
 
@@ -106,4 +106,4 @@ def made_again(stage: str, lock: dict[str, dict], cache: Path) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run(main)

@@ -491,5 +491,6 @@ def test_a_broken_table_fails_in_one_line_and_keeps_the_last_result(prepared_fol
     before = outputs(prepared_folder)
     done = stage(prepared_folder, table)
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.startswith(message) and done.stderr.count("\n") == 1 and done.stderr.endswith("\n")
+    error, log = done.stderr.splitlines()
+    assert error.startswith(message) and log.startswith("log: .cache/logs/prepare-")
     assert outputs(prepared_folder) == before

@@ -1,4 +1,4 @@
-"""How a stage fails: one line that says what is wrong, where, and what to do."""
+"""How a command fails: one line that says what is wrong, where, and what to do. A stage's are in stage.py."""
 
 import sys
 import warnings
@@ -9,14 +9,18 @@ class InputError(ValueError):
     """Something the user gave is wrong; the message alone must be enough to mend it."""
 
 
-def run_stage(main: Callable[..., None]) -> None:
+def run(main: Callable[..., None]) -> None:
     """Call `main` with the command line's arguments; an InputError becomes one line on stderr and exit code 1."""
-    if "transformers" in sys.modules:  # its notes about heads that a stage leaves unread, and a bar for each load
-        sys.modules["transformers"].logging.set_verbosity_error()
-        sys.modules["transformers"].logging.disable_progress_bar()
-        warnings.filterwarnings("ignore", module="transformers")
+    quiet_libraries()
     try:
         main(*sys.argv[1:])
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def quiet_libraries() -> None:
+    if "transformers" in sys.modules:  # its notes about heads that a stage leaves unread, and a bar for each load
+        sys.modules["transformers"].logging.set_verbosity_error()
+        sys.modules["transformers"].logging.disable_progress_bar()
+        warnings.filterwarnings("ignore", module="transformers")

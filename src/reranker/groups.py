@@ -14,6 +14,7 @@ teacher's scores, distillation. What differs from FlagEmbedding 1.4.2:
 
 import math
 import random
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from reranker.tokens import Pairs, TokenizedSamples
+from reranker.watch import step_seen
 
 MOST_TOKENS = {"cpu": 4096, "cuda": 65536}
 """Of a sub-batch, padding included: what suits a CPU's cache."""
@@ -151,6 +153,10 @@ class GroupModel(CrossEncoderModel):
     tokens = (0, 0)
     """Real ones scored so far, and those with padding."""
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.seen = deque(maxlen=1024)  # what watch.py reads of the forward passes since the last optimizer step
+
     def encode(self, pair):
         self.tokens = tuple(sum(counts) for counts in zip(self.tokens, pair["tokens"]))
         logits = [self.model(**batch, return_dict=True).logits for batch in pair["batches"]]
@@ -159,10 +165,13 @@ class GroupModel(CrossEncoderModel):
     def forward(self, pair=None, teacher_scores=None):
         self.train_batch_size = len(pair["index"]) // self.group_size
         output = super().forward(pair)
-        if teacher_scores is not None and self.training:
-            logits = output.scores.view(self.train_batch_size, -1)
+        if not self.training:
+            return output
+        logits, cross_entropy = output.scores.view(self.train_batch_size, -1), output.loss
+        if teacher_scores is not None:
             teacher = torch.tensor(teacher_scores, device=logits.device).view_as(logits)
-            output.loss = output.loss + self.distill_weight * distillation(logits, teacher, self.distill_temperature)
+            output.loss = cross_entropy + self.distill_weight * distillation(logits, teacher, self.distill_temperature)
+        self.seen.append(step_seen(output.loss, cross_entropy, logits))
         return output
 
 

@@ -7,6 +7,7 @@ checkpoint stores; a resumed run loads them; validation questions guide it (vali
 import hashlib
 import json
 import logging
+import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,6 +41,7 @@ from reranker.params import Train
 from reranker.scoring import choose_precision
 from reranker.trackers import attach, prepare, run_name
 from reranker.validation import Guide, Validation, choose_merge, curve
+from reranker.watch import Watch
 
 LESS_MEMORY = {
     "train": "lower train.batch_size (and raise train.accumulation as much), train.group_size, train.passage_max_length or "
@@ -96,10 +98,19 @@ class Progress(TrainerCallback):
 
 
 class Runner(EncoderOnlyRerankerRunner):
-    """FlagEmbedding's runner, with `params` in place of its command line."""
+    """FlagEmbedding's runner, with `params` in place of its command line; `stage` as `train` below."""
 
-    def __init__(self, params: Train, seed: int, samples: Path, base: Path, scratch: Path, validation: Validation | None = None):
-        self.params, self.seed, self.validation = params, seed, validation
+    def __init__(
+        self,
+        params: Train,
+        seed: int,
+        samples: Path,
+        base: Path,
+        scratch: Path,
+        validation: Validation | None = None,
+        stage: str = "train",
+    ):
+        self.params, self.seed, self.validation, self.stage = params, seed, validation, stage
         precision = choose_precision(params.precision)
         super().__init__(
             AbsRerankerModelArguments(model_name_or_path=str(base)),
@@ -188,6 +199,7 @@ class Runner(EncoderOnlyRerankerRunner):
         per_step = self.params.batch_size * self.params.accumulation * processes
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(Progress(per_step, len(self.train_dataset)))
+        trainer.add_callback(Watch(self.model, self.params.group_size, self.params.lr, self.stage, self.training_args.fp16))
         attach(self.params.report_to, trainer, self.training_args.run_name)
         if self.validation:
             trainer.validation = self.validation
@@ -208,9 +220,21 @@ def scores_path(scratch: str | Path, step: int) -> Path:
 
 
 def resume_point(scratch: Path) -> str | None:
-    """The newest complete checkpoint under `scratch`: the one whose trainer_state.json, written last, is there."""
-    points = sorted(scratch.glob("checkpoint-*/trainer_state.json"), key=lambda path: int(path.parent.name.split("-")[1]))
-    return str(points[-1].parent) if points else None
+    """The newest complete checkpoint under `scratch`: the one whose trainer_state.json, written last, is there and whole."""
+    for state in sorted(scratch.glob("checkpoint-*/trainer_state.json"), key=lambda path: -int(path.parent.name.split("-")[1])):
+        try:
+            json.loads(state.read_text(encoding="utf-8"))
+        except ValueError:  # killed while it was written
+            continue
+        return str(state.parent)
+    return None
+
+
+def prune(scratch: Path) -> None:
+    """Of interrupted runs beside `scratch`, with other inputs or parameters, leave the newest one's resume points alone."""
+    others = [path for path in scratch.parent.glob("*") if path != scratch and any(path.glob("checkpoint-*"))]
+    for old in sorted(others, key=lambda path: path.stat().st_mtime)[:-1]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def run_key(params: Train, seed: int, inputs: Iterable[Path], base: Path) -> str:
@@ -237,13 +261,18 @@ def train(
     """
     logging.basicConfig(level=logging.WARNING)  # FlagEmbedding would print every argument three times
     logging.getLogger("FlagEmbedding").setLevel(logging.ERROR)
-    runner = Runner(params, seed, samples, base, scratch, validation)
+    prune(scratch)
+    runner = Runner(params, seed, samples, base, scratch, validation, stage)
     point = resume_point(scratch)
     if point:
         print(f"resuming from {point}")
     report_memory(runner, LESS_MEMORY[stage])
+    refuse_full_disk(runner)
     try:
         runner.trainer.train(resume_from_checkpoint=point)
+    except InputError as error:  # of watch.py
+        kept = resume_point(scratch)
+        raise InputError(f"{error}; {f'the weights of before are in {kept}' if kept else 'no resume point was due before it'}") from None
     except (MemoryError, RuntimeError) as error:
         if not ran_out(error):
             raise
@@ -268,6 +297,24 @@ def report_memory(runner: Runner, advice: str, looked_at: int = 64) -> None:
     print(f"memory: about {total:.2f} GB ({parts}) for {batch} groups of up to {tokens // batch} tokens; {free:.1f} GB are free")
     if total > free:
         print(f"WARNING: training needs about {total:.1f} GB where {free:.1f} GB are free; {advice}", file=sys.stderr)
+
+
+def refuse_full_disk(runner: Runner) -> None:
+    """
+    Raises:
+        InputError: there is no room for the resume points and the output.
+    """
+    weights = list(runner.model.model.parameters())
+    point = 4 * sum(weight.numel() for weight in weights) + 8 * sum(weight.numel() for weight in weights if weight.requires_grad)
+    scratch = Path(runner.training_args.output_dir)
+    there = sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file())
+    # The last ones, the best one, and the one that is being written; and the output, at most as large as one of them.
+    needed, free = (runner.params.save_total_limit + 3) * point - there, shutil.disk_usage(scratch).free
+    if needed > free:
+        raise InputError(
+            f"{runner.stage}: resume points and output need up to {needed / 1e9:.2f} GB of disk in {scratch.parent}, where "
+            f"{free / 1e9:.2f} GB are free; free some space, or lower train.save_total_limit ({runner.params.save_total_limit})"
+        )
 
 
 def keep_best(runner: Runner) -> tuple[dict, dict]:

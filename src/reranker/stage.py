@@ -1,0 +1,202 @@
+"""How a stage runs: alone, with a log, and with a last line that says what went wrong.
+
+    .cache/logs/train-20261126-045623-1234.log    stage, start, process: all that it said, each line with its time
+    .cache/train.lock                             held while it runs, with the number of the process that holds it
+
+A progress bar draws over its own line, which is nothing for a file: a log, and what is no terminal, gets that line once a
+minute, so that a long run shows that it lives and when it will be done. The newest logs are kept.
+"""
+
+import errno
+import faulthandler
+import fcntl
+import os
+import shlex
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from reranker.errors import InputError, quiet_libraries
+
+LOGS_KEPT = 30
+HEARTBEAT = 60.0
+"""Seconds between two lines of one progress bar."""
+
+PATIENCE = 10.0
+"""Seconds to wait for the lock: a killed process's data workers hold it until they notice, which takes them 5."""
+
+DISK_FULL = ("No space left on device", "Disk quota exceeded", "File too large", "PytorchStreamWriter failed writing")
+"""What safetensors, pyarrow and torch say in errors of their own where the disk or a quota is full."""
+MEMORY_FULL = ("can't allocate memory", "Cannot allocate memory", "out of memory", "bad_alloc", "Unable to allocate")
+
+
+def run_stage(main: Callable[..., None]) -> None:
+    """Call `main` with the command line's arguments. What it fails by becomes `error: ...` and `log: ...` on stderr, with exit
+    code 1, or 130 and 143 after Ctrl-C and SIGTERM; only an error that nobody foresaw shows a traceback before."""
+    quiet_libraries()
+    name = Path(sys.argv[0]).stem
+    signal.signal(signal.SIGTERM, _terminated)
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # torchrun's other processes
+        try:
+            main(*sys.argv[1:])
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+        return
+    try:
+        with alone(name), logged(name) as log:
+            try:
+                main(*sys.argv[1:])
+            except BaseException as error:
+                message, code = explain(error, name)
+                if message is None:
+                    traceback.print_exc()
+                    message = f"{name}: {_one_line(error)}; this was not foreseen, please report it with the log"
+                print(f"error: {message}\nlog: {log}", file=sys.stderr)
+                sys.exit(code)
+    except InputError as error:  # of the lock
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def explain(error: BaseException, name: str) -> tuple[str | None, int]:
+    """One line about an error, None where it was not foreseen, and the exit code.
+
+    Args:
+        name: the stage's.
+    """
+    if isinstance(error, InputError):
+        return str(error), 1
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        code = 130 if isinstance(error, KeyboardInterrupt) else error.code
+        return f"{name}: stopped by {'Ctrl-C' if code == 130 else 'SIGTERM'}; dvc repro goes on from what was finished", code
+    text = _one_line(error)
+    number, file = (error.errno, error.filename) if isinstance(error, OSError) else (None, None)
+    at = f" ({file})" if file else ""
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(sign in text for sign in DISK_FULL):
+        return f"{name}: the disk or its quota is full{at}; free some space, then dvc repro goes on from what was finished", 1
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or any(sign in text for sign in MEMORY_FULL):
+        return f"{name}: memory ran out; end what else runs here or take a machine with more, then dvc repro", 1
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{name}: {file or 'a file'}: {error.strerror}; make it readable and its folder writable, then dvc repro", 1
+    if isinstance(error, OSError) and file:
+        return f"{name}: {file}: {error.strerror}", 1
+    return None, 1
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Hold the stage's lock in this folder; DVC's own does not outlive DVC, whose stage goes on where it alone is killed.
+
+    Raises:
+        InputError: another process holds it, and which.
+    """
+    path = Path(".cache", f"{name}.lock")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        file = open(path, "a+", encoding="utf-8")
+    except OSError as error:
+        raise InputError(explain(error, name)[0]) from None
+    with file:
+        until = time.monotonic() + PATIENCE
+        while not _locked(file):
+            if time.monotonic() > until:
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                raise InputError(
+                    f"{name} is already at work in this folder, as process {holder}: wait until it ends, or end it with "
+                    f"kill {holder}"
+                )
+            time.sleep(0.2)
+        file.truncate(0)
+        print(os.getpid(), file=file, flush=True)
+        yield
+
+
+@contextmanager
+def logged(name: str) -> Iterator[Path]:
+    """Send what is printed to a new log as well, and give its path; the oldest logs go."""
+    folder = Path(".cache/logs")
+    path = folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        log = open(path, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+    except OSError as error:
+        raise InputError(explain(error, name)[0]) from None
+    for old in sorted(folder.glob("*.log"), key=lambda file: file.stat().st_mtime)[:-LOGS_KEPT]:
+        old.unlink(missing_ok=True)
+    out, err = sys.stdout, sys.stderr
+    with log:
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(sys.orig_argv)}", file=log)
+        faulthandler.enable(log)  # where a library crashes the process, the log ends with where it was
+        sys.stdout, sys.stderr = Lines(out, log), Lines(err, log)
+        try:
+            yield path
+        finally:
+            sys.stdout.close_line()
+            sys.stderr.close_line()
+            sys.stdout, sys.stderr = out, err
+            faulthandler.disable()
+
+
+class Lines:
+    """A stream whose lines also go to a log; of a line that is drawn over and over, what stands there once a minute."""
+
+    def __init__(self, out: TextIO, log: TextIO):
+        self.out, self.log, self.terminal = out, log, out.isatty()
+        self.line, self.said = "", time.monotonic()
+
+    def write(self, text: str) -> int:
+        if self.terminal:
+            self.out.write(text)
+        *whole, self.line = (self.line + text).split("\n")
+        for line in whole:
+            self._say(line.rstrip("\r").rpartition("\r")[2])
+        if "\r" in self.line:
+            self.line = "\r" + self.line.rpartition("\r")[2]
+            if time.monotonic() - self.said >= HEARTBEAT and self.line.strip():
+                self._say(self.line[1:])
+        return len(text)
+
+    def _say(self, line: str) -> None:
+        self.said = time.monotonic()
+        line = line.rstrip()
+        if not self.terminal:
+            print(line, file=self.out, flush=True)
+        if line:
+            try:
+                print(time.strftime("%H:%M:%S"), line, file=self.log)
+            except OSError:  # a full disk: what is said must reach the terminal all the same
+                pass
+
+    def close_line(self) -> None:
+        if self.line.strip():
+            self._say(self.line.rpartition("\r")[2])
+        self.line = ""
+
+    def flush(self) -> None:
+        self.out.flush()
+
+    def __getattr__(self, name: str):
+        return getattr(self.out, name)
+
+
+def _locked(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _terminated(signum: int, frame) -> None:
+    sys.exit(128 + signum)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
