@@ -20,7 +20,7 @@ import pandas as pd
 import yaml
 
 from reranker.errors import InputError, run
-from reranker.evidence import compare
+from reranker.evidence import compare, verdict
 from reranker.measures import per_question
 
 RANKS, LOCK = "metrics/per_query.csv", "dvc.lock"
@@ -33,11 +33,6 @@ def values(ranks: Mapping[str, int | None], measure: str) -> dict[str, float]:
         q: [] if rank is None else [f"another {place}" for place in range(1, rank)] + ["own"] for q, rank in ranks.items()
     }
     return per_question(dict.fromkeys(ranks, "own"), rankings, [k], k)[measure]
-
-
-def verdict(difference: Mapping[str, float]) -> str:
-    """Of what `evidence.compare` gives."""
-    return "better" if difference["low"] > 0 else "worse" if difference["high"] < 0 else "no evidence"
 
 
 def paired(

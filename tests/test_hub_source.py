@@ -49,8 +49,8 @@ def fetched(tmp_path: Path) -> dict[str, bytes]:
 def refused(done: subprocess.CompletedProcess, tmp_path: Path) -> str:
     """The error's line; nothing is left of the checkpoint."""
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith("error: base: ") and done.stderr.count("error: ") == 1
+    last, log = done.stderr.splitlines()[-2:]
+    assert last.startswith("error: base: ") and done.stderr.count("error: ") == 1 and log.startswith("log: .cache/logs/fetch-")
     assert list((tmp_path / "models").iterdir()) == []
     return last.removeprefix("error: base: ")
 

@@ -11,7 +11,8 @@ import vl_convert
 
 from conftest import ROOT
 from report import main
-from reranker.report import questions, rank_band, verdict
+from reranker.evidence import verdict
+from reranker.report import questions, rank_band
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 RANKS = pd.read_csv(ROOT / "metrics/per_query.csv", dtype={"id": str})
@@ -37,7 +38,7 @@ def test_it_says_what_the_metrics_say_and_is_the_same_each_time(report, tmp_path
     found = result["against"]["all"]["fused"]["base"]["hit@1"]
     assert f"<b>{100 * result['all']['fused']['hit@1']:.1f} %</b> of\n{result['all']['questions']} test questions" in text
     line = f"{100 * found['difference']:+.1f} points, 95 % interval {100 * found['low']:+.1f} to {100 * found['high']:+.1f}"
-    assert line in text and verdict(found)["verdict"] == "better"
+    assert line in text and verdict(found) == "better"
     shutil.copytree(ROOT / "metrics", tmp_path / "metrics")
     assert make(tmp_path).read_bytes() == report.read_bytes()
 
@@ -55,7 +56,7 @@ def test_it_asks_no_other_address(report):
     "low, high, expected", [(0.01, 0.1, "better"), (-0.1, -0.01, "worse"), (-0.01, 0.1, "no evidence"), (0.0, 0.1, "no evidence")]
 )
 def test_a_verdict_is_what_the_interval_says(low, high, expected):
-    assert verdict({"difference": 0.05, "low": low, "high": high, "p": 0.5})["verdict"] == expected
+    assert verdict({"difference": 0.05, "low": low, "high": high, "p": 0.5}) == expected
 
 
 def test_bands_of_ranks():

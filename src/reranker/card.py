@@ -9,12 +9,12 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from reranker.evidence import FIRST_STAGES, best_first_stage
 from reranker.params import Base, Params
 from reranker.provenance import Origin
 
 E5 = "intfloat/multilingual-e5-small"
 BUNDLED_DATA = "data/raw/yunshan"
-FIRST_STAGES = ("bm25", "dense", "retriever")
 
 
 def model_card(repo: str, revision: str, params: Params, origin: Origin, license: str | None, languages: list[str]) -> str:
@@ -73,7 +73,7 @@ def metadata(repo: str, params: Params, found: dict, license: str | None, langua
 def results(params: Params, found: dict) -> str:
     names, everything = measures(params, found), found["all"]
     first, mrr = [name for name in FIRST_STAGES if name in everything], f"MRR@{params.evaluate.cutoff}"
-    best = max(first, key=lambda name: everything[name][mrr])
+    best = best_first_stage(everything, mrr)
     against = found["against"]["all"]["reranker"]
 
     def row(title: str, group: str, system: str) -> list[str]:

@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from scipy.stats import bootstrap, permutation_test
 
+FIRST_STAGES = ("bm25", "dense", "retriever")
 SYSTEMS = ("reranker", "fused")
 SUSPECT = ("split", "id", "question", "passage", "rival", "base_margin", "reranker_margin")
 
@@ -47,6 +48,20 @@ def compare(ours: Sequence[float], theirs: Sequence[float], resamples: int, seed
             (moved,), np.mean, permutation_type="samples", n_resamples=resamples, vectorized=True, rng=generator
         ).pvalue
     return {"difference": difference, "low": float(low), "high": float(high), "p": float(p)}
+
+
+def verdict(difference: Mapping[str, float]) -> str:
+    """Of what `compare` gives: better or worse where its interval excludes 0."""
+    return "better" if difference["low"] > 0 else "worse" if difference["high"] < 0 else "no evidence"
+
+
+def best_first_stage(measured: Mapping[str, Mapping[str, float]], measure: str) -> str:
+    """The rival to beat: what would be deployed without any reranker.
+
+    Args:
+        measured: system -> measure -> value.
+    """
+    return max((name for name in FIRST_STAGES if name in measured), key=lambda name: measured[name][measure])
 
 
 def against(

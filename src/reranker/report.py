@@ -14,6 +14,8 @@ import jinja2
 import pandas as pd
 import vl_convert
 
+from reranker.evidence import best_first_stage, verdict
+
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 RANKS = {"1": (1, 1), "2": (2, 2), "3": (3, 3), "4-5": (4, 5), "6-10": (6, 10), "11+": (11, math.inf)}
 NOT_FOUND = "none"
@@ -36,12 +38,13 @@ def page(values: Mapping[str, dict], tables: Mapping[str, pd.DataFrame], params:
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     result = values["eval"]
     systems = [name for name in result["all"] if name != "questions"]
+    gains = {rival: result["against"]["all"]["fused"][rival]["hit@1"] for rival in rivals(result)}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         result=result,
         systems=systems,
         columns=[name for name in result["all"]["fused"] if not name.startswith("hit@") or name in ("hit@1", "hit@3", "hit@5")],
         groups=[name for name in ("all", "unseen", "seen") if name in result],
-        gains={rival: verdict(result["against"]["all"]["fused"][rival]["hit@1"]) for rival in rivals(result)},
+        gains={rival: found | {"verdict": verdict(found)} for rival, found in gains.items()},
         charts={name: chart.to_dict() for name, chart in charts(result, tables).items()},
         questions=questions(tables["first"], tables["per_query"], systems),
         passages={row.passage: [row.title, row.text] for row in tables["passages"].fillna("").itertuples()},
@@ -55,15 +58,7 @@ def page(values: Mapping[str, dict], tables: Mapping[str, pd.DataFrame], params:
 def rivals(result: Mapping[str, dict]) -> list[str]:
     """What a deployment without the fine-tuned reranker could use: the base, and the best first stage by MRR."""
     measured = result["all"]
-    first = [name for name in ("bm25", "dense", "retriever") if name in measured]
-    cutoff = next(name for name in measured["base"] if name.startswith("MRR@"))
-    return ["base", max(first, key=lambda name: measured[name][cutoff])]
-
-
-def verdict(difference: Mapping[str, float]) -> dict:
-    """A difference with its interval, and whether the interval tells it from 0."""
-    found = "better" if difference["low"] > 0 else "worse" if difference["high"] < 0 else "no evidence"
-    return {**difference, "verdict": found}
+    return ["base", best_first_stage(measured, next(name for name in measured["base"] if name.startswith("MRR@")))]
 
 
 def rank_band(rank: float) -> str:

@@ -7,13 +7,13 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
+from reranker.evidence import best_first_stage
 from reranker.measures import gold_rank, measure, per_question
 from reranker.params import Evaluate, Retrieve
 from reranker.passages import Passage
 from reranker.retrieval import first_stage
 from reranker.scoring import CrossEncoder, by_passage, shown
 
-FIRST_STAGES = ("bm25", "dense", "retriever")
 FUSED = ("reranker", "dense", "bm25")  # whose scores the fused row weighs
 AUDITED, AUDIT_DEPTH = 1000, 5
 
@@ -253,7 +253,7 @@ def markdown_table(result: dict, ks: Sequence[int], cutoff: int) -> str:
 def _headline(result: dict, cutoff: int) -> list[str]:
     """What the reranker adds to the first stage that would be deployed without it."""
     everything, name = result["all"], f"MRR@{cutoff}"
-    rival = max((system for system in FIRST_STAGES if system in everything), key=lambda system: everything[system][name])
+    rival = best_first_stage(everything, name)
     worth = 1 / everything["questions"]
     lines = [f"Against {rival}, the best first stage by {name}, with 95 % intervals; one question is worth {worth:.4f}:", ""]
     for system, rivals in result["against"]["all"].items():

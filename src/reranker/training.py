@@ -291,7 +291,9 @@ def train(
         runner.trainer.train(resume_from_checkpoint=point)
     except InputError as error:  # of watch.py
         kept = resume_point(scratch)
-        raise InputError(f"{error}; {f'the weights of before are in {kept}' if kept else 'no resume point was due before it'}") from None
+        raise InputError(
+            f"{error}; {f'the weights of before are in {kept}' if kept else 'no resume point was due before it'}"
+        ) from None
     except (MemoryError, RuntimeError) as error:
         if not ran_out(error):
             raise

@@ -17,6 +17,7 @@ import sys
 from collections import deque
 
 import torch
+from tqdm import tqdm
 from transformers import TrainerCallback
 
 from reranker.errors import InputError
@@ -64,9 +65,10 @@ class Watch(TrainerCallback):
         if self.skipped > (SKIPPED if self.scaled else 0):
             times = f" {self.skipped} times in a row" if self.scaled else ""
             self.stop(
-                state,
+                state.global_step + 1,
                 f"the loss ({float(seen[0]):.3g}) or its gradient is not finite{times}",
-                f"lower {self.stage}.lr ({self.lr:g}){', or set train.precision to bf16 or fp32' if self.scaled else ''}",
+                f"lower {self.stage}.lr ({self.lr:g}){', set train.precision to bf16 or fp32' if self.scaled else ''}, or look for "
+                "teacher scores or weights that are not finite",
             )
         if finite:
             row = seen.tolist()
@@ -82,7 +84,7 @@ class Watch(TrainerCallback):
         loss, spread = (sum(row[place] for row in self.last) / WINDOW for place in (1, 2))
         if spread < FLAT:
             self.stop(
-                state,
+                state.global_step,
                 f"collapsed, every passage of a group has had the same score for {WINDOW} steps, loss {loss:.3f} where chance is "
                 f"{self.chance:.3f}",
                 f"lower {self.stage}.lr ({self.lr:g}) or raise train.warmup_ratio",
@@ -90,7 +92,7 @@ class Watch(TrainerCallback):
         began = sum(row[1] for row in self.first) / WINDOW
         if loss > 2 * self.chance and loss > 1.5 * began:
             self.stop(
-                state,
+                state.global_step,
                 f"diverged, a loss of {loss:.3f} over {WINDOW} steps where it began with {began:.3f} and chance is {self.chance:.3f}",
                 f"lower {self.stage}.lr ({self.lr:g}) or train.max_grad_norm, or raise train.warmup_ratio",
             )
@@ -98,11 +100,11 @@ class Watch(TrainerCallback):
     def labels(self) -> None:
         share = sum(row[3] for row in self.first) / WINDOW
         if share < 0.5 / self.group_size:
-            print(
+            tqdm.write(  # which draws the bar anew below it
                 f"WARNING: {self.stage}: in the first {WINDOW} steps the positive came first in {share:.1%} of the groups, by chance "
                 f"it would in {1 / self.group_size:.0%}; are the labels right (prepare.columns, metrics/suspects.csv)?",
                 file=sys.stderr,
             )
 
-    def stop(self, state, what: str, remedy: str) -> None:
-        raise InputError(f"{self.stage}: step {state.global_step + 1}: {what}; {remedy}, or look at the samples of before that step")
+    def stop(self, step: int, what: str, remedy: str) -> None:
+        raise InputError(f"{self.stage}: step {step}: {what}; {remedy}")

@@ -1,0 +1,175 @@
+"""How a stage runs: its lock, its log, its heartbeat, and what it says when it fails."""
+
+import errno
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+from reranker import stage
+from reranker.errors import InputError
+from reranker.stage import Lines, explain
+
+SCRIPT = """
+import os, sys, time; sys.path.insert(0, {src!r})
+from reranker.errors import InputError
+from reranker.stage import run_stage
+def main(*arguments):
+    {body}
+run_stage(main)
+"""
+
+
+def start(folder: Path, body: str, **options) -> subprocess.Popen:
+    (folder / "work.py").write_text(SCRIPT.format(src=str(ROOT / "src"), body=body), encoding="utf-8")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": folder}
+    return subprocess.Popen([sys.executable, "work.py", "an argument"], **(pipes | options))
+
+
+def run(folder: Path, body: str) -> tuple[int, str, list[str]]:
+    process = start(folder, body)
+    out, err = process.communicate()
+    return process.returncode, out, err.splitlines()
+
+
+def logs(folder: Path) -> list[Path]:
+    return sorted((folder / ".cache/logs").glob("*.log"))
+
+
+def test_what_is_printed_is_in_a_log_with_its_time_and_the_command(tmp_path):
+    code, out, err = run(tmp_path, "print('one', 2); print('three', file=sys.stderr)")
+    assert (code, out, err) == (0, "one 2\n", ["three"])
+    (log,) = logs(tmp_path)
+    head, *lines = log.read_text(encoding="utf-8").splitlines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+ work.py 'an argument'", head)
+    assert [line[9:] for line in lines] == ["one 2", "three"] and re.match(r"\d\d:\d\d:\d\d ", lines[0])
+    assert re.fullmatch(r"work-\d{8}-\d{6}-\d+\.log", log.name)
+
+
+def test_an_error_is_one_line_and_the_log_that_has_it(tmp_path):
+    code, out, err = run(tmp_path, "raise InputError('table.csv, row 3: no')")
+    (log,) = logs(tmp_path)
+    assert (code, err) == (1, ["error: table.csv, row 3: no", f"log: {log.relative_to(tmp_path)}"])
+    assert "error: table.csv, row 3: no" in log.read_text(encoding="utf-8")
+
+
+def test_an_error_that_nobody_foresaw_has_its_traceback_in_the_log_too(tmp_path):
+    code, _, err = run(tmp_path, "[][1]")
+    assert code == 1 and err[0] == "Traceback (most recent call last):"
+    assert err[-2] == "error: work: IndexError: list index out of range; this was not foreseen, please report it with the log"
+    assert "in main" in logs(tmp_path)[0].read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "error, line",
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "data/x"),
+            "s: the disk or its quota is full (data/x); free some space, ",
+        ),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "s: the disk or its quota is full; free some space, "),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "s: the disk or its quota is full; free some space, "),
+        (MemoryError(), "s: memory ran out; "),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "s: memory ran out; "),
+        (OSError(errno.EROFS, "Read-only file system", "models/x"), "s: models/x: Read-only file system; make it readable "),
+        (PermissionError(errno.EACCES, "Permission denied", "raw.csv"), "s: raw.csv: Permission denied; make it readable "),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "a.jsonl"), "s: a.jsonl: No such file or directory"),
+        (InputError("as it is"), "as it is"),
+    ],
+)
+def test_what_the_machine_lacks_is_one_line(error, line):
+    message, code = explain(error, "s")
+    assert message.startswith(line) and code == 1
+
+
+def test_an_error_of_the_code_is_not_taken_for_one_of_the_machine():
+    assert explain(KeyError("weight"), "s") == (None, 1)
+    assert explain(OSError("odd"), "s") == (None, 1)
+
+
+@pytest.mark.parametrize("number, code, word", [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
+def test_a_stopped_stage_cleans_up_and_says_so(tmp_path, number, code, word):
+    body = "exec('try:\\n print(1, flush=True); time.sleep(60)\\nfinally: print(\"cleaned\")')"
+    process = start(tmp_path, body)
+    assert process.stdout.readline() == "1\n"
+    process.send_signal(number)
+    out, err = process.communicate()
+    assert (process.returncode, out) == (code, "cleaned\n")
+    assert err.splitlines()[0] == f"error: work: stopped by {word}; dvc repro goes on from what was finished"
+
+
+def test_a_second_process_is_refused_and_a_killed_ones_lock_is_free(tmp_path, monkeypatch):
+    first = start(tmp_path, "print(1, flush=True); time.sleep(60)")
+    assert first.stdout.readline() == "1\n"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stage, "PATIENCE", 0.5)
+    with pytest.raises(
+        InputError, match=f"^work is already at work in this folder, as process {first.pid}: wait .* kill {first.pid}$"
+    ):
+        with stage.alone("work"):
+            pass
+    with stage.alone("another"):
+        assert Path(".cache/another.lock").read_text() == f"{os.getpid()}\n"
+    first.kill()
+    first.communicate()
+    with stage.alone("work"):
+        assert Path(".cache/work.lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_the_newest_logs_are_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path(".cache/logs")
+    folder.mkdir(parents=True)
+    for number in range(40):
+        (folder / f"old-{number:02d}.log").touch()
+        os.utime(folder / f"old-{number:02d}.log", (number, number))
+    with stage.logged("new") as path:
+        pass
+    assert sorted(file.name for file in folder.iterdir()) == sorted([path.name, *(f"old-{n:02d}.log" for n in range(11, 40))])
+
+
+def test_a_read_only_folder_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(".cache").write_text("a file where the folder would be")
+    with pytest.raises(InputError, match=r"^work: \.cache: File exists$"):
+        with stage.alone("work"):
+            pass
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("out", [io.StringIO, Terminal])
+def test_a_bar_is_a_line_a_minute_and_its_end(monkeypatch, out):
+    """A bar that is drawn 300 times over 149.5 seconds."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    shown, log = out(), io.StringIO()
+    lines = Lines(shown, log)
+    for number in range(300):
+        now[0] = number / 2
+        lines.write(f"\rstep {number}   ")
+    lines.write("\n")
+    lines.write("after\n")
+    expected = ["step 120", "step 240", "step 299", "after"]
+    assert [line[9:] for line in log.getvalue().splitlines()] == expected
+    if out is Terminal:
+        assert shown.getvalue() == "".join(f"\rstep {n}   " for n in range(300)) + "\nafter\n"
+    else:
+        assert shown.getvalue().splitlines() == expected
+
+
+def test_a_bar_of_tqdm_in_a_stage_without_a_terminal_is_whole_lines(tmp_path):
+    body = "from tqdm import tqdm; bar = tqdm(range(500), desc='work', unit='row'); [time.sleep(0.0005) for _ in bar]"
+    code, _, err = run(tmp_path, body)
+    (line,) = err
+    assert code == 0 and re.match(r"work: 100%\|.*\| 500/500 \[.*row/s\]$", line)

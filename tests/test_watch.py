@@ -1,0 +1,146 @@
+"""Training that goes wrong: each case is a real training of the tiny model, or its own gradients."""
+
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import TrainerState
+
+from reranker.errors import InputError
+from reranker.files import read_jsonl, write_jsonl
+from reranker.scoring import CrossEncoder
+from reranker.training import resume_point, train
+from reranker.watch import SKIPPED, WINDOW, Watch, step_seen
+from test_training import TRAIN, samples  # noqa: F401, the fixture
+
+SETTINGS = {"accumulation": 1, "epochs": 12.0, "save_steps": 20}
+
+
+def stopped(samples, base, folder, **changes) -> str:  # noqa: F811
+    with pytest.raises(InputError) as error:
+        train(TRAIN.model_copy(update=SETTINGS | changes), 3, samples, base, folder)
+    return str(error.value)
+
+
+def altered(base: Path, folder: Path, change) -> Path:
+    """The checkpoint with its output layer's weights changed in place."""
+    shutil.copytree(base, folder)
+    state = load_file(folder / "model.safetensors")
+    change(state["classifier.out_proj.weight"])
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_what_is_read_of_a_pass_by_hand():
+    logits = torch.tensor([[2.0, 0.0], [1.0, 1.0], [0.0, 4.0]])
+    loss, cross_entropy, spread, first = step_seen(torch.tensor(3.0), torch.tensor(2.0), logits).tolist()
+    assert (loss, cross_entropy, spread) == (3.0, 2.0, 1.0) and first == pytest.approx(1 / 3)
+
+
+def test_a_learning_rate_that_diverges_is_stopped(samples, tiny_model, tmp_path):  # noqa: F811
+    line = stopped(samples, tiny_model, tmp_path / "run", lr=1.0)
+    step = int(line.split("step ")[1].split(":")[0])
+    assert WINDOW <= step <= 2 * WINDOW
+    assert line.startswith(f"train: step {step}: diverged, a loss of ") and "where it began with 2." in line
+    assert f"chance is {math.log(4):.3f}; lower train.lr (1) or train.max_grad_norm, or raise train.warmup_ratio" in line
+    point = resume_point(tmp_path / "run")
+    assert Path(point).name == f"checkpoint-{step // 20 * 20}" and line.endswith(f"; the weights of before are in {point}")
+
+
+def test_the_usual_learning_rate_is_not_stopped(samples, tiny_model, tmp_path, capsys):  # noqa: F811
+    runner = train(TRAIN.model_copy(update=SETTINGS), 3, samples, tiny_model, tmp_path / "run")
+    assert runner.trainer.state.global_step > 4 * WINDOW and "WARNING" not in capsys.readouterr().err
+
+
+def test_a_collapsed_model_is_stopped_after_a_window(samples, tiny_model, tmp_path):  # noqa: F811
+    flat = altered(tiny_model, tmp_path / "flat", lambda weight: weight.zero_())
+    line = stopped(samples, flat, tmp_path / "run", lr=1e-9)
+    assert line.startswith(
+        f"train: step {WINDOW}: collapsed, every passage of a group has had the same score for {WINDOW} steps, loss 1.386 where "
+        "chance is 1.386; lower train.lr (1e-09) or raise train.warmup_ratio; the weights of before are in "
+    )
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_stopped_at_the_first_step(samples, tiny_model, tmp_path, value):  # noqa: F811
+    broken = altered(tiny_model, tmp_path / "broken", lambda weight: weight[0, :2].fill_(value))
+    line = stopped(samples, broken, tmp_path / "run")
+    assert line == (
+        "train: step 1: the loss (nan) or its gradient is not finite; lower train.lr (0.005), or look for teacher scores or weights "
+        "that are not finite; no resume point was due before it"
+    )
+
+
+def test_a_teachers_nan_is_stopped_before_it_reaches_the_weights(samples, tiny_model, tmp_path):  # noqa: F811
+    """The resume point of before is bit for bit the one of the same training without it."""
+    rows = [row | {"pos_scores": [1.0], "neg_scores": [0.0] * len(row["neg"])} for row in read_jsonl(samples)]
+    settings = SETTINGS | {"save_steps": 1, "distill_weight": 1.0}
+    write_jsonl(tmp_path / "good.jsonl", rows)
+    rows[7]["pos_scores"] = [math.nan]
+    write_jsonl(tmp_path / "bad.jsonl", rows)
+    line = stopped(tmp_path / "bad.jsonl", tiny_model, tmp_path / "bad", **settings)
+    step = int(line.split("step ")[1].split(":")[0])
+    assert 1 < step <= len(rows) / 2 and Path(resume_point(tmp_path / "bad")).name == f"checkpoint-{step - 1}"
+
+    epochs = 2 * (step - 1) / len(rows)
+    train(
+        TRAIN.model_copy(update=settings | {"epochs": epochs, "scheduler": "constant", "warmup_ratio": 0.0}),
+        3,
+        tmp_path / "good.jsonl",
+        tiny_model,
+        tmp_path / "good",
+    )
+    line = stopped(
+        tmp_path / "bad.jsonl", tiny_model, tmp_path / "again", **settings | {"scheduler": "constant", "warmup_ratio": 0.0}
+    )
+    good, bad = (load_file(Path(resume_point(tmp_path / name), "model.safetensors")) for name in ("good", "again"))
+    assert all(torch.equal(good[name], bad[name]) for name in good)
+
+
+def test_fp16s_scaler_may_leave_out_some_steps_and_no_more():
+    """As its scale is found, gradients overflow for a few steps; for ever, they never stop to."""
+    model = torch.nn.Linear(2, 2)
+    model.seen = []
+    watch = Watch(model, 2, 1e-4, "train", scaled=True)
+    state = TrainerState(global_step=0)
+    watch.on_train_begin(None, state, None)
+
+    def step(gradient: float) -> None:
+        model.seen.append(step_seen(torch.tensor(1.0), torch.tensor(1.0), torch.tensor([[1.0, 0.0]])))
+        for weight in model.parameters():
+            weight.grad = torch.full_like(weight, gradient)
+        watch.on_pre_optimizer_step(None, state, None)
+
+    for gradient in [math.inf] * SKIPPED + [1.0] + [math.inf] * SKIPPED:
+        step(gradient)
+    with pytest.raises(
+        InputError, match=r"not finite 21 times in a row; lower train.lr \(0.0001\), set train.precision to bf16 or fp32,"
+    ):
+        step(math.inf)
+
+
+def test_labels_that_fight_the_base_are_told_and_trained_on(samples, tiny_model, tmp_path, capsys):  # noqa: F811
+    """Every positive is the passage that the base scores lowest of the group."""
+    encoder, rows = CrossEncoder(str(tiny_model), 80, "fp32", 4096), []
+    for row in read_jsonl(samples):
+        texts = [*row["pos"], *row["neg"]]
+        scores = encoder.score([(row["query"], text) for text in texts], "")
+        worst = min(range(len(texts)), key=lambda i: scores[i])
+        rows.append(row | {"pos": [texts[worst]], "neg": texts[:worst] + texts[worst + 1 :]})
+    write_jsonl(tmp_path / "fight.jsonl", rows)
+    capsys.readouterr()
+    train(
+        TRAIN.model_copy(update=SETTINGS | {"lr": 1e-9, "dropout": 0.0}),
+        3,
+        tmp_path / "fight.jsonl",
+        tiny_model,
+        tmp_path / "run",
+    )
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("WARNING")]
+    assert line == (
+        f"WARNING: train: in the first {WINDOW} steps the positive came first in 0.0% of the groups, by chance it would in 25%; are "
+        "the labels right (prepare.columns, metrics/suspects.csv)?"
+    )
