@@ -55,8 +55,11 @@ def run_stage(main: Callable[..., None]) -> None:
             except BaseException as error:
                 message, code = explain(error, name)
                 if message is None:
+                    sys.stderr.close_line()
                     traceback.print_exc()
                     message = f"{name}: {_one_line(error)}; this was not foreseen, please report it with the log"
+                sys.stdout.close_line()
+                sys.stderr.close_line()
                 print(f"error: {message}\nlog: {log}", file=sys.stderr)
                 sys.exit(code)
     except InputError as error:  # of the lock
@@ -174,7 +177,10 @@ class Lines:
             _append(self.log, f"{time.strftime('%H:%M:%S')} {line}")
 
     def close_line(self) -> None:
+        """End a line that a progress bar has left open, so that what follows begins one."""
         if self.line.strip():
+            if self.terminal:
+                self.out.write("\n")
             self._say(self.line.rpartition("\r")[2])
         self.line = ""
 
