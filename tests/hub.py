@@ -20,6 +20,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -63,7 +64,8 @@ class Repository:
 @dataclass
 class Fault:
     """What goes wrong with requests whose 'METHOD path' the pattern finds, `times` often: an answer of `status` and `message`, or
-    after `cut` bytes of the body the connection closed, or where `reset` is set reset. `meanwhile` is called before it."""
+    after `cut` bytes of the body the connection closed, or where `reset` is set reset; or `pause` seconds pass before the answer, or
+    with `after` behind each so many bytes of its body. `meanwhile` is called before it."""
 
     pattern: str
     times: int = 1
@@ -71,6 +73,8 @@ class Fault:
     message: str = ""
     cut: int | None = None
     reset: bool = False
+    pause: float = 0.0
+    after: int | None = None
     meanwhile: Callable[[], object] | None = None
 
 
@@ -204,6 +208,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.fault.times -= 1
                 if self.fault.meanwhile:
                     self.fault.meanwhile()
+                if not self.fault.after:
+                    time.sleep(self.fault.pause)
                 if self.fault.status:
                     raise Refused(self.fault.status, self.fault.message)
             self.user = self.hub.tokens.get(token)
@@ -238,6 +244,11 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.end_headers()
         if self.command == "HEAD":
+            return
+        if self.fault and self.fault.after:
+            for start in range(0, len(content), self.fault.after):
+                self.wfile.write(content[start : start + self.fault.after])
+                time.sleep(self.fault.pause)
             return
         cut = self.fault.cut if self.fault else None
         self.wfile.write(content[:cut])

@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -153,7 +154,7 @@ def test_a_bar_is_a_line_a_minute_and_its_end(monkeypatch, out):
     """A bar that is drawn 300 times over 149.5 seconds."""
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    shown, log = out(), io.StringIO()
+    shown, log = out(), io.BytesIO()
     lines = Lines(shown, log)
     for number in range(300):
         now[0] = number / 2
@@ -161,7 +162,7 @@ def test_a_bar_is_a_line_a_minute_and_its_end(monkeypatch, out):
     lines.write("\n")
     lines.write("after\n")
     expected = ["step 120", "step 240", "step 299", "after"]
-    assert [line[9:] for line in log.getvalue().splitlines()] == expected
+    assert [line[9:] for line in log.getvalue().decode().splitlines()] == expected
     if out is Terminal:
         assert shown.getvalue() == "".join(f"\rstep {n}   " for n in range(300)) + "\nafter\n"
     else:
@@ -173,3 +174,32 @@ def test_a_bar_of_tqdm_in_a_stage_without_a_terminal_is_whole_lines(tmp_path):
     code, _, err = run(tmp_path, body)
     (line,) = err
     assert code == 0 and re.match(r"work: 100%\|.*\| 500/500 \[.*row/s\]$", line)
+
+
+@pytest.mark.parametrize("out", [io.StringIO, Terminal])
+def test_an_error_begins_a_line_where_a_bar_is_open(out):
+    lines = Lines(shown := out(), log := io.BytesIO())
+    lines.write("\rstep 1  ")
+    lines.close_line()
+    lines.write("error: no\n")
+    assert shown.getvalue().splitlines()[-2:] == ["step 1  " if out is Terminal else "step 1", "error: no"]
+    assert [line[9:] for line in log.getvalue().decode().splitlines()] == ["step 1", "error: no"]
+
+
+def test_a_disk_that_takes_no_byte_of_the_log_leaves_the_line(tmp_path):
+    body = "raise InputError('table.csv, row 3: no')"
+    process = start(tmp_path, body, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)))
+    out, err = process.communicate()
+    (log,) = logs(tmp_path)
+    assert (process.returncode, out) == (1, "")
+    assert err.splitlines() == ["error: table.csv, row 3: no", f"log: {log.relative_to(tmp_path)}"]
+    assert log.read_bytes() == b""
+
+
+def test_a_stage_goes_on_where_nobody_reads_what_it_prints(tmp_path):
+    process = start(tmp_path, "[print(n) or time.sleep(0.01) for n in range(50)]; open('done', 'w').close()")
+    process.stdout.close()
+    process.wait()
+    assert (tmp_path / "done").exists()
+    assert logs(tmp_path)[0].read_text(encoding="utf-8").splitlines()[-1].endswith(" 49")
+    process.stderr.close()

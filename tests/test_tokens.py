@@ -89,6 +89,24 @@ def test_ids_on_disk_are_used_again_and_made_anew_for_another_file_limit_or_toke
     assert stored("黑色的车", 3, other)[0] == other("黑色的车", add_special_tokens=False)["input_ids"][:3]
 
 
+@pytest.mark.parametrize("name", ["texts.arrow", "rows.arrow", "key"])
+def test_damaged_ids_on_disk_are_made_anew(tiny_model, tmp_path, name):
+    write_jsonl(tmp_path / "samples.jsonl", [{"query": "红色的车", "pos": ["船"], "neg": ["灯"]}])
+
+    def read() -> tuple[list[int], dict]:
+        samples = TokenizedSamples(tmp_path / "samples.jsonl", AutoTokenizer.from_pretrained(tiny_model), 9, tmp_path / "tokens")
+        return samples.ids(0), samples.row(0)
+
+    whole, file = read(), tmp_path / "tokens" / name
+    content = file.read_bytes()
+    middle = len(content) // 2
+    for damaged in (b"", content[:middle], content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :], None):
+        file.unlink()  # which leaves what is mapped as it is
+        if damaged is not None:
+            file.write_bytes(damaged)
+        assert read() == whole and file.read_bytes() == content
+
+
 def test_rows_keep_their_scores(tiny_model, tmp_path):
     row = {"query": "车", "pos": ["船", "灯"], "neg": ["门"], "pos_scores": [0.1, 2], "neg_scores": [-3.25]}
     write_jsonl(tmp_path / "samples.jsonl", [row])

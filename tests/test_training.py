@@ -1,3 +1,4 @@
+import hashlib
 import importlib.util
 import json
 import math
@@ -402,12 +403,47 @@ def test_an_interrupted_run_resumes_and_ends_with_the_same_bytes(samples, tiny_m
     assert curves[0] == curves[1]
 
 
-def test_a_half_written_resume_point_is_passed_over(tmp_path):
-    (tmp_path / "checkpoint-2").mkdir()
-    (tmp_path / "checkpoint-2" / "trainer_state.json").write_text("{}")
-    (tmp_path / "checkpoint-10").mkdir()
-    assert resume_point(tmp_path) == str(tmp_path / "checkpoint-2")
-    assert resume_point(tmp_path / "none") is None
+def point(scratch: Path, step: int, best: int | None = None) -> Path:
+    folder = scratch / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    (folder / "optimizer.pt").write_bytes(b"moments")
+    (folder / "digests.json").write_text(json.dumps({"optimizer.pt": DIGEST}))
+    (folder / "trainer_state.json").write_text(json.dumps({"best_global_step": best}))
+    return folder
+
+
+DIGEST = hashlib.sha256(b"moments").hexdigest()
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("trainer_state.json", None),  # killed before it was written
+        ("trainer_state.json", b'{"best_glo'),
+        ("digests.json", None),
+        ("digests.json", b""),  # a power cut leaves empty files
+        ("optimizer.pt", b""),
+        ("optimizer.pt", b"momentS"),
+        ("optimizer.pt", None),
+    ],
+)
+def test_a_resume_point_that_is_not_whole_is_passed_over(tmp_path, name, content):
+    whole, newer = point(tmp_path, 2), point(tmp_path, 10)
+    assert resume_point(tmp_path) == str(newer)
+    if content is None:
+        (newer / name).unlink()
+    else:
+        (newer / name).write_bytes(content)
+    assert resume_point(tmp_path) == str(whole)
+    (whole / name).write_bytes(b"")
+    assert resume_point(tmp_path) is None and resume_point(tmp_path / "none") is None
+
+
+def test_a_resume_point_whose_best_is_not_whole_is_passed_over(tmp_path):
+    best, last = point(tmp_path, 4, best=4), point(tmp_path, 10, best=4)
+    assert resume_point(tmp_path) == str(last)
+    (best / "optimizer.pt").write_bytes(b"")
+    assert resume_point(tmp_path) is None
 
 
 def test_only_a_run_with_the_same_inputs_resumes(samples, tiny_model, tmp_path):

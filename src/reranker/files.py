@@ -1,5 +1,6 @@
 """Files on disk: read with the line that is wrong named, written whole or not at all."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -47,6 +48,12 @@ def link_or_copy(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def decode(path: Path) -> str:

@@ -17,9 +17,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from reranker.errors import InputError, quiet_libraries
 
@@ -55,8 +55,11 @@ def run_stage(main: Callable[..., None]) -> None:
             except BaseException as error:
                 message, code = explain(error, name)
                 if message is None:
+                    sys.stderr.close_line()
                     traceback.print_exc()
                     message = f"{name}: {_one_line(error)}; this was not foreseen, please report it with the log"
+                sys.stdout.close_line()
+                sys.stderr.close_line()
                 print(f"error: {message}\nlog: {log}", file=sys.stderr)
                 sys.exit(code)
     except InputError as error:  # of the lock
@@ -99,7 +102,7 @@ def alone(name: str) -> Iterator[None]:
     path = Path(".cache", f"{name}.lock")
     try:
         path.parent.mkdir(exist_ok=True)
-        file = open(path, "a+", encoding="utf-8")
+        file = open(path, "ab+", buffering=0)
     except OSError as error:
         raise InputError(explain(error, name)[0]) from None
     with file:
@@ -107,14 +110,15 @@ def alone(name: str) -> Iterator[None]:
         while not _locked(file):
             if time.monotonic() > until:
                 file.seek(0)
-                holder = file.read().strip() or "unknown"
+                holder = file.read().decode().strip() or "unknown"
                 raise InputError(
                     f"{name} is already at work in this folder, as process {holder}: wait until it ends, or end it with "
                     f"kill {holder}"
                 )
             time.sleep(0.2)
-        file.truncate(0)
-        print(os.getpid(), file=file, flush=True)
+        with suppress(OSError):  # a full disk: the lock is held all the same
+            file.truncate(0)
+            file.write(b"%d\n" % os.getpid())
         yield
 
 
@@ -125,14 +129,14 @@ def logged(name: str) -> Iterator[Path]:
     path = folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        log = open(path, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+        log = open(path, "wb", buffering=0)  # what a full disk does not take must not come up again when it is closed
     except OSError as error:
         raise InputError(explain(error, name)[0]) from None
     for old in sorted(folder.glob("*.log"), key=lambda file: file.stat().st_mtime)[:-LOGS_KEPT]:
         old.unlink(missing_ok=True)
     out, err = sys.stdout, sys.stderr
     with log:
-        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(sys.orig_argv)}", file=log)
+        _append(log, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(sys.orig_argv)}")
         faulthandler.enable(log)  # where a library crashes the process, the log ends with where it was
         sys.stdout, sys.stderr = Lines(out, log), Lines(err, log)
         try:
@@ -147,7 +151,7 @@ def logged(name: str) -> Iterator[Path]:
 class Lines:
     """A stream whose lines also go to a log; of a line that is drawn over and over, what stands there once a minute."""
 
-    def __init__(self, out: TextIO, log: TextIO):
+    def __init__(self, out: TextIO, log: BinaryIO):
         self.out, self.log, self.terminal = out, log, out.isatty()
         self.line, self.said = "", time.monotonic()
 
@@ -167,15 +171,16 @@ class Lines:
         self.said = time.monotonic()
         line = line.rstrip()
         if not self.terminal:
-            print(line, file=self.out, flush=True)
+            with suppress(OSError):  # whoever read it is gone, or its disk is full: no reason to end a training; the log has it
+                print(line, file=self.out, flush=True)
         if line:
-            try:
-                print(time.strftime("%H:%M:%S"), line, file=self.log)
-            except OSError:  # a full disk: what is said must reach the terminal all the same
-                pass
+            _append(self.log, f"{time.strftime('%H:%M:%S')} {line}")
 
     def close_line(self) -> None:
+        """End a line that a progress bar has left open, so that what follows begins one."""
         if self.line.strip():
+            if self.terminal:
+                self.out.write("\n")
             self._say(self.line.rpartition("\r")[2])
         self.line = ""
 
@@ -186,7 +191,12 @@ class Lines:
         return getattr(self.out, name)
 
 
-def _locked(file: TextIO) -> bool:
+def _append(log: BinaryIO, line: str) -> None:
+    with suppress(OSError):  # a full disk: what is said reaches the terminal all the same
+        log.write(f"{line}\n".encode("utf-8", "backslashreplace"))
+
+
+def _locked(file: BinaryIO) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -14,8 +14,9 @@ import pyarrow as pa
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from reranker.files import read_jsonl, replacing
+from reranker.files import file_digest, read_jsonl, replacing
 
+FILES = "texts.arrow", "rows.arrow"
 IDS = pa.schema([("ids", pa.list_(pa.int32()))])
 ROWS = pa.schema(
     [("query", pa.int64())]
@@ -29,20 +30,18 @@ class TokenizedSamples:
 
     Args:
         samples: FlagEmbedding's jsonl; limit: ids of a text that are kept.
-        folder: where ids and rows are; made anew where it is of another file, tokenizer or limit.
+        folder: where ids and rows are; made anew where it is of another file, tokenizer or limit, or not as it was made.
     """
 
     def __init__(self, samples: Path, tokenizer: PreTrainedTokenizerBase, limit: int, folder: Path):
-        with open(samples, "rb") as content:
-            key = hashlib.file_digest(content, "sha256")
-        key.update(f"{limit}:{tokenizer.backend_tokenizer.to_str()}".encode())
+        key = hashlib.sha256(f"{file_digest(samples)}:{limit}:{tokenizer.backend_tokenizer.to_str()}".encode()).hexdigest()
         marker = folder / "key"
-        if not marker.exists() or marker.read_text() != key.hexdigest():
+        if not marker.is_file() or marker.read_bytes() != _marked(key, folder):
             with replacing(folder) as partial:
                 partial.mkdir()
                 _tokenize(samples, tokenizer, limit, partial)
-                (partial / "key").write_text(key.hexdigest())
-        self.texts, self.rows = (_mapped(folder / name) for name in ("texts.arrow", "rows.arrow"))
+                (partial / "key").write_bytes(_marked(key, partial))
+        self.texts, self.rows = (_mapped(folder / name) for name in FILES)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -110,6 +109,12 @@ def _tokenize(samples: Path, tokenizer: PreTrainedTokenizerBase, limit: int, fol
             texts_out.write_batch(pa.RecordBatch.from_pylist([{"ids": one} for one in ids], IDS))
             new.clear()
             bar.update(len(read))
+
+
+def _marked(key: str, folder: Path) -> bytes:
+    """What the folder's marker holds: the key of what it was made from, and digests of what it was made into."""
+    files = [folder / name for name in FILES]
+    return " ".join([key, *(file_digest(path) for path in files if path.is_file())]).encode()
 
 
 def _mapped(path: Path) -> pa.Table:

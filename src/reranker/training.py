@@ -33,7 +33,7 @@ from transformers import (
 
 from reranker.checkpoints import save
 from reranker.errors import InputError
-from reranker.files import write_text
+from reranker.files import file_digest, write_text
 from reranker.first_token import first_token_only
 from reranker.groups import MOST_TOKENS, OVERHEAD, GroupCollator, GroupDataset, GroupModel
 from reranker.memory import free_memory, ran_out, training_memory
@@ -42,6 +42,9 @@ from reranker.scoring import choose_precision
 from reranker.trackers import attach, prepare, run_name
 from reranker.validation import Guide, Validation, choose_merge, curve
 from reranker.watch import Watch
+
+DIGESTS = "digests.json"
+"""Of a resume point's files, by name."""
 
 LESS_MEMORY = {
     "train": "lower train.batch_size (and raise train.accumulation as much), train.group_size, train.passage_max_length or "
@@ -59,6 +62,13 @@ class ResumableTrainer(EncoderOnlyRerankerTrainer):
 
     def _save(self, output_dir=None, state_dict=None):
         self.model.save_pretrained(output_dir or self.args.output_dir)
+
+    def _save_rng_state(self, output_dir):
+        """The last of a resume point's files but trainer_state.json: what is there by now gets its digest."""
+        super()._save_rng_state(output_dir)
+        if self.args.should_save:
+            names = sorted(path.name for path in Path(output_dir).iterdir() if not path.name.startswith("rng_state_"))
+            write_text(Path(output_dir, DIGESTS), json.dumps({name: file_digest(Path(output_dir, name)) for name in names}))
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         self.model.model.load_state_dict(load_file(Path(resume_from_checkpoint, "model.safetensors")))
@@ -220,14 +230,24 @@ def scores_path(scratch: str | Path, step: int) -> Path:
 
 
 def resume_point(scratch: Path) -> str | None:
-    """The newest complete checkpoint under `scratch`: the one whose trainer_state.json, written last, is there and whole."""
-    for state in sorted(scratch.glob("checkpoint-*/trainer_state.json"), key=lambda path: -int(path.parent.name.split("-")[1])):
-        try:
-            json.loads(state.read_text(encoding="utf-8"))
-        except ValueError:  # killed while it was written
-            continue
-        return str(state.parent)
+    """The newest whole checkpoint under `scratch` whose best one so far, which is loaded at the end, is whole too."""
+    for point in sorted(scratch.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1])):
+        if whole(point):
+            best = json.loads((point / "trainer_state.json").read_text(encoding="utf-8"))["best_global_step"]
+            if not best or whole(scratch / f"checkpoint-{best}"):
+                return str(point)
     return None
+
+
+def whole(point: Path) -> bool:
+    """Whether a kill while it was written, a full disk, or a power cut after which what was written is not on the disk, have spared
+    a checkpoint: its trainer_state.json, written last, is there, and each file has its digest."""
+    try:
+        json.loads((point / "trainer_state.json").read_text(encoding="utf-8"))
+        digests = json.loads((point / DIGESTS).read_text(encoding="utf-8"))
+        return all(file_digest(point / name) == digest for name, digest in digests.items())
+    except (OSError, ValueError):
+        return False
 
 
 def prune(scratch: Path) -> None:
@@ -243,8 +263,7 @@ def run_key(params: Train, seed: int, inputs: Iterable[Path], base: Path) -> str
         json.dumps([params.model_dump(exclude={"launcher", "workers", "report_to"}), seed], sort_keys=True).encode()
     )
     for path in [*inputs, *sorted(base.glob("*.safetensors")), *sorted(Path(__file__).parent.glob("*.py"))]:
-        with open(path, "rb") as content:
-            key.update(hashlib.file_digest(content, "sha256").digest())
+        key.update(file_digest(path).encode())
     return key.hexdigest()[:16]
 
 

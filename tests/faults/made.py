@@ -1,0 +1,217 @@
+"""A made pipeline to break, and what is whole in it.
+
+`before(stage)` gives a folder where everything is done with new parameters but that stage, which is still as with the old ones:
+`dvc repro` runs it alone, since with the right bytes nothing below it has changed. So each fault costs one stage, and a wrong byte
+costs the rest of the pipeline and is seen at its end.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+import psutil
+import pytest
+import yaml
+from dvc_data.hashfile.hash import file_md5
+
+from conftest import ENVIRONMENT, ROOT, dvc, git
+from verify import md5_of
+
+STAGES = ("fetch", "prepare", "retrieve", "samples", "pretrain", "train", "baseline", "evaluate", "report")
+NEW = {"seed": 7, "prepare.unicode": "NFKC", "retrieve.rrf_k": 30}
+"""The new parameters: they make every stage stale."""
+
+
+def change(folder: Path, values: dict) -> None:
+    path = folder / "params.yaml"
+    parameters = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for key, value in values.items():
+        group, _, name = key.rpartition(".")
+        (parameters[group] if group else parameters)[name] = value
+    path.write_text(yaml.safe_dump(parameters, sort_keys=False), encoding="utf-8")
+
+
+def read_lock(folder: Path) -> dict[str, dict]:
+    return yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+
+
+def outs(entry: dict) -> dict[str, str]:
+    """path -> md5 of a stage's outputs in dvc.lock."""
+    return {out["path"]: out["md5"] for out in entry["outs"]}
+
+
+def cached(folder: Path, md5: str) -> Path:
+    return folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+
+
+class Made:
+    """`old` and `new`, the pipeline's folders under either parameters; both are whole and stay as they are."""
+
+    def __init__(self, old: Path, new: Path, scratch: Path):
+        self.old, self.new, self.scratch, self.count = old, new, scratch, 0
+        self.old_lock, self.new_lock = read_lock(old), read_lock(new)
+
+    def before(self, *stages: str, where: Path | None = None) -> Path:
+        """A new folder in which these stages are as under the old parameters, and all others as under the new."""
+        self.count += 1
+        folder = where or self.scratch / f"{self.count:03d}-{'-'.join(stages[:1]) or 'whole'}"
+        shutil.copytree(self.new, folder, symlinks=True, dirs_exist_ok=where is not None)
+        lock = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))
+        kept = {md5 for entry in self.old_lock.values() for md5 in outs(entry).values()}
+        kept |= {md5 for name, entry in self.new_lock.items() if name not in stages for md5 in outs(entry).values()}
+        for name in stages:
+            lock["stages"][name] = self.old_lock[name]
+            for path in outs(self.old_lock[name]):
+                remove(folder / path)
+                copy = shutil.copytree if (self.old / path).is_dir() else shutil.copy2
+                copy(self.old / path, folder / path)
+            for entry in (folder / ".dvc/cache/runs").glob("*/*/*"):
+                if f"src/{name}.py" in entry.read_text(encoding="utf-8"):
+                    entry.unlink()
+                    entry.parent.rmdir()  # an empty one stops DVC: scarce.py
+            for md5 in set(outs(self.new_lock[name]).values()) - kept:
+                cached(folder, md5).unlink(missing_ok=True)
+        if stages:
+            (folder / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False), encoding="utf-8")
+        return folder
+
+    def nothing_half(self, folder: Path) -> None:
+        """After a fault: each output is absent or whole, old or new; dvc.lock is whole, and what it calls new is there, in the
+        workspace and in the cache."""
+        lock = read_lock(folder)
+        assert set(lock) == set(STAGES)
+        for name, entry in lock.items():
+            assert entry in (self.old_lock[name], self.new_lock[name]), f"{name} in dvc.lock is neither the old nor the new"
+            for path, md5 in outs(entry).items():
+                here = md5_of(folder / path) if (folder / path).exists() else None
+                assert here in (None, outs(self.old_lock[name])[path], outs(self.new_lock[name])[path]), f"{path} is half"
+                if entry != self.old_lock[name]:
+                    assert here in (None, md5), f"dvc.lock has another {path}"
+        self.cache_is_whole(folder)
+
+    def cache_is_whole(self, folder: Path) -> None:
+        for path in (folder / ".dvc/cache/files/md5").glob("??/*"):
+            if len(path.name.removesuffix(".dir")) == 30:  # and no temporary one
+                assert file_md5(str(path)) == (path.parent.name + path.name).removesuffix(".dir"), f"{path} is half"
+
+    def is_new(self, folder: Path) -> None:
+        """The whole run is there, byte for byte, and nothing beside it."""
+        assert (folder / "dvc.lock").read_bytes() == (self.new / "dvc.lock").read_bytes()
+        for entry in self.new_lock.values():
+            for path, md5 in outs(entry).items():
+                assert md5_of(folder / path) == md5, path
+        self.cache_is_whole(folder)
+        assert [path.name for path in (folder / ".cache/train").iterdir()] == ["tokens"]
+        assert not (folder / ".cache/pretrain").exists()
+        left = [path for path in folder.rglob("*") if path.suffix in (".partial", ".former")]
+        assert not left, left
+
+
+@pytest.fixture(scope="session")
+def made(project, tmp_path_factory) -> Made:
+    scratch = tmp_path_factory.mktemp("made")
+    old, new = scratch / "old", scratch / "new"
+    shutil.copytree(project, old, symlinks=True)
+    longer = {"train.epochs": 12, "train.evals_per_epoch": 1, "train.patience": None, "train.save_steps": 2}
+    change(old, longer | {"pretrain.epochs": 3})
+    dvc("repro", cwd=old)
+    git("commit", "-q", "-a", "-m", "old", cwd=old)
+    shutil.copytree(old, new, symlinks=True)
+    change(new, NEW)
+    dvc("repro", cwd=new)
+    return Made(old, new, scratch)
+
+
+def said(folder: Path) -> Path:
+    """What DVC and the stages have said there; it lies outside, where no fault meets it."""
+    return folder.with_name(f"{folder.name}.said")
+
+
+def heard(folder: Path) -> str:
+    return said(folder).read_text(encoding="utf-8") if said(folder).exists() else ""
+
+
+def ran(folder: Path) -> list[str]:
+    return [line.split("'")[1] for line in heard(folder).splitlines() if line.startswith("Running stage")]
+
+
+def start(*arguments: str, cwd: Path, out: TextIO | None = None, **more) -> subprocess.Popen:
+    """DVC in a process group of its own, as a shell starts it; what it says goes to `out`, or else to what `heard` reads."""
+    with open(said(cwd), "a", encoding="utf-8") as usual:
+        streams = {"stdout": out or usual, "stderr": out or usual}
+        return subprocess.Popen([sys.executable, "-m", "dvc", *arguments], cwd=cwd, start_new_session=True, **{"env": ENVIRONMENT} | streams | more)
+
+
+def stage_process(process: subprocess.Popen) -> psutil.Process | None:
+    """The stage that this DVC runs now."""
+    try:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            if any(word.startswith("src/") for word in child.cmdline()) and "python" in child.name():
+                return child
+    except psutil.NoSuchProcess:
+        pass
+    return None
+
+
+def points(folder: Path, stage: str) -> list[int]:
+    """The optimizer steps whose resume points lie there."""
+    return [int(path.name.split("-")[1]) for path in (folder / ".cache" / stage).glob("*/checkpoint-*")]
+
+
+def at_work(folder: Path) -> list[psutil.Process]:
+    """Processes in this folder: DVC's that was killed alone, its stage lives on."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if Path(process.cwd()) == folder and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):
+            pass
+    return found
+
+
+def wait_until(true, seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "it did not come about"
+        time.sleep(0.02)
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+class Table:
+    """Rows of docs/reliability.md: what was done, how often, with what result; written as .cache/faults/NAME.md."""
+
+    def __init__(self, name: str):
+        self.name, self.rows = name, []
+
+    def add(self, done: str, times: int, result: str) -> None:
+        self.rows.append(f"| {done} | {times} | {result} |")
+
+    def write(self) -> None:
+        path = ROOT / f".cache/faults/{self.name}.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text("\n".join(self.rows) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+        print("\n" + "\n".join(self.rows))
+
+
+def table(name: str):
+    @pytest.fixture(scope="module", name="rows")
+    def rows() -> Iterator[Table]:
+        found = Table(name)
+        yield found
+        found.write()
+
+    return rows

