@@ -23,6 +23,7 @@ from reranker.reranking import (
     score_labels,
 )
 from reranker.scoring import CrossEncoder, describe_machine
+from reranker.spreadsheets import write_csv
 
 SHOWN = 400
 """Characters of a passage in metrics/passages.csv."""
@@ -86,10 +87,6 @@ def fitted_weights(prepared: str, candidate_folder: str, validated: str) -> list
     candidates = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, "valid.jsonl"))}
     scores = {row["id"]: row["scores"] for row in read_jsonl(Path(validated, "valid.jsonl"))}
     return fit_fusion(gold, candidates, scores)
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 if __name__ == "__main__":

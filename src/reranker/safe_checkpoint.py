@@ -78,7 +78,9 @@ def refuse_outside(path: Path, folder: Path, name: str) -> None:
         raise InputError(f"{name}: {path.relative_to(folder)} is a link to itself") from None
     allowed = [home, *([home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [])]
     if not any(target.is_relative_to(place) for place in allowed):
-        raise InputError(f"{name}: {path.relative_to(folder)} is a link out of that folder, to {target}; put the file itself there")
+        raise InputError(
+            f"{name}: {path.relative_to(folder)} is a link out of that folder, to {target}; put the file itself there"
+        )
     if not target.is_file() and not (path.name == "1_Pooling" and target.is_dir()):
         raise InputError(f"{name}: {path.relative_to(folder)} is no file")
 
