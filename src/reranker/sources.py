@@ -81,6 +81,8 @@ def fetch_hub(source: Source, key: str, folder: Path) -> None:
         raise InputError(f"{where} was not found; check the name and the commit, or set HF_TOKEN if it is private") from None
     except HFValidationError as error:
         raise InputError(f"{where} cannot be a repository ({error}); write organisation/name") from None
+    except ValueError as error:  # of names that would leave the folder, which Git holds none of
+        raise InputError(f"{where} cannot be taken ({' '.join(str(error).split())}); check HF_ENDPOINT") from None
     except (LocalEntryNotFoundError, HTTPError, OSError, RuntimeError) as error:  # of httpx, and RuntimeError of hf_xet
         if isinstance(error, HfHubHTTPError) and error.response.status_code == 401:
             reason = "the Hub refuses the token; set HF_TOKEN to a valid one, or to none for what is public"

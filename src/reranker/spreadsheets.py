@@ -13,14 +13,17 @@ import pandas as pd
 
 from reranker.files import write_text
 
-SIGNS = r"[=+\-@\t\r\n＝＋－＠]"
+# The wide ones are those of Chinese and Japanese keyboards, which some versions take for the same.
+SIGNS = r"[=+\-@\t\n＝＋－＠]"
 
 
 def as_text(cell: str) -> str:
-    """
+    """A carriage return, which Python's csv does not quote before 3.13, becomes a line feed.
+
     >>> as_text("=1+1"), as_text("1-1"), as_text("'=1+1"), as_text("'s")
     ("'=1+1", '1-1', "''=1+1", "'s")
     """
+    cell = cell.replace("\r\n", "\n").replace("\r", "\n")
     return f"'{cell}" if re.match(f"'*{SIGNS}", cell) else cell
 
 
