@@ -3,7 +3,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help repro test verify docs-check interop lock
+.PHONY: help repro test verify audit docs-check interop lock
 help:
 	@sed -n 's/^\([a-z-]*\):.* ## /\1	/p' Makefile | expand -t 12
 
@@ -17,6 +17,11 @@ test: .venv/installed  ## environment, then the tests
 
 verify: .venv/installed  ## what is here against dvc.lock, byte by byte, and two stages made again
 	python src/verify.py --again prepare samples
+
+# --strict: what the index has no advisories for is an error, not a pass.
+audit:  ## known advisories about what requirements.txt names, by pip-audit
+	$(PYTHON) -m venv .cache/audit && .cache/audit/bin/python -m pip install --quiet pip-audit
+	.cache/audit/bin/pip-audit --requirement requirements.txt --no-deps --disable-pip --strict --progress-spinner off
 
 docs-check: .venv/installed  ## every command of the documentation, run in a small repository
 	python -m pytest tests/docs_check.py

@@ -21,7 +21,9 @@ import yaml
 
 from reranker.errors import InputError, run
 from reranker.evidence import compare, verdict
+from reranker.markdown import plain
 from reranker.measures import per_question
+from reranker.spreadsheets import read_csv
 
 RANKS, LOCK = "metrics/per_query.csv", "dvc.lock"
 
@@ -83,12 +85,15 @@ def read_ranks(revision: str | None) -> pd.DataFrame:
             lock = ""
     if stale := ranked_before(lock):
         raise InputError(f"{revision or 'the working tree'}: {RANKS} is of before {stale} was made anew; run dvc repro there, to its end")
-    return pd.read_csv(io.StringIO(text), dtype={"id": str}).set_index("id")
+    return read_csv(io.StringIO(text), dtype={"id": str}).set_index("id")
 
 
 def ranked_before(lock: str) -> str | None:
     """What the stage `evaluate` of a dvc.lock has not seen in its present state: an experiment may end with the stage `train`."""
-    stages = (yaml.safe_load(lock) or {}).get("stages", {})
+    try:
+        stages = (yaml.safe_load(lock) or {}).get("stages", {})
+    except yaml.YAMLError as error:
+        raise InputError(f"{LOCK}: not a lock of DVC's ({' '.join(str(error).split())}); run dvc repro") from None
     made = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
     seen = {dep["path"]: dep["md5"] for dep in stages.get("evaluate", {}).get("deps", [])}
     return next((path for path, digest in seen.items() if made.get(path, digest) != digest), None)
@@ -118,7 +123,9 @@ def refuse_other_questions(a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, s
 def as_text(result: dict, before: Mapping[str, int | None], after: Mapping[str, int | None], shown: int, markdown: bool) -> str:
     """For a terminal, or as Markdown."""
     a, b, system, measure = (result[name] for name in ("a", "b", "system", "measure"))
-    count, mark = result["questions"], "- " if markdown else "  "
+    if markdown:  # names of questions are the other revision's, those of revisions may hold any sign
+        a, b = plain(a), plain(b)
+    count, mark, named = result["questions"], "- " if markdown else "  ", plain if markdown else str
     head = f"{b} against {a}, {system} by {measure}: {result['verdict']}"
     lines = [f"**{head}**" if markdown else head, ""]
     lines += [f"| {system} | {a} | {b} | difference | 95 % interval | p |", "|---|---|---|---|---|---|"]
@@ -131,7 +138,7 @@ def as_text(result: dict, before: Mapping[str, int | None], after: Mapping[str, 
     for what, winner in (("won", b), ("lost", a)):
         questions = result[what]
         lines.append(f"{what}, first passage right in {winner} alone: {len(questions)}")
-        lines += [f"{mark}{q}: rank {before[q] or 'none'} -> {after[q] or 'none'}" for q in questions[:shown]]
+        lines += [f"{mark}{named(q)}: rank {before[q] or 'none'} -> {after[q] or 'none'}" for q in questions[:shown]]
         if len(questions) > shown:
             lines.append(f"{mark}... and {len(questions) - shown} more (--shown)")
     return "\n".join(lines)

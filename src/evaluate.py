@@ -22,6 +22,7 @@ from reranker.reranking import (
     score_labels,
 )
 from reranker.scoring import CrossEncoder, describe_machine
+from reranker.spreadsheets import write_csv
 from reranker.stage import run_stage
 
 SHOWN = 400
@@ -86,10 +87,6 @@ def fitted_weights(prepared: str, candidate_folder: str, validated: str) -> list
     candidates = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, "valid.jsonl"))}
     scores = {row["id"]: row["scores"] for row in read_jsonl(Path(validated, "valid.jsonl"))}
     return fit_fusion(gold, candidates, scores)
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 if __name__ == "__main__":

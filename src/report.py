@@ -6,10 +6,9 @@
 import json
 from pathlib import Path
 
-import pandas as pd
-
 from reranker.files import replacing, write_text
 from reranker.report import page
+from reranker.spreadsheets import read_csv
 from reranker.stage import run_stage
 
 VALUES = ("eval", "data", "samples", "pretrain", "train", "environment")
@@ -23,8 +22,11 @@ def main(metrics: str, params: str, report: str) -> None:
         ("id", "question", "evidence", "passage", "title", "text", "document", "rival", *values["eval"]["all"]), str
     )
     tables = {
-        name: read(
-            Path(metrics, f"{name}.csv"), texts if name in ("first", "passages", "suspects") else {"id": str, "document": str}
+        name: read_csv(
+            Path(metrics, f"{name}.csv"),
+            dtype=texts if name in ("first", "passages", "suspects") else {"id": str, "document": str},
+            keep_default_na=False,
+            na_values=[""],
         )
         for name in TABLES
     }
@@ -32,10 +34,6 @@ def main(metrics: str, params: str, report: str) -> None:
         folder.mkdir()
         write_text(folder / "index.html", page(values, tables, Path(params).read_text(encoding="utf-8")))
     print(f"{report}/index.html: open it in a browser")
-
-
-def read(path: Path, types: dict) -> pd.DataFrame:
-    return pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
 
 
 if __name__ == "__main__":

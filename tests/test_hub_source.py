@@ -77,7 +77,7 @@ def test_no_pickle_and_no_code_is_fetched(hub, fetch, files, tmp_path):
 
 def test_pickled_weights_alone_are_refused(hub, fetch, tmp_path):
     pinned = hub.add(REPO, {"config.json": b"{}", "pytorch_model.bin": b"\x80\x04"})
-    assert refused(fetch(pinned), tmp_path) == f"{REPO} has no safetensors; pickled weights are not loaded, convert them"
+    assert refused(fetch(pinned), tmp_path) == f"{REPO} has no model.safetensors; pickled weights are not loaded, convert them"
     assert not [path for _, path, *_ in hub.requests if path.endswith(".bin")]
 
 

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 import re
 import struct
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.numpy import save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
 
 from conftest import ROOT
@@ -110,38 +112,37 @@ def files_in(folder):
 
 
 def test_a_folder_is_copied_without_pickles_and_code(tmp_path):
-    wanted = [
-        "config.json",
-        "model-00001-of-00002.safetensors",
-        "model-00002-of-00002.safetensors",
-        "model.safetensors.index.json",
-        "tokenizer.json",
-        "sentencepiece.bpe.model",
-        "vocab.txt",
-        "1_Pooling/config.json",
-    ]
+    wanted = ["tokenizer.json", "sentencepiece.bpe.model", "vocab.txt", "1_Pooling/config.json"]
     unwanted = ["pytorch_model.bin", "training_args.bin", "optimizer.pt", "a.pkl", "modeling_a.py", "README.md", "a.h5"]
     nested = ["onnx/model.onnx", "onnx/config.json", "1_Pooling/a.py", ".git/config", "checkpoint-5/model.safetensors"]
     source = checkpoint(tmp_path / "mine", *wanted, *unwanted, *nested)
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    for name, shard in shards.items():
+        save_file({name: np.zeros(3, np.float32)}, tmp_path / "mine" / shard)
+    read = {"config.json": {"model_type": "bert"}, "model.safetensors.index.json": {"metadata": {}, "weight_map": shards}}
+    for name, value in read.items():
+        (tmp_path / "mine" / name).write_text(json.dumps(value))
     fetch(source, "base", tmp_path / "bundled", tmp_path / "out", 0)
-    assert files_in(tmp_path / "out") == {name: name for name in wanted}
+    found = files_in(tmp_path / "out")
+    assert set(found) == {*wanted, *shards.values(), *read}
+    assert all(found[name] == (tmp_path / "mine" / name).read_text() for name in found)
 
 
 def test_a_folder_without_config_is_refused(tmp_path):
     source = checkpoint(tmp_path / "mine", "model.safetensors")
     message = refusal(source, tmp_path / "out", "retriever")
-    assert message == f"retriever.path: no checkpoint in {tmp_path / 'mine'} (config.json is missing)"
+    assert message == f"retriever: {tmp_path / 'mine'}: no checkpoint (config.json is missing)"
 
 
 def test_a_missing_folder_is_refused(tmp_path):
     message = refusal(Source(source="path", path=str(tmp_path / "none")), tmp_path / "out")
-    assert message == f"base.path: no checkpoint in {tmp_path / 'none'} (config.json is missing)"
+    assert message == f"base: {tmp_path / 'none'}: no checkpoint (config.json is missing)"
 
 
 def test_pickled_weights_alone_are_refused(tmp_path):
     source = checkpoint(tmp_path / "mine", "config.json", "tokenizer.json", "pytorch_model.bin")
     message = refusal(source, tmp_path / "out")
-    assert message == f"base: {tmp_path / 'mine'} has no safetensors; pickled weights are not loaded, convert them"
+    assert message == f"base: {tmp_path / 'mine'} has no model.safetensors; pickled weights are not loaded, convert them"
 
 
 # bundled

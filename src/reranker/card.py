@@ -10,6 +10,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCardData
 
 from reranker.evidence import FIRST_STAGES, best_first_stage
+from reranker.markdown import code, plain
 from reranker.params import Base, Params
 from reranker.provenance import Origin
 
@@ -273,23 +274,3 @@ def where(path: str) -> str:
 
 def table(header: list[str], rows: list) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
-
-
-def plain(text: str) -> str:
-    r"""Text of which Markdown, HTML and the Hub's formulas make nothing.
-
-    >>> plain("a|b <i>*c*</i>\n[d](e)")
-    'a\\|b \\<i\\>\\*c\\*\\</i\\> \\[d\\](e)'
-    """
-    return re.sub(r"([\\`*_\[\]<>|#~$&!])", r"\\\1", " ".join(text.split()))
-
-
-def code(text: str) -> str:
-    r"""A code span, also in a table's cell, which a bar would end (https://github.github.com/gfm/#example-200).
-
-    >>> print(code("a|b"), code("x`y"))
-    `a\|b` `` x`y ``
-    """
-    text = " ".join(text.split()).replace("|", "\\|")
-    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence} {text} {fence}" if "`" in text else f"{fence}{text}{fence}"

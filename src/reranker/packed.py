@@ -39,6 +39,7 @@ from transformers.initialization import no_init_weights
 
 from reranker.checkpoints import save
 from reranker.errors import InputError
+from reranker.safe_checkpoint import refuse_unsafe
 
 MODEL = "model.packed.safetensors"
 FILES = (MODEL, "config.json", "tokenizer.json", "tokenizer_config.json")
@@ -168,12 +169,15 @@ def load_packed(source: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
         if not (source / name).is_file():
             raise InputError(f"{source}: no packed reranker ({name} is missing); {remedy}")
     try:
+        refuse_unsafe(source, source.name, weights=[MODEL])
         stored = load_file(source / MODEL)
         with no_init_weights():
             model = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(source))
         state = {name: stored_weight(stored, name, weight.shape) for name, weight in model.state_dict().items()}
         model.load_state_dict(state, strict=True, assign=True)
         tokenizer = AutoTokenizer.from_pretrained(source)
+    except InputError as error:
+        raise InputError(f"{source}: not readable as a packed reranker ({error}); {remedy}") from None
     except Exception as error:  # of safetensors, json, torch or tokenizers, which raises Exception itself
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{source}: not readable as a packed reranker ({reason}); {remedy}") from None

@@ -8,6 +8,7 @@ expensive ranker only the window that a cheap one prefers: Hofstaetter et al., "
 import itertools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import bm25s
 import jieba
@@ -18,6 +19,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from reranker.params import Retrieve, Retriever
 from reranker.passages import Passage, nearest_views, windows
+from reranker.safe_checkpoint import refuse_unsafe
 
 jieba.setLogLevel(logging.WARNING)
 
@@ -97,6 +99,7 @@ class Encoder:
     def __init__(self, folder: str, params: Retriever, batch_tokens: int = 8192):
         self.params, self.batch_tokens = params, batch_tokens
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        refuse_unsafe(Path(folder), folder)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         options = {"add_pooling_layer": False} if params.pooling == "mean" else {}
         self.model = AutoModel.from_pretrained(folder, dtype=torch.float32, **options).eval().to(self.device)

@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from reranker.errors import InputError
 from reranker.first_token import first_token_only
 from reranker.passages import Passage
+from reranker.safe_checkpoint import refuse_unsafe
 
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -90,6 +91,7 @@ class CrossEncoder:
 
     def __init__(self, folder: str | Path, max_length: int = 512, precision: str = "auto", batch_tokens: int = 8192):
         dtype = DTYPES[choose_precision(precision)]
+        refuse_unsafe(Path(folder), str(folder))
         model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=dtype)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         self._hold(model, AutoTokenizer.from_pretrained(folder), max_length, precision, batch_tokens)

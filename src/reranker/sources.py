@@ -20,6 +20,7 @@ from reranker.checkpoints import save
 from reranker.errors import InputError
 from reranker.packed import unpack
 from reranker.params import Source
+from reranker.safe_checkpoint import SUFFIXES, refuse_unsafe
 
 # What a checkpoint needs to be loaded: no pickles, no ONNX copies, no code.
 WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "1_Pooling/config.json"]
@@ -35,25 +36,23 @@ def fetch(source: Source, key: str, packed: Path, folder: Path, seed: int) -> No
         seed: of the classification head of e5-small.
 
     Raises:
-        InputError: it cannot be had, with the reason.
+        InputError: it cannot be had, or is more than data (safe_checkpoint.py), with the reason.
     """
+    name = f"{key}: {source.repo or source.path}"
     if source.source == "bundled":
         unpack(packed, folder)
     elif source.source == "e5-small":
         fetch_e5_small(folder, seed)
     elif source.source == "hub":
         fetch_hub(source, key, folder)
+        refuse_unsafe(folder, name)
     else:
-        path = Path(source.path)
-        if not (path / "config.json").is_file():
-            raise InputError(f"{key}.path: no checkpoint in {path} (config.json is missing)")
-        shutil.copytree(path, folder, ignore=lambda _, names: [name for name in names if not wanted(name)])
-    if not list(folder.glob("*.safetensors")):
-        raise InputError(f"{key}: {source.repo or source.path} has no safetensors; pickled weights are not loaded, convert them")
+        refuse_unsafe(Path(source.path), name)
+        shutil.copytree(source.path, folder, ignore=lambda _, names: [name for name in names if not wanted(name)])
 
 
 def wanted(name: str) -> bool:
-    return Path(name).suffix in {".json", ".safetensors", ".txt", ".model"} or name == "1_Pooling"
+    return Path(name).suffix in SUFFIXES or name == "1_Pooling"
 
 
 def fetch_e5_small(folder: Path, seed: int) -> None:
@@ -82,6 +81,8 @@ def fetch_hub(source: Source, key: str, folder: Path) -> None:
         raise InputError(f"{where} was not found; check the name and the commit, or set HF_TOKEN if it is private") from None
     except HFValidationError as error:
         raise InputError(f"{where} cannot be a repository ({error}); write organisation/name") from None
+    except ValueError as error:  # of names that would leave the folder, which Git holds none of
+        raise InputError(f"{where} cannot be taken ({' '.join(str(error).split())}); check HF_ENDPOINT") from None
     except (LocalEntryNotFoundError, HTTPError, OSError, RuntimeError) as error:  # of httpx, and RuntimeError of hf_xet
         if isinstance(error, HfHubHTTPError) and error.response.status_code == 401:
             reason = "the Hub refuses the token; set HF_TOKEN to a valid one, or to none for what is public"
