@@ -134,7 +134,7 @@ def _other_encoding(content: bytes, text: str) -> str | None:
     known = len("".join(beyond).encode("gb2312", "ignore")) / 2
     if known >= 0.8 * len(beyond):
         return None
-    for encoding, name in (("big5", "Big5"), ("cp932", "Shift-JIS"), ("cp949", "EUC-KR")):
+    for encoding, name in (("big5", "Big5"), ("cp932", "Shift-JIS")):
         try:
             content.decode(encoding)
         except UnicodeDecodeError:
@@ -180,6 +180,8 @@ def numbered_jsonl(path: str | Path, pairs: Callable[[list], dict] | None = None
             except RecursionError:
                 raise InputError(f"{path}, line {number}: nested too deep; repair or delete the line") from None
             except json.JSONDecodeError as error:
+                if number == 1 and (line.startswith("[") or line == "{"):
+                    raise InputError(f"{path}: a JSON document, where a jsonl file has one object in each line; convert it") from None
                 raise InputError(f"{path}, line {number}: not valid JSON ({error.msg}); repair or delete the line") from None
             except InputError as error:
                 raise InputError(f"{path}, line {number}: {error}") from None

@@ -36,6 +36,11 @@ Loader.add_implicit_resolver(
 Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 
 
+SHORT = reprlib.Repr()
+"""Of a value in a message: aliases can make of a few lines a value that is too long to be written out."""
+SHORT.maxlevel, SHORT.maxstring = 1, 200
+
+
 class Group(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -402,5 +407,5 @@ def load(path: str | Path = "params.yaml") -> Params:
         reason = " ".join(first["msg"].removeprefix("Value error, ").split())
         if first["type"] == "extra_forbidden":
             reason = "unknown key; see the names in params.yaml"
-        given = "" if isinstance(first["input"], dict) else f", got {reprlib.repr(first['input'])}"
+        given = "" if isinstance(first["input"], dict) else f", got {SHORT.repr(first['input'])}"
         raise InputError(f"{path}: {key + ': ' if key else ''}{reason}{given}") from None

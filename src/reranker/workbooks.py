@@ -5,6 +5,7 @@ every row makes it build 16384 for each. The limits on rows and columns are Exce
 entities that expand without end are declared, has no place in a workbook (ECMA-376 part 2, 8.1.4).
 """
 
+import re
 import warnings
 import zipfile
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ CELLS = 2**26
 """Of a sheet, empty ones before a row's last included."""
 COMPOUND = bytes.fromhex("d0cf11e0a1b11ae1")
 """How a file begins that is an old workbook, or an encrypted new one ([MS-CFB])."""
+
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass
@@ -103,7 +106,7 @@ def _scan(path: Path, content, count: int) -> tuple[Part, int]:
     """A part's findings, and `count` with its elements added."""
     part, parser = Part(), expat.ParserCreate(namespace_separator=" ")
     row = cells = width = 0
-    cell, formula, value = "", False, True
+    cell, kind, formula, value = "", "", False, True
 
     def refuse(what: str):
         raise InputError(f"{path}: {what}; save the sheet as csv")
@@ -111,8 +114,12 @@ def _scan(path: Path, content, count: int) -> tuple[Part, int]:
     def declared(*_):
         raise InputError(f"{path}: declares a document type, which no workbook does; open it and save it as xlsx again")
 
+    def heard(text: str) -> None:
+        nonlocal value
+        value = value or bool(text.strip())
+
     def start(name: str, attributes: dict[str, str]) -> None:
-        nonlocal count, row, cells, width, cell, formula, value
+        nonlocal count, row, cells, width, cell, kind, formula, value
         count += 1
         if count > ELEMENTS:
             refuse(f"more than the {ELEMENTS} XML elements that are read of a workbook")
@@ -120,13 +127,14 @@ def _scan(path: Path, content, count: int) -> tuple[Part, int]:
         if name == "f":
             formula = True
         elif name == "v":
-            value = True
+            value = kind == "str"  # whose value may be empty
+            parser.CharacterDataHandler = heard if formula else None
         elif name in ("c", "row", "mergeCells"):
             if formula and not value:
                 part.uncalculated = part.uncalculated or cell
             formula = value = False
             if name == "c":
-                cell = attributes.get("r", "")
+                cell, kind = attributes.get("r", ""), attributes.get("t", "n")
                 letters = cell.rstrip("0123456789")
                 width = column_index_from_string(letters) if letters else width + 1
             elif name == "row":
@@ -147,7 +155,8 @@ def _scan(path: Path, content, count: int) -> tuple[Part, int]:
 def _value(cell) -> object:
     value = None if cell.data_type == "e" else cell.value
     if isinstance(value, str) and "_x" in value:  # Excel writes a carriage return as _x000D_
-        return unescape(value)
+        text = unescape(value)
+        return value if SURROGATE.search(text) else text
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
