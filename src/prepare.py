@@ -14,16 +14,18 @@ def main(raw: str, prepared_folder: str, data_json: str) -> None:
     params = load()
     qa_path, corpus_path = find_tables(raw)
     corpus = read_table(corpus_path) if corpus_path else None
-    prepared = prepare(read_table(qa_path), corpus, params.prepare, params.seed, name=str(qa_path))
+    prepared = prepare(read_table(qa_path), corpus, params.prepare, params.seed, str(qa_path), str(corpus_path))
 
+    summary = summarise(prepared)
     with replacing(prepared_folder) as folder:
         write_jsonl(folder / "corpus.jsonl", ({"id": p["id"], **p} for p in prepared.passages))
         for split in SPLITS:
             write_jsonl(folder / f"{split}.jsonl", prepared.questions[split])
         write_jsonl(folder / "dropped.jsonl", prepared.dropped)
-    summary = summarise(prepared)
-    write_json(data_json, summary)
+        write_json(data_json, summary)
 
+    for key, other in prepared.merged.items():
+        print(f"passage {key!r} has the text of {other!r}: one passage, {other!r}")
     for drop in prepared.dropped:
         print(f"dropped {qa_path}, row {drop['row']}: {drop['reason']}")
     counts = ", ".join(f"{count} {split}" for split, count in summary["questions"].items())

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from reranker.errors import InputError, run
-from reranker.files import decode
+from reranker.files import decode, regular
 from reranker.passages import Passage
 
 TEXTS, NAMES = ("doc", "text", "passage"), ("uuid", "id")
@@ -32,10 +32,16 @@ def main(*arguments: str) -> None:
     parser.add_argument("--top-k", type=int, default=10, help="passages shown, 0: all (default: 10)")
     parser.add_argument("--json", action="store_true", help="an object for each query, one a line")
     options = parser.parse_args(arguments)
+    if options.top_k < 0:
+        raise InputError(f"--top-k {options.top_k}: give the number of passages to show, or 0 for all")
 
     queries = (
-        [text for _, text in lines(decode(existing(options.query)), options.query)] if options.batch else [options.query.strip()]
+        [text for _, text in lines(decode(Path(options.query)), options.query)] if options.batch else [options.query.strip()]
     )
+    try:
+        "".join(queries).encode()
+    except UnicodeEncodeError:  # how Python keeps an argument's bytes that are no text
+        raise InputError("query: not UTF-8") from None
     if not all(queries) or not queries:
         raise InputError(f"{options.query or 'query'}: there is no query in it")
     with contextlib.redirect_stdout(sys.stderr):  # what a reader says of an encoding is no result
@@ -74,7 +80,7 @@ def main(*arguments: str) -> None:
 
 def read_passages(path: Path) -> list[tuple[str, Passage]]:
     """(name, passage): a table's id, or the file's name and line."""
-    if existing(path).suffix.lower() == ".txt":
+    if regular(path).suffix.lower() == ".txt":
         return lines_as_passages(decode(path), path.name)
     from reranker.tables import read_table  # which loads pandas
 
@@ -92,12 +98,6 @@ def read_passages(path: Path) -> list[tuple[str, Passage]]:
     ]
 
 
-def existing(path: str | Path) -> Path:
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
-    return Path(path)
-
-
 def lines(text: str, name: str) -> Iterable[tuple[str, str]]:
     """(name:line, line) of every line that is not blank."""
     return ((f"{name}:{number}", line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip())
@@ -108,7 +108,10 @@ def lines_as_passages(text: str, name: str) -> list[tuple[str, Passage]]:
 
 
 def standard_input() -> list[tuple[str, Passage]]:
-    return lines_as_passages(sys.stdin.read(), "stdin")
+    try:
+        return lines_as_passages(sys.stdin.read(), "stdin")
+    except UnicodeDecodeError:
+        raise InputError("standard input: not UTF-8; give a file, or convert it") from None
 
 
 if __name__ == "__main__":

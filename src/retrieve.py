@@ -3,9 +3,11 @@
     python src/retrieve.py data/prepared models/retriever data/candidates
 """
 
+from collections.abc import Container, Iterator
 from pathlib import Path
 
-from reranker.files import read_jsonl, replacing, write_jsonl
+from reranker.errors import InputError
+from reranker.files import read_jsonl, regular, replacing, write_jsonl
 from reranker.params import load
 from reranker.passages import read_passages
 from reranker.questions import SPLITS
@@ -15,15 +17,26 @@ from reranker.stage import run_stage
 
 def main(prepared: str, retriever: str, candidates: str) -> None:
     params = load()
+    passages = read_passages(Path(prepared, "corpus.jsonl"), params.retrieve.title)
     encoder = Encoder(retriever, params.retriever) if params.retrieve.dense else None
-    retrieval = Retrieval(read_passages(Path(prepared, "corpus.jsonl"), params.retrieve.title), encoder, params.retrieve)
+    retrieval = Retrieval(passages, encoder, params.retrieve)
     with replacing(candidates) as folder:
         for split in SPLITS:
             path = Path(prepared, f"{split}.jsonl")
-            with open(path, "rb") as lines:
+            with open(regular(path), "rb") as lines:
                 total = sum(1 for _ in lines)
-            found = retrieval.candidates(read_jsonl(path), split, total)
+            found = retrieval.candidates(asked(path, passages), split, total)
             write_jsonl(folder / f"{split}.jsonl", ({"id": question["id"], "candidates": listed} for question, listed in found))
+
+
+def asked(path: Path, passages: Container[str]) -> Iterator[dict]:
+    for question in read_jsonl(path, ("id", "question", "passage")):
+        if question["passage"] not in passages:
+            raise InputError(
+                f"{path}: question {question['id']!r} is about passage {question['passage']!r}, which is not in corpus.jsonl; "
+                "run dvc repro prepare --force"
+            )
+        yield question
 
 
 if __name__ == "__main__":

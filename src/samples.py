@@ -66,19 +66,20 @@ def build(
     allowed = [passage for passage in corpus if passage not in held_out]
     for question, found in asked:
         shown = nearest(found)
+        own = positives(question, shown)
 
         def text_of(passage: str) -> str:
             # A passage that was no candidate has no window nearest to this query: one is drawn.
             rng = random.Random(f"{params.seed}:{question['id']}:{passage}")
             whole = corpus[passage]
+            if whole == corpus[question["passage"]]:  # where titles are not shown; equal ones were merged
+                return own[0]
             drawn = drawn_window(rng, len(whole.text), window)
             span = shown.get(passage, drawn)
             # A negative's window is the one that would be shown, never the one around another question's evidence.
             return paired_text(rng.choice(about[passage]), pair, whole, span, window) if passage in about else whole.view(*span)
 
-        sample = hard_negatives(
-            question, found, positives(question, shown), text_of, allowed, held_out, params.samples, params.seed
-        )
+        sample = hard_negatives(question, found, own, text_of, allowed, held_out, params.samples, params.seed)
         if sample:
             yield sample
 
@@ -91,6 +92,31 @@ def evidence_shown(question: dict, candidates: Sequence[dict], corpus: dict[str,
         return None
     views = next(c["views"] for c in candidates if c["passage"] == question["passage"])
     return any(first <= start and start + len(question["context"]) <= last for first, last in views)
+
+
+def matched(train: Path, found: Path, corpus: Mapping[str, Passage]) -> Iterator[tuple[dict, dict]]:
+    """Each training question with its row of candidates.
+
+    Raises:
+        InputError: one of the files is of another run.
+    """
+    questions = read_jsonl(train, ("id", "question", "answer", "context", "passage"))
+    for question, row in itertools.zip_longest(questions, read_jsonl(found, ("id", "candidates"))):
+        asked, listed = question and question["id"], row and row["id"]
+        if asked != listed:
+            raise InputError(
+                f"{found}: candidates of {listed or 'no question'} where {train} has {asked or 'no question'}; "
+                "run dvc repro retrieve --force"
+            )
+        passages = {candidate["passage"] for candidate in row["candidates"]}
+        if question["passage"] not in passages:
+            raise InputError(
+                f"{found}: passage {question['passage']!r} is no candidate of its own question {asked}; run dvc repro retrieve --force"
+            )
+        if not passages <= corpus.keys():
+            unknown = min(passages - corpus.keys())
+            raise InputError(f"{found}: candidate {unknown!r} of {asked} is not in corpus.jsonl; run dvc repro retrieve --force")
+        yield question, row
 
 
 def main(prepared: str, candidate_folder: str, teacher: str, sample_folder: str, samples_json: str) -> None:
@@ -108,7 +134,7 @@ def main(prepared: str, candidate_folder: str, teacher: str, sample_folder: str,
 
     def asked() -> Iterator[tuple[dict, list[dict]]]:
         with tqdm(total=questions, desc="samples", unit="question") as bar:
-            for question, row in zip(read_jsonl(train), read_jsonl(found), strict=True):
+            for question, row in matched(train, found, corpus):
                 seen = evidence_shown(question, row["candidates"], corpus)
                 if seen is not None:
                     shown.append(seen)

@@ -421,9 +421,11 @@ def test_the_summary_counts_seen_and_unseen_by_passage():
             {"reason": "empty question"},
             {"reason": "repeated question (row 12)"},
         ],
+        merged={"p8": "p0"},
     )
     assert summarise(prepared) == {
         "passages": 7,
+        "passages_merged": 1,
         "passages_train": 2,
         "passages_held_out": 3,
         "questions": {"train": 3, "valid": 1, "test": 6},
@@ -438,7 +440,7 @@ def test_the_summary_counts_seen_and_unseen_by_passage():
 def test_the_articles_workbook_is_read_as_it_is():
     qa = read_table(WORKBOOK)
     prepared = prepare(qa, None, settings(valid_fraction=0.15), 42, name=WORKBOOK.name)
-    assert (len(qa), len(prepared.passages)) == (417, 74)
+    assert (len(qa), len(prepared.passages), len(prepared.merged)) == (417, 73, 1)  # 74 ids
     assert sum(map(len, prepared.questions.values())) + len(prepared.dropped) == 417
     assert len(prepared.questions["test"]) == (qa["dataset"] == "test").sum() == 100
     assert 30 <= len(prepared.questions["valid"]) <= 65  # of 317: nearly all of its passages have test questions

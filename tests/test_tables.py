@@ -88,7 +88,7 @@ def test_the_row_in_an_error_is_a_spreadsheets_after_a_line_break_in_a_cell(tmp_
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("q,a\nx,y\nx\0,y\n", ", row 3: a NUL byte; is this a text file?"),
+        ("q,a\nx,y\nx\0,y\n", ", row 3: a NUL byte; is this a text file? If it is UTF-16, save it as UTF-8"),
         ("q,a\nx,y\nx,y,z\n", ", row 3: 3 cells where the header has 2; quote a cell that holds a comma"),
         ("q,a\n\nx\n", ", row 3: 1 cells where the header has 2; quote a cell that holds a comma"),
         ('q,a\nx,y\nx,"y\nx,y\n', ", row 3: unexpected end of data; check the quotes"),
@@ -118,7 +118,7 @@ def test_an_unknown_suffix_lists_the_known_ones(tmp_path, name):
 
 def test_a_folder_named_as_a_table_is_refused(tmp_path):
     (tmp_path / "t.csv").mkdir()
-    assert message_of(tmp_path / "t.csv") == ": is a folder, not a table"
+    assert message_of(tmp_path / "t.csv") == ": is a folder, not a file"
 
 
 def test_the_suffix_may_be_upper_case(tmp_path):
@@ -171,7 +171,7 @@ def test_jsonl_values_become_text_numbered_by_line(tmp_path):
         ('{"q": "x"}\n\n{"q": "x"\n', ", line 3: not valid JSON (Expecting ',' delimiter); repair or delete the line"),
         ('{"q": "x"}\n["x"]\n', ", line 2: expected a JSON object, found list"),
         ('"x"\n', ", line 1: expected a JSON object, found str"),
-        (b'{"q": "\xff"}\n', ": not UTF-8; save the file as UTF-8"),
+        (b'{"q": "\xff"}\n', ", line 1: not UTF-8; save the file as UTF-8"),
         ("", ": the table has no rows"),
     ],
 )

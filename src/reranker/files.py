@@ -1,14 +1,20 @@
 """Files on disk: read with the line that is wrong named, written whole or not at all."""
 
+import codecs
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from reranker.errors import InputError
+
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+CONTROL = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @contextmanager
@@ -27,6 +33,10 @@ def replacing(target: str | Path) -> Iterator[Path]:
     except BaseException:
         remove(partial)
         raise
+    if target.exists() and target.is_dir() != partial.is_dir():
+        kind = "folder" if target.is_dir() else "file"
+        remove(partial)
+        raise InputError(f"{target}: is a {kind}, which is not replaced; move it away")
     former = target.with_name(target.name + ".former")
     remove(former)
     if target.is_dir():  # a folder cannot be renamed over another that holds files
@@ -56,12 +66,56 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def decode(path: Path) -> str:
-    """The file's text: UTF-8, or else GB18030, which Excel writes in Chinese locales; it says when it was the latter."""
-    content = path.read_bytes()
+def regular(path: str | Path, missing: str = "no such file") -> Path:
+    """`path`, if it is a file that can be read: a pipe would be waited for, a device never ends.
+
+    Raises:
+        InputError: saying what it is instead; `missing` where there is nothing.
+    """
+    path = Path(path)
+    if CONTROL.search(str(path)):
+        raise InputError(f"{str(path)!r}: a line break or another control character in the name; rename it")
     try:
-        return content.decode("utf-8-sig")
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: a link to {os.readlink(path)}, which is not there" if path.is_symlink() else f"{path}: {missing}"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened ({error.strerror})") from None
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{path}: is a folder, not a file")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path}: is a pipe or a device, not a file; save what it gives as a file")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path}: cannot be opened (no permission); make it readable")
+    return path
+
+
+def decode(path: Path) -> str:
+    """The file's text: UTF-8, UTF-16 with a byte order mark, or else GB18030, which Excel writes in Chinese locales; it says when
+    it was not the first."""
+    content = regular(path).read_bytes()
+    text, encoding = _decoded(path, content)
+    if "\0" in text:
+        row = text[: text.index("\0")].count("\n") + 1
+        raise InputError(f"{path}, row {row}: a NUL byte; is this a text file? If it is UTF-16, save it as UTF-8")
+    if encoding != "UTF-8":
+        print(f"{path}: read as {encoding} (it is not UTF-8)")
+    return text
+
+
+def _decoded(path: Path, content: bytes) -> tuple[str, str]:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        try:
+            return content.decode("utf-16"), "UTF-16"
+        except UnicodeDecodeError:
+            raise InputError(f"{path}: begins as UTF-16 and is broken further on; save it as UTF-8") from None
+    try:
+        return content.decode("utf-8-sig"), "UTF-8"
     except UnicodeDecodeError as error:
+        if b"\0" in content:
+            return content.decode("latin-1"), "binary"
         try:
             text = content.decode("gb18030")
         except UnicodeDecodeError as other:
@@ -71,29 +125,75 @@ def decode(path: Path) -> str:
             raise InputError(
                 f"{path}, row {row}: bytes that are neither UTF-8 nor GB18030; save the table as UTF-8 and try again"
             ) from None
-    print(f"{path}: read as GB18030 (it is not UTF-8)")
-    return text
+    other = _other_encoding(content, text)
+    if other:
+        raise InputError(f"{path}: not UTF-8, and as GB18030 hardly Chinese; it may be {other}: save it as UTF-8")
+    return text, "GB18030"
 
 
-def read_jsonl(path: str | Path) -> Iterator[dict]:
-    """The objects of a jsonl file, one a line; blank lines are skipped. Errors as `numbered_jsonl`."""
-    return (row for _, row in numbered_jsonl(path))
+def _other_encoding(content: bytes, text: str) -> str | None:
+    """The encoding that `content` is likelier in than GB18030, as which almost any bytes can be read.
+
+    Of Chinese text nearly all characters are those of GB 2312, and of what is misread few; long text in GB18030 is seldom valid in
+    another.
+    """
+    beyond = [character for character in text if not character.isascii()]
+    known = len("".join(beyond).encode("gb2312", "ignore")) / 2
+    if known >= 0.8 * len(beyond):
+        return None
+    for encoding, name in (("big5", "Big5"), ("cp932", "Shift-JIS")):
+        try:
+            content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        return name
+    return None
 
 
-def numbered_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
+def read_jsonl(path: str | Path, needs: Sequence[str] = ()) -> Iterator[dict]:
+    """The objects of a jsonl file, one a line; blank lines are skipped. Errors as `numbered_jsonl`, and where one lacks a name that
+    it `needs`."""
+    for number, row in numbered_jsonl(path):
+        for name in needs:
+            if name not in row:
+                raise InputError(f"{path}, line {number}: no {name!r}; make the file again by the stage that writes it")
+        yield row
+
+
+def numbered_jsonl(path: str | Path, pairs: Callable[[list], dict] | None = None) -> Iterator[tuple[int, dict]]:
     """Line numbers and objects of a jsonl file.
+
+    Args:
+        pairs: makes an object of its names and values, as json's object_pairs_hook.
 
     Raises:
         InputError: naming file and line, where a line is no JSON object.
     """
-    with open(path, encoding="utf-8-sig") as lines:
+    with open(regular(path), encoding="utf-8-sig", errors="surrogateescape") as lines:
         for number, line in enumerate(lines, 1):
-            if not line.strip():
+            line = line.strip().lstrip("\ufeff")  # where files were put together
+            if not line:
                 continue
             try:
-                row = json.loads(line)
+                line.isascii() or line.encode()
+                row = json.loads(line, object_pairs_hook=pairs)
+                if SURROGATE.search(line):
+                    json.dumps(row, ensure_ascii=False).encode()
+            except UnicodeEncodeError as error:
+                escaped = error.object is not line
+                reason = "half a character (an escaped surrogate alone)" if escaped else "not UTF-8"
+                remedy = "repair or delete the line" if escaped else "save the file as UTF-8"
+                raise InputError(f"{path}, line {number}: {reason}; {remedy}") from None
+            except RecursionError:
+                raise InputError(f"{path}, line {number}: nested too deep; repair or delete the line") from None
             except json.JSONDecodeError as error:
+                if number == 1 and (line.startswith("[") or line == "{"):
+                    raise InputError(f"{path}: a JSON document, where a jsonl file has one object in each line; convert it") from None
                 raise InputError(f"{path}, line {number}: not valid JSON ({error.msg}); repair or delete the line") from None
+            except InputError as error:
+                raise InputError(f"{path}, line {number}: {error}") from None
+            except ValueError:  # an integer of more than sys.get_int_max_str_digits() digits
+                raise InputError(f"{path}, line {number}: a number too long to be read; repair or delete the line") from None
             if not isinstance(row, dict):
                 raise InputError(f"{path}, line {number}: expected a JSON object, found {type(row).__name__}")
             yield number, row

@@ -7,6 +7,7 @@ below reads numbers as YAML 1.2 does (https://yaml.org/spec/1.2.2/#10214-floatin
 """
 
 import re
+import reprlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,13 +15,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from reranker.errors import InputError
+from reranker.files import regular
 
 
 class Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2 floats and booleans (`yes` and `on` are strings, not True)."""
+    """SafeLoader with YAML 1.2 floats and booleans (`yes` and `on` are strings, not True), and without merge keys (`<<`), by which
+    a few lines can stand for gigabytes."""
 
     yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":float", ":bool"))]
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":float", ":bool", ":merge"))]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -31,6 +34,11 @@ Loader.add_implicit_resolver(
     list("-+.0123456789"),
 )
 Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+
+
+SHORT = reprlib.Repr()
+"""Of a value in a message: aliases can make of a few lines a value that is too long to be written out."""
+SHORT.maxlevel, SHORT.maxstring = 1, 200
 
 
 class Group(BaseModel):
@@ -391,18 +399,22 @@ def load(path: str | Path = "params.yaml") -> Params:
         InputError: one line that names the file and the key of the first thing wrong.
     """
     try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; run from the repository's folder") from None
-    except yaml.YAMLError as error:
+        values = yaml.load(regular(path, "no such file; run from the repository's folder").read_text(encoding="utf-8"), Loader)
+    except InputError:
+        raise
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8; save it as UTF-8") from None
+    except RecursionError:
+        raise InputError(f"{path}: not valid YAML: nested too deep") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, a number of thousands of digits
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     try:
         return Params.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
+        key = " ".join(".".join(str(part) for part in first["loc"]).split())
+        reason = " ".join(first["msg"].removeprefix("Value error, ").split())
         if first["type"] == "extra_forbidden":
             reason = "unknown key; see the names in params.yaml"
-        given = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+        given = "" if isinstance(first["input"], dict) else f", got {SHORT.repr(first['input'])}"
         raise InputError(f"{path}: {key + ': ' if key else ''}{reason}{given}") from None

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from reranker.errors import InputError
 from reranker.files import read_jsonl
-
 
 HAN = re.compile(r"[\u3400-\u9fff]")
 
@@ -38,7 +38,11 @@ class Passage:
 
 def read_passages(path: str | Path, titles: bool) -> dict[str, Passage]:
     """id -> passage, of data/prepared/corpus.jsonl in its order."""
-    return {row["id"]: Passage(row.get("title", "") if titles else "", row["text"]) for row in read_jsonl(path)}
+    rows = read_jsonl(path, ("id", "text"))
+    found = {row["id"]: Passage(row.get("title", "") if titles else "", row["text"]) for row in rows}
+    if not found:
+        raise InputError(f"{path}: there is no passage in it")
+    return found
 
 
 def windows(text: str, size: int, stride: int) -> list[tuple[int, int]]:

@@ -1,9 +1,10 @@
 """From raw tables to clean questions, passages and splits, with every dropped row named."""
 
 import hashlib
+import re
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -12,23 +13,29 @@ from reranker.params import Prepare
 
 SPLITS = ("train", "valid", "test")
 TEXTS = ("answer", "context", "doc")
+INVISIBLE = re.compile("[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
+"""Controls, soft hyphens, zero-width spaces and marks of direction: two questions that differ in these alone look the same to
+their writer, and one would be trained on and the other tested. Joiners stay, which emoji and Persian are written with."""
 
 
 @dataclass(frozen=True)
 class Prepared:
     """passages: {id, text, ...}; questions by split: {id, question, answer, context, passage, qa_type, row};
-    dropped: {row, question, reason}. All in the order of the tables."""
+    dropped: {row, question, reason}. All in the order of the tables. merged: id -> the passage with the same text that it is."""
 
     passages: list[dict]
     questions: dict[str, list[dict]]
     dropped: list[dict]
+    merged: dict[str, str] = field(default_factory=dict)
 
 
-def prepare(qa: pd.DataFrame, corpus: pd.DataFrame | None, params: Prepare, seed: int, name: str = "qa") -> Prepared:
+def prepare(
+    qa: pd.DataFrame, corpus: pd.DataFrame | None, params: Prepare, seed: int, name: str = "qa", corpus_name: str = "corpus"
+) -> Prepared:
     """Clean, check and split.
 
     Args:
-        qa: the questions' table as `read_table` gives it; `name` is what messages call it.
+        qa: the questions' table as `read_table` gives it; `name` is what messages call it, and `corpus_name` the other.
         corpus: the passages' table (`uuid`, `doc`, anything else), or None to take passages from the questions' rows.
         seed: of the split by passage, where the table names no splits.
 
@@ -51,10 +58,10 @@ def prepare(qa: pd.DataFrame, corpus: pd.DataFrame | None, params: Prepare, seed
         )
 
     def clean(text: str) -> str:
-        return unicodedata.normalize(params.unicode, text).strip(" \t\r\n\ufeff\u200b")
+        return unicodedata.normalize(params.unicode, INVISIBLE.sub("", text)).strip()
 
     qa = qa.map(clean)
-    texts = _passages_of(corpus, params, clean)
+    texts = _passages_of(corpus, params, clean, corpus_name)
     shared_corpus = bool(texts)
     rows, dropped = [], []
     for number, cells in zip(qa.index, qa.to_dict("records")):
@@ -67,6 +74,7 @@ def prepare(qa: pd.DataFrame, corpus: pd.DataFrame | None, params: Prepare, seed
         _place_passage(row, texts, shared_corpus, name)
         rows.append(row)
 
+    merged = _merge_same_texts(rows, texts)
     rows, repeated = _drop_repeated(rows)
     dropped = sorted(dropped + repeated, key=lambda drop: drop["row"])
     _split(rows, params, seed, name)
@@ -79,7 +87,7 @@ def prepare(qa: pd.DataFrame, corpus: pd.DataFrame | None, params: Prepare, seed
             )
     for passage in texts.values():
         passage.pop("stands_in", None)
-    return Prepared([dict(passage, id=key) for key, passage in texts.items()], questions, dropped)
+    return Prepared([dict(passage, id=key) for key, passage in texts.items()], questions, dropped, merged)
 
 
 def summarise(prepared: Prepared) -> dict:
@@ -89,6 +97,7 @@ def summarise(prepared: Prepared) -> dict:
     held_out = {q["passage"] for split in ("valid", "test") for q in prepared.questions[split]} - trained
     return {
         "passages": len(prepared.passages),
+        "passages_merged": len(prepared.merged),
         "passages_train": len(trained),
         "passages_held_out": len(held_out),
         "questions": {split: len(prepared.questions[split]) for split in SPLITS},
@@ -105,19 +114,20 @@ def _rename(table: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
     return table.rename(columns={theirs: ours for ours, theirs in columns.items() if ours not in table})
 
 
-def _passages_of(corpus: pd.DataFrame | None, params: Prepare, clean) -> dict[str, dict]:
+def _passages_of(corpus: pd.DataFrame | None, params: Prepare, clean, name: str) -> dict[str, dict]:
     if corpus is None:
         return {}
     corpus = _rename(corpus, params.columns)
     for column in ("uuid", "doc"):
         if column not in corpus:
-            raise InputError(f"corpus: no column {column!r} among {', '.join(map(repr, corpus.columns))}")
+            raise InputError(f"{name}: no column {column!r} among {', '.join(map(repr, corpus.columns))}")
     texts: dict[str, dict] = {}
     for number, cells in zip(corpus.index, corpus.map(clean).to_dict("records")):
         key, text = cells.pop("uuid"), cells.pop("doc")
         if not key or not text:
-            raise InputError(f"corpus, row {number}: empty {'uuid' if not key else 'doc'}; fill it or delete the row")
-        _add(texts, key, {"text": text} | {k: v for k, v in cells.items() if k not in ("id", "text")}, f"corpus, row {number}")
+            raise InputError(f"{name}, row {number}: empty {'uuid' if not key else 'doc'}; fill it or delete the row")
+        others = {column: cell for column, cell in cells.items() if column not in ("id", "text", "stands_in")}
+        _add(texts, key, {"text": text} | others, f"{name}, row {number}")
     return texts
 
 
@@ -154,6 +164,21 @@ def _place_passage(row: dict, texts: dict[str, dict], shared_corpus: bool, name:
         _add(texts, row["passage"], {"text": text}, where)
     else:  # several evidence sentences under one id are one passage's: the first stands for it, until a row has its doc
         texts.setdefault(row["passage"], {"text": text, "stands_in": True})
+
+
+def _merge_same_texts(rows: list[dict], texts: dict[str, dict]) -> dict[str, str]:
+    """Make one passage of those that have the same text and title: each would be a false negative of the other's questions, and
+    what one's teach, the other's would test. The smallest id stays, in whatever order they stand."""
+    kept: dict[tuple[str, str], str] = {}
+    for key in sorted(texts):
+        kept.setdefault((texts[key]["text"], texts[key].get("title", "")), key)
+    first = {key: kept[passage["text"], passage.get("title", "")] for key, passage in texts.items()}
+    for row in rows:
+        row["passage"] = first[row["passage"]]
+    merged = {key: other for key, other in first.items() if key != other}
+    for key in merged:
+        del texts[key]
+    return merged
 
 
 def _drop_repeated(rows: list[dict]) -> tuple[list[dict], list[dict]]:

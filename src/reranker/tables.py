@@ -1,17 +1,21 @@
-"""Tables as people have them: csv (UTF-8 or Excel's GB18030), xlsx, jsonl, parquet; every cell as text."""
+"""Tables as people have them: csv (UTF-8, UTF-16 or Excel's GB18030), xlsx, jsonl, parquet; every cell as text."""
 
 import csv
 import io
 import json
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet
 
 from reranker.errors import InputError
-from reranker.files import decode, numbered_jsonl
+from reranker.files import decode, numbered_jsonl, regular
+from reranker.workbooks import read_rows
 
 SUFFIXES = (".csv", ".xlsx", ".jsonl", ".parquet")
+CELLS = 2**26
+"""Of a table, empty ones included: some gigabytes in memory. A small file can have more, by repetition."""
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -24,14 +28,10 @@ def read_table(path: str | Path) -> pd.DataFrame:
     Raises:
         InputError: naming file, row where there is one, and remedy.
     """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file; put the table there or set prepare.raw to where it is")
+    path = regular(path, "no such file; put the table there or set prepare.raw to where it is")
     readers = {".csv": _read_csv, ".xlsx": _read_xlsx, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
     if path.suffix.lower() not in readers:
         raise InputError(f"{path}: cannot read '{path.suffix}' tables; use one of {', '.join(SUFFIXES)}")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, not a table")
     table = readers[path.suffix.lower()](path)
     if table.empty:
         raise InputError(f"{path}: the table has no rows")
@@ -44,8 +44,12 @@ def find_tables(raw: str | Path) -> tuple[Path, Path | None]:
     if not raw.is_dir():
         return raw, None
     found = {}
+    try:
+        inside = sorted(raw.iterdir())
+    except OSError as error:
+        raise InputError(f"{raw}: cannot be opened ({error.strerror})") from None
     for stem in ("qa", "corpus"):
-        matches = sorted(path for path in raw.iterdir() if path.stem == stem and path.suffix.lower() in SUFFIXES)
+        matches = [path for path in inside if path.stem == stem and path.suffix.lower() in SUFFIXES]
         if len(matches) > 1:
             raise InputError(f"{raw}: both {matches[0].name} and {matches[1].name}; keep one of them")
         found[stem] = matches[0] if matches else None
@@ -56,74 +60,123 @@ def find_tables(raw: str | Path) -> tuple[Path, Path | None]:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     text = decode(path)
-    if "\0" in text:
-        raise InputError(f"{path}, row {text[: text.index(chr(0))].count(chr(10)) + 1}: a NUL byte; is this a text file?")
     csv.field_size_limit(2**31 - 1)
     records = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows, numbers, header, number = [], [], None, 0
+    rows, number = [], 0
     try:
         for number, record in enumerate(records, 1):
-            if not any(cell.strip() for cell in record):
+            cells = [cell.strip() for cell in record]
+            if not any(cells):
                 continue
-            if header is None:
-                header = [cell.strip() for cell in record]
-                _check_header(path, number, header)
-                continue
-            if len(record) != len(header):
+            if not rows:
+                _check_separator(path, number, cells)
+            elif len(cells) != len(rows[0][1]):
                 raise InputError(
-                    f"{path}, row {number}: {len(record)} cells where the header has {len(header)}; "
+                    f"{path}, row {number}: {len(cells)} cells where the header has {len(rows[0][1])}; "
                     "quote a cell that holds a comma"
                 )
-            rows.append([cell.strip() for cell in record])
-            numbers.append(number)
+            rows.append((number, cells))
     except csv.Error as error:
         raise InputError(f"{path}, row {number + 1}: {error}; check the quotes") from None
-    return pd.DataFrame(rows, columns=header, index=numbers, dtype=object)
+    return _framed(path, rows)
+
+
+def _check_separator(path: Path, number: int, header: list[str]) -> None:
+    for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "'|'")):
+        if len(header) == 1 and separator in header[0]:
+            raise InputError(f"{path}, row {number}: one column, {header[0]!r}; separate cells by commas, not by {name}")
 
 
 def _read_xlsx(path: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_excel(path, sheet_name=0, header=None, dtype=str, keep_default_na=False, engine="openpyxl")
-    except Exception as error:  # openpyxl raises its parsers' own errors: BadZipFile, KeyError, XML errors
-        raise InputError(f"{path}: cannot be read as an Excel workbook ({error}); open it and save it as xlsx again") from None
-    table.index = range(1, len(table) + 1)
-    table = table.map(_text).astype(object)
-    table = table.loc[(table != "").any(axis=1), (table != "").any(axis=0)]
-    if table.empty:
-        return table
-    header = table.iloc[0].tolist()
-    _check_header(path, table.index[0], header)
-    return table.iloc[1:].set_axis(header, axis=1)
+    return _framed(path, [(number, [_text(cell) for cell in row]) for number, row in read_rows(path)])
 
 
-def _check_header(path: Path, number: int, header: list[str]) -> None:
-    repeated = {name for name in header if header.count(name) > 1}
+def _framed(path: Path, rows: list[tuple[int, list[str]]]) -> pd.DataFrame:
+    """The rows under a header, which is the first of them with text in it; columns without a name and without text are left out."""
+    rows = [(number, row) for number, row in rows if any(row)]
+    if not rows:
+        return pd.DataFrame()
+    width = max(len(row) for _, row in rows)
+    _bound(path, len(rows), width)
+    rows = [(number, row + [""] * (width - len(row))) for number, row in rows]
+    number, header = rows.pop(0)
+    header = [_name(name) for name in header]
+    kept = [at for at, name in enumerate(header) if name or any(row[at] for _, row in rows)]
+    header = [header[at] for at in kept]
+    _check_header(path, f"row {number}", header)
+    cells = [[row[at] for at in kept] for _, row in rows]
+    return pd.DataFrame(cells, columns=header, index=[number for number, _ in rows], dtype=object)
+
+
+def _bound(path: Path, rows: int, columns: int) -> None:
+    if rows * columns > CELLS:
+        raise InputError(
+            f"{path}: {rows} rows of {columns} columns, more than {CELLS} cells; leave out columns, or cut the table"
+        )
+
+
+def _name(column: str) -> str:
+    return column.strip(" \t\r\n\ufeff\u200b")
+
+
+def _check_header(path: Path, where: str, header: list[str]) -> None:
+    repeated = sorted(name for name, count in Counter(header).items() if count > 1)
     if repeated:
-        raise InputError(f"{path}, row {number}: column {sorted(repeated)[0]!r} stands twice; rename one")
+        raise InputError(
+            f"{path}, {where}: column {repeated[0]!r} stands twice; rename one"
+            if repeated[0]
+            else f"{path}, {where}: two columns without a name; name them, or delete what is under them"
+        )
 
 
 def _read_jsonl(path: Path) -> pd.DataFrame:
-    try:
-        rows = list(numbered_jsonl(path))
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8; save the file as UTF-8") from None
+    rows = list(numbered_jsonl(path, _object))
     names = list(dict.fromkeys(name for _, row in rows for name in row))
-    cells = [[_text(row.get(name)) for name in names] for _, row in rows]
+    _bound(path, len(rows), len(names))
+    cells = []
+    for number, row in rows:
+        try:
+            cells.append([_text(row.get(name)) for name in names])
+        except RecursionError:
+            raise InputError(f"{path}, line {number}: nested too deep; repair or delete the line") from None
     return pd.DataFrame(cells, columns=names, index=[number for number, _ in rows], dtype=object)
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict:
+    row = {_name(name): value for name, value in pairs}
+    if len(row) < len(pairs):
+        twice = next(name for name, count in Counter(_name(name) for name, _ in pairs).items() if count > 1)
+        raise InputError(f"{twice!r} stands twice; rename one")
+    return row
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     try:
-        columns = pyarrow.parquet.read_table(path).to_pydict()  # Python's own values: lists, and integers beside None
+        file = pyarrow.parquet.ParquetFile(path)
+        # Not more of the metadata: of a broken file's columns it ends the process (pyarrow 26).
+        _bound(path, file.metadata.num_rows, file.metadata.num_columns)
+        names = [_name(name) for name in file.schema_arrow.names]
+        _check_header(path, "header", names)
+        columns = file.read().to_pydict().values()  # Python's own values: lists, and integers beside None
+        cells = {
+            name: [_text(cell) for cell in column]
+            for name, column in zip(names, columns)
+            if not name.startswith("__index_level_")
+        }
+    except InputError:
+        raise
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: a column of bytes that are no UTF-8 text; leave it out, or store it as text") from None
     except Exception as error:  # pyarrow's errors have no common base below Exception
-        raise InputError(f"{path}: cannot be read as parquet ({error})") from None
-    cells = {name: [_text(cell) for cell in column] for name, column in columns.items()}
-    table = pd.DataFrame(cells, dtype=object).drop(columns=[name for name in cells if name.startswith("__index_level_")])
+        raise InputError(f"{path}: cannot be read as parquet ({' '.join(str(error).split())})") from None
+    table = pd.DataFrame(cells, dtype=object)
     table.index = range(1, len(table) + 1)
     return table
 
 
 def _text(cell: object) -> str:
-    if isinstance(cell, (list, dict)):
-        return json.dumps(cell, ensure_ascii=False)
+    if isinstance(cell, (list, dict, tuple)):
+        return json.dumps(cell, ensure_ascii=False, default=_text)
+    if isinstance(cell, bytes):
+        return cell.decode().strip()
     return "" if cell is None or pd.isna(cell) else str(cell).strip()

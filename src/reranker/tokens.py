@@ -14,6 +14,7 @@ import pyarrow as pa
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from reranker.errors import InputError
 from reranker.files import file_digest, read_jsonl, replacing
 
 FILES = "texts.arrow", "rows.arrow"
@@ -91,7 +92,7 @@ def _tokenize(samples: Path, tokenizer: PreTrainedTokenizerBase, limit: int, fol
             new.append(text)
         return numbers[key]
 
-    rows = read_jsonl(samples)
+    rows = (_checked(samples, row) for row in read_jsonl(samples, ("query", "pos", "neg")))
     with (
         pa.ipc.new_file(str(folder / "texts.arrow"), IDS) as texts_out,
         pa.ipc.new_file(str(folder / "rows.arrow"), ROWS) as rows_out,
@@ -109,6 +110,16 @@ def _tokenize(samples: Path, tokenizer: PreTrainedTokenizerBase, limit: int, fol
             texts_out.write_batch(pa.RecordBatch.from_pylist([{"ids": one} for one in ids], IDS))
             new.clear()
             bar.update(len(read))
+    if not numbers:
+        raise InputError(f"{samples}: there is no sample to train on")
+
+
+def _checked(samples: Path, row: dict) -> dict:
+    if not row["pos"] or not row["neg"]:
+        raise InputError(
+            f"{samples}: the sample of {row['query']!r} has no {'neg' if row['pos'] else 'pos'}; a group needs one of each"
+        )
+    return row
 
 
 def _marked(key: str, folder: Path) -> bytes:
