@@ -23,7 +23,11 @@ def stage(folder: Path) -> dict:
 def start(folder: Path) -> subprocess.Popen:
     command = [sys.executable, *stage(folder)["cmd"].split()[1:]]
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, **pipe)
+    return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, preexec_fn=hears_ctrl_c, **pipe)
+
+
+def hears_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background is deaf to it, and so are its children
 
 
 def outputs(folder: Path) -> dict[str, str]:

@@ -1,12 +1,13 @@
 """A made pipeline to break, and what is whole in it.
 
-`before(stage)` gives a folder where everything is done with new parameters but that stage, which is still as with the old ones:
-`dvc repro` runs it alone, since with the right bytes nothing below it has changed. So each fault costs one stage, and a wrong byte
-costs the rest of the pipeline and is seen at its end.
+`before(stage)` gives a folder where everything is done with new parameters but that stage, which is still as with the old
+ones: `dvc repro` runs it alone, since with the right bytes nothing below it has changed. So each fault costs one stage, and a
+wrong byte costs the rest of the pipeline and is seen at its end.
 """
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -142,9 +143,14 @@ def ran(folder: Path) -> list[str]:
 
 def start(*arguments: str, cwd: Path, out: TextIO | None = None, **more) -> subprocess.Popen:
     """DVC in a process group of its own, as a shell starts it; what it says goes to `out`, or else to what `heard` reads."""
+    command = [sys.executable, "-m", "dvc", *arguments]
     with open(said(cwd), "a", encoding="utf-8") as usual:
-        streams = {"stdout": out or usual, "stderr": out or usual}
-        return subprocess.Popen([sys.executable, "-m", "dvc", *arguments], cwd=cwd, start_new_session=True, **{"env": ENVIRONMENT} | streams | more)
+        options = {"env": ENVIRONMENT, "stdout": out or usual, "stderr": out or usual, "preexec_fn": hears_ctrl_c} | more
+        return subprocess.Popen(command, cwd=cwd, start_new_session=True, **options)
+
+
+def hears_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background is deaf to it, and so are its children
 
 
 def stage_process(process: subprocess.Popen) -> psutil.Process | None:

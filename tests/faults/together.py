@@ -1,19 +1,15 @@
-"""Two at once in one folder: DVC's locks and the stages' own hold, and what lies there in the end is of one run or the other, whole.
+"""Two at once in one folder: DVC's locks and the stages' own hold, and in the end what lies there is of one run, whole.
 
-    python -m pytest tests/faults/together.py
+python -m pytest tests/faults/together.py
 """
 
-import os
-import re
-import shutil
 import signal
-import subprocess
 import time
 from collections import Counter
 
 import pytest
 import yaml
-from made import at_work, change, heard, made, outs, points, ran, stage_process, start, table, wait_until  # noqa: F401
+from made import at_work, change, heard, made, outs, points, stage_process, start, table, wait_until  # noqa: F401
 
 from conftest import dvc, git
 
@@ -70,7 +66,10 @@ def training(made, at: int = 10):  # noqa: F811
     return folder, process
 
 
-@pytest.mark.parametrize("arguments", [("checkout",), ("checkout", "--force"), ("exp", "run", "-S", "train.lr=0.002"), ("commit", "--force"), ("gc", "-w", "-f")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("checkout",), ("checkout", "--force"), ("exp", "run", "-S", "train.lr=0.002"), ("commit", "--force"), ("gc", "-w", "-f")],
+)
 def test_another_command_during_training(made, rows, arguments, tmp_path):  # noqa: F811
     folder, process = training(made)
     with open(tmp_path / "other", "w", encoding="utf-8") as out:
@@ -86,7 +85,7 @@ def test_another_command_during_training(made, rows, arguments, tmp_path):  # no
         change(folder, {})
     assert start("repro", cwd=folder).wait() == 0, heard(folder)
     made.is_new(folder)
-    did = f"refused by \"{busy(text)}\"" if codes[1] else "ran"
+    did = f'refused by "{busy(text)}"' if codes[1] else "ran"
     rows.add(f"Two at once: `dvc {' '.join(arguments)}` during training", 1, f"{did}; then `dvc repro`: the same bytes")
 
 
@@ -103,14 +102,19 @@ def test_a_stage_that_outlived_its_dvc(made, rows):  # noqa: F811
     lines = [line for line in text.splitlines() if line.startswith("error: ")]
     assert code != 0 and "Traceback" not in text
     assert lines == [
-        f"error: train is already at work in this folder, as process {stage.pid}: wait until it ends, or end it with kill {stage.pid}"
+        f"error: train is already at work in this folder, as process {stage.pid}: wait until it ends, or end it with kill "
+        f"{stage.pid}"
     ]
     made.nothing_half(folder)
     stage.resume()
     wait_until(lambda: not at_work(folder))
     assert start("repro", cwd=folder).wait() == 0
     made.is_new(folder)
-    rows.add("Two at once: DVC killed alone, `dvc repro` while its stage lives", 1, "refused in one line with the process's number; after its end the same bytes")
+    rows.add(
+        "Two at once: DVC killed alone, `dvc repro` while its stage lives",
+        1,
+        "refused in one line with the process's number; after its end the same bytes",
+    )
 
 
 def test_a_queue_with_two_workers(made, rows):  # noqa: F811
@@ -139,7 +143,11 @@ def test_a_queue_with_two_workers(made, rows):  # noqa: F811
     assert start("repro", "train", cwd=alone).wait() == 0
     by_itself = yaml.safe_load((alone / "dvc.lock").read_text(encoding="utf-8"))["stages"]["train"]
     assert outs(by_itself) == found[rates[1]]
-    rows.add("Two at once: a queue of 4 learning rates, `dvc queue start -j 2`", 1, "4 of 4 ended well, one repeated alone gave the same bytes; the workspace as before")
+    rows.add(
+        "Two at once: a queue of 4 learning rates, `dvc queue start -j 2`",
+        1,
+        "4 of 4 ended well, one repeated alone gave the same bytes; the workspace as before",
+    )
 
 
 def name_of(folder, rate: str) -> str:
