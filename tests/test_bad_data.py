@@ -3,6 +3,7 @@
 tests/test_tables.py, tests/test_questions.py and tests/test_rank.py have more of the kind, which are not repeated here.
 """
 
+import base64
 import datetime
 import decimal
 import io
@@ -11,6 +12,7 @@ import os
 import random
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import openpyxl
@@ -23,7 +25,6 @@ from conftest import ROOT
 from reranker.errors import InputError
 from reranker.files import write_json, write_jsonl
 from reranker.params import load
-from reranker.passages import read_passages
 from reranker.tables import find_tables, read_table
 from reranker.tokens import TokenizedSamples
 
@@ -133,6 +134,17 @@ def long_parquet(path: Path) -> None:
 
 
 NANOSECONDS = pa.array([1704067200000000001], pa.timestamp("ns"))
+HISTOGRAM = base64.b85decode((
+    'c-noG&rcIU6vt<Fw`;3C0C6U>q=&}HghW8Lu>_1JOerlyP}&Fu!e!GoP*kY>VS^_QnrPA^2Ms2A@TeD0NH}=#;K{$hV~L3uZ=O6bZ`v+}u1<Dm'
+    '-oE#p&zrY1y9*+16N4}knv(<SLnt_;A%u#y>LUb^K0=3NtcRGy42_{dtr%fi(eCY)f<PE#2FAK3C4*$BO}RX0%D~UPPrr}eg4Ou^T3Q}7v#DWb'
+    'Q{h3Sq`ytQG^hjXU|06Y1E$LmLmrG9WW3Gj&jp%{#$mm2@Dd)5_xBrzd&kc|dLRRCkOkaH9vQ9>-p<fF>63v<$ti3ZVC2gc53o-Om;vE#p7k(_'
+    'm|4zl<R3ZYA|k;7of*|?Avb{LLQs5gKx6*LRXMq^z18V7ovm^$U+Q$}x$SJ{^M#yKamx8h%SR0>WUX-&B0(#P%pR+miD=ZI&oHfHKFR%Ociw_h'
+    '5Yb>0dgO46`YqGq2<q(wxhqt#T}(e<{sZ$p?7j8fSmuds)!2r<!2FNKzi4NUKsU?uWWmc(pd(DbV*bY9-}L`&d^h*1C%65Q75f#Y?=b)F<8`0M'
+    '-ghJWTqOPLqXzfW_a?GJEGW|HdzqWfbHVERb!a;xCWJ_dX1gOqO~lqkLWp%SwXS?IDVPUiN{CtII2~nMly`g@tPSWAYEsROC*v~7xHP5{N)%J^'
+    'Y2mgkI3KJmr#G^ZrBRUp{k2(Gn#!GaleF@w7Kd&%Ik72b?t{L3PQP+apH$9F^l2`#v?D9Yg5F+`9jr99sOq0l(v&-CN;wnu>hj%DCo@r1&iPHK'
+    'CnaJjh$mtF@m4aosDJR(dS;evCzBGVQ<Qxhv2f8T$pc>*&K8TqPN}qA3qQ%1%JTS!BV!|@Beu0Bzqif{{gOYl1^Ev?0XiTlE&'
+))
+"""A parquet file, compressed, whose statistics made pyarrow end the process where they were looked at; found by tests/faults/fuzz.py."""
 DEEP = "[" * 200000 + "]" * 200000
 
 # what is no file
@@ -408,6 +420,7 @@ CASES = {
     "a column twice": (table("t.parquet", repeated_column), "t.parquet, header: column 'q' stands twice; rename one"),
     "no column": (table("t.parquet", parquet()), "t.parquet: the table has no rows"),
     "a parquet file cut": (lambda folder: (parquet(a=["x"])(folder / "a.parquet"), table("t.parquet", (folder / "a.parquet").read_bytes()[:-9])(folder)), "t.parquet: cannot be read as parquet (Parquet magic bytes not found in footer. Either the file is corrupted or this is not a parquet file.)"),
+    "statistics that are too long": (table("t.parquet", zlib.decompress(HISTOGRAM)), "t.parquet: cannot be read as parquet (Definition level histogram size mismatch, size: 2, expected: 1)"),
     "seventy million rows in little": (table("t.parquet", long_parquet), "t.parquet: 71303168 rows of 1 columns, more than 67108864 cells; leave out columns, or cut the table"),
     # what is no file
     "a link to nothing": (linked("t.csv", "gone.csv"), "t.csv: a link to gone.csv, which is not there"),
@@ -490,3 +503,19 @@ def test_broken_input_is_refused_in_one_line_and_odd_input_is_read(name, tmp_pat
         call(tmp_path)
     assert str(error.value).replace(f"{tmp_path}/", "") == expected
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("utf-16 with a byte order mark", "t.csv: read as UTF-16 (it is not UTF-8)"),
+        ("merged cells", "t.xlsx: 1 merged cells, whose value is taken for every row that they cover"),
+        ("two sheets", "t.xlsx: sheet 'Sheet' is read, not 'two'"),
+        ("one text under two ids", "passage 'b' has the text of 'a': one passage, 'a'"),
+    ],
+)
+def test_what_is_made_of_odd_input_is_said(name, said, tmp_path, monkeypatch, capsys):
+    put(tmp_path / "params.yaml", ROOT.joinpath("tests/params.yaml").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    CASES[name][0](tmp_path)
+    assert said in capsys.readouterr().out.replace(f"{tmp_path}/", "").splitlines()
