@@ -1,9 +1,10 @@
 """Is what lies here what dvc.lock says, and can it be made again?
 
-    python src/verify.py                            # outputs and inputs, the cache, and the metrics in Git
+    python src/verify.py                            # inputs, outputs, parameters, the cache, the metrics in Git, the packages
     python src/verify.py --again prepare samples    # also: run these stages once more, elsewhere, and compare byte by byte
 
-DVC trusts a file whose time and size it has seen before; here every byte is read. What was not pulled is no error.
+DVC trusts a file whose time and size it has seen before; here every byte is read. What was not pulled is no error; what Git tracks
+has to be here.
 """
 
 import argparse
@@ -14,15 +15,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import yaml
 from dvc.repo import Repo
 from dvc_data.hashfile.hash import file_md5
+from packaging.requirements import Requirement
 
 from reranker.errors import InputError, run
 from reranker.params import Loader
-from reranker.provenance import folder_md5, git, read_lock
+from reranker.provenance import folder_md5, git, read_lock, refuse_other_inputs
 
 
 def main(*arguments: str) -> None:
@@ -33,7 +36,8 @@ def main(*arguments: str) -> None:
     if unknown := [stage for stage in options.again if stage not in lock]:
         raise InputError(f"--again {unknown[0]}: dvc.lock has no such stage among {', '.join(lock)}")
     cache = Path(Repo().cache.local.path)
-    wrong = [*in_workspace(lock), *in_cache(lock, cache), *in_git()]
+    wrong = [*in_workspace(lock)] or [*in_one_run(lock)]
+    wrong += [*in_cache(lock, cache), *in_git(), *in_environment(Path("requirements.txt"))]
     for stage in options.again:
         wrong += made_again(stage, lock, cache)
     if wrong:
@@ -42,12 +46,24 @@ def main(*arguments: str) -> None:
 
 def in_workspace(lock: dict[str, dict]) -> Iterator[str]:
     """What of the stages' inputs and outputs is here with another content than dvc.lock has."""
-    named = {entry["path"]: entry["md5"] for stage in lock.values() for entry in stage.get("deps", []) + stage.get("outs", [])}
+    named = {entry["path"]: entry["md5"] for kind in ("deps", "outs") for stage in lock.values() for entry in stage.get(kind, [])}
     here = {path: md5 for path, md5 in named.items() if Path(path).exists()}
+    tracked = tracked_in_git()
+    for path in named:
+        if path not in here and any(name == path or name.startswith(f"{path}/") for name in tracked):
+            yield f"{path} is missing: git checkout HEAD -- {path}"
     for path, md5 in here.items():
         if md5_of(Path(path)) != md5:
             yield f"{path} is not the one of dvc.lock: dvc checkout or git checkout brings that one back, dvc repro makes it anew"
     print(f"workspace: {len(here)} of {len(named)} files and folders that dvc.lock names are here and were read")
+
+
+def in_one_run(lock: dict[str, dict]) -> Iterator[str]:
+    """Whether a stage ran with other parameters than there are, or before another that it reads from ran again."""
+    try:
+        refuse_other_inputs(lock, {out["path"]: out["md5"] for stage in lock.values() for out in stage.get("outs", [])})
+    except InputError as error:
+        yield str(error)
 
 
 def md5_of(path: Path) -> str:
@@ -74,13 +90,35 @@ def in_cache(lock: dict[str, dict], cache: Path) -> Iterator[str]:
 def in_git() -> Iterator[str]:
     """Outputs in Git that are not those of the dvc.lock beside them."""
     stages = yaml.load(git("show", "HEAD:dvc.lock"), Loader)["stages"]
-    tracked = set(git("ls-tree", "-r", "--name-only", "-z", "HEAD").split("\0"))
+    tracked = tracked_in_git()
     outs = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if out["path"] in tracked}
     for path, md5 in outs.items():
         content = subprocess.run(["git", "show", f"HEAD:{path}"], capture_output=True, check=True).stdout
         if hashlib.md5(content).hexdigest() != md5:
             yield f"{path} in Git's HEAD is not the one of its dvc.lock: commit both of one run"
     print(f"Git: {len(outs)} outputs in HEAD were compared with its dvc.lock")
+
+
+def tracked_in_git() -> set[str]:
+    return set(git("ls-tree", "-r", "--name-only", "-z", "HEAD").split("\0"))
+
+
+def in_environment(locked: Path) -> Iterator[str]:
+    """Installed packages of another version than requirements.txt has; a build such as 2.13.0+cpu is that version (PEP 440)."""
+    wanted = [Requirement(line) for line in locked.read_text(encoding="utf-8").splitlines() if line.strip()]
+    wanted = [requirement for requirement in wanted if not requirement.marker or requirement.marker.evaluate()]
+    others = []
+    for requirement in wanted:
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            found = "missing"
+        if found == "missing" or not requirement.specifier.contains(found, prereleases=True):
+            others.append(f"{requirement.name} {found}, not {requirement.specifier}")
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        yield f"packages are not those of {locked}: {', '.join(others[:3])}{more}; python -m pip install -r {locked}"
+    print(f"environment: {len(wanted) - len(others)} of {len(wanted)} packages are those of {locked}")
 
 
 def made_again(stage: str, lock: dict[str, dict], cache: Path) -> Iterator[str]:

@@ -1,6 +1,9 @@
+import marshal
 import math
+import tempfile
 from collections import Counter
 
+import jieba
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,7 @@ import torch
 from conftest import ROOT
 from reranker.params import load
 from reranker.passages import Passage, around, windows
-from reranker.retrieval import BM25, Encoder, Retrieval, first_stage, fuse
+from reranker.retrieval import BM25, Encoder, Retrieval, Words, first_stage, fuse
 
 PARAMS = load(ROOT / "tests/params.yaml")
 TEXTS = ["苹果手机的价格", "香蕉的价格与产地", "手机保修两年", "产地是海南", "！？"]
@@ -255,3 +258,12 @@ def test_the_first_candidates_are_shown_by_several_views(encoder):
         assert all(abs(a - b) >= 3 for i, (a, _) in enumerate(views) for b, _ in views[:i])
         near = [float(encoder.encode([text[start:end]], "passage: ", "w")[0] @ query) for start, end in views]
         assert near == pytest.approx(sorted(near, reverse=True), abs=1e-4)
+
+
+def test_words_are_jiebas_own_whatever_lies_in_the_temporary_folder(tmp_path, monkeypatch):
+    """jieba itself would take these, in which no character goes with another."""
+    (tmp_path / "jieba.cache").write_bytes(marshal.dumps(({character: 1 for character in "笔记本电脑坏了"}, 7)))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert Words().lcut("笔记本电脑坏了", HMM=False) == ["笔记本电脑", "坏", "了"]
+    assert jieba.Tokenizer().lcut("笔记本电脑坏了", HMM=False) == ["笔", "记", "本", "电", "脑", "坏", "了"]
+    assert [path.name for path in tmp_path.iterdir()] == ["jieba.cache"]

@@ -1,8 +1,10 @@
 """What src/verify.py finds, in a clone of the small run with a cache of its own."""
 
 import os
+import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ def run(project, tmp_path_factory) -> Path:
     git("clone", "-q", str(project), str(folder), cwd=folder.parent)
     dvc("remote", "add", "--local", "-d", "theirs", str(project / ".dvc/cache"), cwd=folder)
     dvc("pull", cwd=folder)
+    shutil.copy(ROOT / "requirements.txt", folder)
     return folder
 
 
@@ -28,6 +31,11 @@ def verify(folder: Path, *options: str) -> subprocess.CompletedProcess:
 def outputs(folder: Path) -> list[str]:
     stages = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))["stages"]
     return [out["path"] for stage in stages.values() for out in stage["outs"]]
+
+
+def inputs(folder: Path) -> set[str]:
+    stages = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    return {dep["path"] for stage in stages.values() for dep in stage["deps"]}
 
 
 def changed(path: Path, folder: Path, options: tuple = ()) -> str:
@@ -49,7 +57,7 @@ def changed(path: Path, folder: Path, options: tuple = ()) -> str:
 def test_a_whole_run_is_what_its_lock_says(run):
     done = verify(run)
     assert done.returncode == 0, done.stderr
-    workspace, cache, head = done.stdout.splitlines()
+    workspace, cache, head, packages = done.stdout.splitlines()
     count = int(workspace.split()[1])
     assert (
         workspace == f"workspace: {count} of {count} files and folders that dvc.lock names are here and were read" and count > 50
@@ -57,6 +65,63 @@ def test_a_whole_run_is_what_its_lock_says(run):
     assert int(cache.split()[1]) > 30
     metrics = [path for path in outputs(run) if path.startswith("metrics/")]
     assert head == f"Git: {len(metrics)} outputs in HEAD were compared with its dvc.lock" and len(metrics) > 10
+    count = int(packages.split()[1])
+    assert packages == f"environment: {count} of {count} packages are those of requirements.txt" and count > 100
+
+
+@pytest.mark.parametrize("name", ["models/bundled/model.packed.safetensors", "data/raw/tiny.csv", "src/reranker/measures.py"])
+def test_a_damaged_input_is_found(run, name):
+    (path,) = [path for path in inputs(run) if name == path or name.startswith(f"{path}/")]
+    assert changed(run / name, run) == (
+        f"error: {path} is not the one of dvc.lock: dvc checkout or git checkout brings that one back, dvc repro makes it anew"
+    )
+
+
+@pytest.mark.parametrize("path", ["models/bundled", "data/raw/tiny.csv", "src/train.py", "metrics/eval.json"])
+def test_what_git_tracks_and_is_gone_is_found(run, path, tmp_path):
+    (run / path).rename(tmp_path / "aside")
+    try:
+        assert verify(run).stderr == f"error: {path} is missing: git checkout HEAD -- {path}\n"
+    finally:
+        (tmp_path / "aside").rename(run / path)
+
+
+def test_parameters_of_another_run_are_found(run):
+    assert changed(run / "params.yaml", run).startswith("error: params.yaml is not the one of dvc.lock: ")
+
+
+def test_a_stage_that_ran_before_the_one_it_reads_from_is_found(run):
+    path = run / "dvc.lock"
+    good = path.read_text(encoding="utf-8")
+    lock = yaml.safe_load(good)
+    (read,) = [dep for dep in lock["stages"]["evaluate"]["deps"] if dep["path"] == "models/reranker"]
+    read["md5"] = "0" * 32 + ".dir"
+    path.write_text(yaml.safe_dump(lock), encoding="utf-8")
+    try:
+        assert verify(run).stderr == (
+            "error: stage evaluate of dvc.lock was run before models/reranker was made anew; run dvc repro\n"
+        )
+    finally:
+        path.write_text(good, encoding="utf-8")
+
+
+def test_packages_of_another_version_are_found_and_what_another_platform_needs_is_not(run):
+    path = run / "requirements.txt"
+    good = path.read_text(encoding="utf-8")
+    lines = {
+        "numpy==1.0 ; sys_platform == 'no such'": None,
+        f"torch=={version('torch').split('+')[0]}": None,  # which may be installed as 2.13.0+cpu
+        "pyyaml==5.4": f"pyyaml {version('pyyaml')}, not ==5.4",
+        "no-such-package==1.0 ; python_version >= '3'": "no-such-package missing, not ==1.0",
+    }
+    path.write_text("\n".join(lines), encoding="utf-8")
+    try:
+        done = verify(run)
+    finally:
+        path.write_text(good, encoding="utf-8")
+    named = ", ".join(filter(None, lines.values()))
+    assert done.stderr == f"error: packages are not those of requirements.txt: {named}; python -m pip install -r requirements.txt\n"
+    assert done.stdout.splitlines()[-1] == "environment: 1 of 3 packages are those of requirements.txt"
 
 
 def test_one_byte_in_a_checkpoint_is_found_though_time_and_size_are_as_before(run):
@@ -92,9 +157,10 @@ def test_metrics_of_another_run_in_git_are_found(run):
 def test_what_was_not_pulled_is_no_error(run, tmp_path):
     clone = tmp_path / "clone"
     git("clone", "-q", str(run), str(clone), cwd=tmp_path)
+    shutil.copy(ROOT / "requirements.txt", clone)
     done = verify(clone)
     assert done.returncode == 0
-    workspace, cache, _ = done.stdout.splitlines()
+    workspace, cache, *_ = done.stdout.splitlines()
     assert int(workspace.split()[1]) < int(workspace.split()[3]) and cache.startswith("cache: 0 ")
 
 

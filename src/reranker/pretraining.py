@@ -101,6 +101,7 @@ def as_training(params: Params) -> Train:
             "max_grad_norm": 1.0,
             "evals_per_epoch": 1,
             "patience": None,
+            "logging_steps": 5,  # what loss_first and loss_last are means over
             "report_to": "none",
             "merge": [0.0, 1.0],  # the base itself, where its head is trained and it ranks the validation questions better
         }

@@ -62,6 +62,18 @@ def first_stage(candidates: Sequence[dict], depth: int, params: Retrieve) -> lis
     return [passage for passage, _ in fused[:depth]]
 
 
+class Words(jieba.Tokenizer):
+    """jieba with its dictionary as it is installed. By itself it takes `jieba.cache` from the temporary folder, where any user of
+    the machine, or another version of it, may have left other words, and reads it by marshal."""
+
+    def initialize(self, dictionary=None):
+        self.FREQ, self.total = self.gen_pfdict(self.get_dict_file())
+        self.initialized = True
+
+
+WORDS = Words()
+
+
 class BM25:
     """BM25 (Lucene's variant) over jieba's tokens."""
 
@@ -77,7 +89,7 @@ class BM25:
 
     @staticmethod
     def tokens(text: str) -> list[str]:
-        return [token for token in jieba.lcut(text.lower()) if any(c.isalnum() for c in token)]
+        return [token for token in WORDS.lcut(text.lower()) if any(c.isalnum() for c in token)]
 
     def scores(self, query: str) -> np.ndarray:
         """float32 of shape (number of texts,): 0 for a text that shares no token with the query."""
