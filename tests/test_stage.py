@@ -203,3 +203,47 @@ def test_a_stage_goes_on_where_nobody_reads_what_it_prints(tmp_path):
     assert (tmp_path / "done").exists()
     assert logs(tmp_path)[0].read_text(encoding="utf-8").splitlines()[-1].endswith(" 49")
     process.stderr.close()
+
+
+DVC_YAML = """
+stages:
+  work:
+    cmd: python work.py
+    deps: [data, "${raw.path}"]
+    params: [seed, raw, train]
+"""
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        ("pass", None),
+        ("open('params.yaml', 'a').write('other: 1\\n# a note\\n')", None),
+        ("os.utime('data/a.txt')", None),
+        ("open('params.yaml', 'a').write('seed: 2\\n')", "params.yaml: seed"),
+        ("open('params.yaml', 'a').write('train: {lr: 3, new: 1}\\n')", "params.yaml: train.lr, params.yaml: train.new"),
+        ("open('table.csv', 'a').write('row')", "table.csv"),
+        ("os.remove('table.csv')", "table.csv"),
+        ("open('data/b.txt', 'w').write('b')", "data/b.txt"),
+        ("os.utime('data/large', (1, 1))", "data/large"),
+    ],
+)
+def test_what_dvc_would_record_must_be_what_was_read(tmp_path, change, named):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.txt").write_text("a")
+    (tmp_path / "data/large").write_bytes(bytes(2 << 20))
+    (tmp_path / "table.csv").write_text("q")
+    (tmp_path / "dvc.yaml").write_text(DVC_YAML)
+    (tmp_path / "params.yaml").write_text("raw: {path: table.csv}\nother: 0\ntrain: {lr: 2}\nseed: 1\n")
+    process = start(tmp_path, change, env=os.environ | {"DVC_STAGE": "work"})
+    _, err = process.communicate()
+    assert process.returncode == bool(named)
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert lines == (
+        [
+            f"error: work: {named} changed while it ran, so that dvc.lock would name what it did not read; put back what was there "
+            "and keep its outputs by dvc commit --force work, or make new ones by dvc repro"
+        ]
+        if named
+        else []
+    )

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from reranker.errors import InputError, quiet_libraries
+from reranker.unchanged import unchanged_inputs
 
 LOGS_KEPT = 30
 HEARTBEAT = 60.0
@@ -51,7 +52,8 @@ def run_stage(main: Callable[..., None]) -> None:
     try:
         with alone(name), logged(name) as log:
             try:
-                main(*sys.argv[1:])
+                with unchanged_inputs():
+                    main(*sys.argv[1:])
             except BaseException as error:
                 message, code = explain(error, name)
                 if message is None:
