@@ -1,8 +1,8 @@
 """What a stage was told to read must not change while it runs.
 
-DVC 3.67 writes parameters and inputs into dvc.lock as they are when a stage has ended: who edits params.yaml during a training, or
-runs `dvc exp run -S` beside it, would get a dvc.lock that names a learning rate which no one trained with, and no stage would be
-stale. Small files are compared by their content, large ones by size and time.
+DVC 3.67 writes parameters and inputs into dvc.lock as they are when a stage has ended: who edits params.yaml during a training,
+or runs `dvc exp run -S` beside it, would get a dvc.lock that names a learning rate which no one trained with, and no stage would
+be stale. Small files are compared by their content, large ones by size and time.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ SMALL = 1 << 20
 
 @contextmanager
 def unchanged_inputs() -> Iterator[None]:
-    """Compare what dvc.yaml declares of the stage that DVC runs here, before and after the block; nothing where DVC does not run it.
+    """Compare what dvc.yaml declares of the stage that DVC runs here, before and after the block; nothing without DVC.
 
     Raises:
         InputError: which parameter or file has changed, and what to do.
@@ -34,8 +34,8 @@ def unchanged_inputs() -> Iterator[None]:
     if before and changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise InputError(
-            f"{stage}: {', '.join(changed[:3])}{more} changed while it ran, so that dvc.lock would name what it did not read; put "
-            f"back what was there and keep its outputs by dvc commit --force {stage}, or make new ones by dvc repro"
+            f"{stage}: {', '.join(changed[:3])}{more} changed while it ran, so that dvc.lock would name what it did not read; "
+            f"put back what was there and keep its outputs by dvc commit --force {stage}, or make new ones by dvc repro"
         )
 
 

@@ -118,8 +118,8 @@ def full(rows):  # noqa: F811
     rows.add(
         "Scarce: disk full in each stage, with 0, 8, 24, 64, 200, 600 KB free until one is enough",
         found["runs"],
-        f"{found['ours']} one line of the stage, {found['dvc']} one line of DVC; {found['same']} of {len(STAGES)} stages the same "
-        f"bytes afterwards; what DVC left behind and did not mend by itself: {helped or 'nothing'}",
+        f"{found['ours']} one line of the stage, {found['dvc']} one line of DVC; {found['same']} of {len(STAGES)} stages the "
+        f"same bytes afterwards; what DVC left behind and did not mend by itself: {helped or 'nothing'}",
     )
 
 

@@ -106,8 +106,8 @@ def test_an_experiment_in_the_workspace_during_training(made, rows, tmp_path):  
     rows.add(
         "Two at once: `dvc exp run -S train.lr=0.002` in the workspace during training",
         1,
-        f'refused by "{busy((tmp_path / "other").read_text())}", the training ends with one line that train.lr changed; put back, '
-        "`dvc commit --force train`: the same bytes",
+        f'refused by "{busy((tmp_path / "other").read_text())}", the training ends with one line that train.lr changed; put '
+        "back, `dvc commit --force train`: the same bytes",
     )
 
 
