@@ -1,10 +1,10 @@
 """Is what lies here what dvc.lock says, and can it be made again?
 
-    python src/verify.py                            # inputs, outputs, parameters, the cache, the metrics in Git, the packages
+    python src/verify.py                            # inputs, outputs, parameters, the cache, metrics in Git, packages
     python src/verify.py --again prepare samples    # also: run these stages once more, elsewhere, and compare byte by byte
 
-DVC trusts a file whose time and size it has seen before; here every byte is read. What was not pulled is no error; what Git tracks
-has to be here.
+DVC trusts a file whose time and size it has seen before; here every byte is read. What was not pulled is no error; what Git
+tracks has to be here.
 """
 
 import argparse

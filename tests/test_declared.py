@@ -1,7 +1,7 @@
 """Each stage reads what it declares in dvc.yaml and writes its outputs, nothing else, and what comes out depends on nothing else.
 
-Every stage of the small run is run again in another folder, under another hash seed, locale and time zone, with an empty home. Two
-witnesses note what it opens: Python's audit events, and `strace` where that is installed, which sees libraries in C and Rust too.
+Every stage of the small run is run again in another folder, under another hash seed, locale and time zone, with an empty home.
+Two witnesses note what it opens: Python's audit events, and, where it is installed, `strace`, which sees C and Rust too.
 """
 
 import codecs
@@ -34,7 +34,7 @@ RICH = {
 }
 TRACE = ["strace", "-f", "--seccomp-bpf", "-y", "-e", "trace=?open,openat", "-o"]
 STRACE = shutil.which("strace") and not subprocess.run([*TRACE, os.devnull, "true"], capture_output=True).returncode
-# The resume key of a training has a hash of all the library's code: that decides whether it goes on or starts anew, not what comes out.
+# The resume key of a training has a hash of all the library's code: it decides where training begins, not what comes out.
 KEYED = {"train": ["src/reranker"], "pretrain": ["src/reranker"]}
 # How often `pretrain` leaves a resume point, and who tokenises: nothing comes out otherwise (tests/test_training.py).
 WITHOUT_EFFECT = {"pretrain": {"train.workers", "train.save_steps", "train.save_total_limit"}}
@@ -171,6 +171,7 @@ def test_a_stage_reads_the_parameters_that_it_declares(run):
 
 def test_a_stage_writes_its_outputs_alone(run):
     assert {name for name in run.changed if not inside(name, [*run.outputs(), ".cache"])} == set()
+    assert [out for out in run.outputs() if not any(inside(name, [out]) for name in run.changed)] == []
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -120,7 +120,8 @@ def test_packages_of_another_version_are_found_and_what_another_platform_needs_i
     finally:
         path.write_text(good, encoding="utf-8")
     named = ", ".join(filter(None, lines.values()))
-    assert done.stderr == f"error: packages are not those of requirements.txt: {named}; python -m pip install -r requirements.txt\n"
+    remedy = "python -m pip install -r requirements.txt"
+    assert done.stderr == f"error: packages are not those of requirements.txt: {named}; {remedy}\n"
     assert done.stdout.splitlines()[-1] == "environment: 1 of 3 packages are those of requirements.txt"
 
 

@@ -2,8 +2,8 @@
 
     python tests/faults/determinism.py              # a Markdown table; exit code 1 where something promised identical is not
 
-Run from the repository's folder; it writes into a temporary one. The dense retriever is models/retriever where that was made, else
-what params.yaml names, which is downloaded. Every run is a process of its own, by the commands of dvc.yaml.
+It writes into a temporary folder. The dense retriever is models/retriever where that was made, else what params.yaml names, which
+is downloaded. Every run of a stage is a process of its own, by the command of dvc.yaml.
 """
 
 import csv
@@ -90,8 +90,10 @@ def main() -> None:
             found = scorer.scores(folder, "fp32", THREADS)
             rows.append([what, f"{THREADS} threads, fp32; both scored so", scorer.differences(reference, found)])
 
-    print(f"{sum(SLICE.values())} questions of data/raw/yunshan, {scorer.pairs} scores of {SLICE['test']} test questions; torch {torch.__version__}, "
-          f"{platform.machine()} ({torch.backends.cpu.get_cpu_capability()}); {time.monotonic() - begun:.0f} s\n")  # fmt: skip
+    questions = " + ".join(f"{count} {split}" for split, count in SLICE.items())
+    print(f"{questions} questions of data/raw/yunshan, {scorer.pairs} scores of the test questions' candidates;")
+    machine = f"{platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
+    print(f"torch {torch.__version__}, {machine}, {THREADS} threads; {time.monotonic() - begun:.0f} s\n")
     print("| what | against | result |\n|---|---|---|")
     for row in rows:
         print(f"| {' | '.join(row)} |")
@@ -150,9 +152,8 @@ def copied(folder: Path, name: str, changes: dict | None = None) -> Path:
 def start(folder: Path, stage: str, environment: dict[str, str] | None = None) -> subprocess.Popen:
     command = STAGES[stage]["cmd"].replace("${prepare.raw}", "data/raw/slice").replace("${train.launcher}", "python").split()
     environment = os.environ | {"OMP_NUM_THREADS": str(THREADS)} | (environment or {})
-    return subprocess.Popen(
-        [sys.executable, *command[1:]], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
-    )  # fmt: skip
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8", "errors": "replace"}
+    return subprocess.Popen([sys.executable, *command[1:]], cwd=folder, env=environment, **streams)
 
 
 def run(folder: Path, stage: str, environment: dict[str, str] | None = None) -> str:
