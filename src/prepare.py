@@ -1,6 +1,6 @@
 """Raw tables -> clean passages and questions by split.
 
-    python src/prepare.py data/raw/yunshan data/prepared metrics/data.json
+    python src/prepare.py data/prepared metrics/data.json
 """
 
 from reranker.files import replacing, write_json, write_jsonl
@@ -10,9 +10,9 @@ from reranker.stage import run_stage
 from reranker.tables import find_tables, read_table
 
 
-def main(raw: str, prepared_folder: str, data_json: str) -> None:
+def main(prepared_folder: str, data_json: str) -> None:
     params = load()
-    qa_path, corpus_path = find_tables(raw)
+    qa_path, corpus_path = find_tables(params.prepare.raw)
     corpus = read_table(corpus_path) if corpus_path else None
     prepared = prepare(read_table(qa_path), corpus, params.prepare, params.seed, str(qa_path), str(corpus_path))
 

@@ -18,14 +18,12 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import yaml
 from dvc.repo import Repo
 from dvc_data.hashfile.hash import file_md5
 from packaging.requirements import Requirement
 
 from reranker.errors import InputError, run
-from reranker.params import Loader
-from reranker.provenance import folder_md5, git, read_lock, refuse_other_inputs
+from reranker.provenance import as_lock, folder_md5, git, read_lock, refuse_other_inputs
 
 
 def main(*arguments: str) -> None:
@@ -89,7 +87,7 @@ def in_cache(lock: dict[str, dict], cache: Path) -> Iterator[str]:
 
 def in_git() -> Iterator[str]:
     """Outputs in Git that are not those of the dvc.lock beside them."""
-    stages = yaml.load(git("show", "HEAD:dvc.lock"), Loader)["stages"]
+    stages = as_lock(git("show", "HEAD:dvc.lock"), "HEAD:dvc.lock")
     tracked = tracked_in_git()
     outs = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if out["path"] in tracked}
     for path, md5 in outs.items():

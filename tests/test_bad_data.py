@@ -9,6 +9,7 @@ import decimal
 import io
 import json
 import os
+import re
 import random
 import sys
 import zipfile
@@ -180,12 +181,18 @@ def unreadable_folder(folder: Path) -> object:
 # stages
 
 
+def prepare_from(raw: str, summary: str) -> None:
+    values = Path("params.yaml").read_text(encoding="utf-8")
+    put(Path("params.yaml"), re.sub("raw: .*", f"raw: {raw}", values))
+    prepare.main("data", summary)
+
+
 def prepared(content, corpus=None, then=None):
     """prepare.py on a table, after a run on another: passages, questions by split, rows dropped; nothing changes where it fails."""
 
     def run(folder: Path) -> dict:
         put(folder / "first.csv", GOOD)
-        prepare.main("first.csv", "data", "metrics/data.json")
+        prepare_from("first.csv", "metrics/data.json")
         before = tree(folder / "data") | tree(folder / "metrics")
         if callable(content):
             content(folder / "raw.csv")
@@ -194,7 +201,7 @@ def prepared(content, corpus=None, then=None):
         if corpus is not None:
             put(folder / "raw" / "corpus.csv", corpus)
         try:
-            prepare.main("raw" if not callable(content) else "raw.csv", "data", "metrics/data.json")
+            prepare_from("raw" if not callable(content) else "raw.csv", "metrics/data.json")
         except InputError:
             assert tree(folder / "data") | tree(folder / "metrics") == before
             raise
@@ -326,7 +333,7 @@ def under_a_file(folder: Path) -> None:
     put(folder / "data", "kept")
     put(folder / "raw.csv", GOOD)
     try:
-        prepare.main("raw.csv", "data", "data.json")
+        prepare_from("raw.csv", "data.json")
     finally:
         assert (folder / "data").read_text() == "kept"
 

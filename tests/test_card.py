@@ -69,9 +69,7 @@ def test_paths_of_this_machine_are_cut_to_their_last_part():
     ["a|b", "x\n---\nlicense: gpl", "`code` *b* <script>", "a: b # c", "'\"", "{{x}}", "知识库 问答", "- item", "$$x$$", "--", "![](x)"],
 )
 def test_what_a_path_is_called_changes_neither_metadata_nor_tables(name):
-    params = parameters(prepare={"raw": "data/qa"})
-    refused = params.prepare.model_copy(update={"raw": f"data/{name}"})  # by params.py, for the shell's sake
-    plain, odd = written(params), written(params.model_copy(update={"prepare": refused}))
+    plain, odd = written(parameters(prepare={"raw": "data/qa"})), written(parameters(prepare={"raw": f"data/{name}"}))
     ours, theirs = about(plain), about(odd)
     wanted = theirs["model-index"][0]["results"][0].pop("dataset")
     assert ours["model-index"][0]["results"][0].pop("dataset")["name"] == "qa"

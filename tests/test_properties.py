@@ -37,6 +37,7 @@ WORDS = [
     "云杉多少钱？",
     "云杉 多少钱？",
     "云杉\u200b多少钱？",
+    "\u200b\u3000甲",
     "ＡＢ",
     "AB",
     "保修几年？",
@@ -70,7 +71,8 @@ def tables(draw, splits: bool | None = None, repeats: bool = True):
 
 
 def frame(rows: list[dict]) -> pd.DataFrame:
-    return pd.DataFrame(rows, index=range(2, len(rows) + 2), dtype=object)
+    """As read_table gives it."""
+    return pd.DataFrame(rows, index=range(2, len(rows) + 2), dtype=object).map(str.strip)
 
 
 def made(qa: pd.DataFrame, corpus: pd.DataFrame | None, unicode: str = "NFC"):

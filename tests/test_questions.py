@@ -1,5 +1,5 @@
 import os
-import shutil
+import re
 import subprocess
 import sys
 
@@ -454,7 +454,7 @@ QA = "uuid,question,answer,context,doc,qa_type,dataset\np1,甲？,一,,正文一
 
 def stage(folder, table):
     (folder / "raw.csv").write_text(table, encoding="utf-8")
-    command = [sys.executable, ROOT / "src/prepare.py", "raw.csv", "data/prepared", "metrics/data.json"]
+    command = [sys.executable, ROOT / "src/prepare.py", "data/prepared", "metrics/data.json"]
     environment = os.environ | {"PYTHONUTF8": "1"}
     return subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", env=environment)
 
@@ -467,7 +467,8 @@ def outputs(folder):
 @pytest.fixture(scope="module")
 def prepared_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepare")
-    shutil.copy(ROOT / "tests/params.yaml", folder)
+    parameters = (ROOT / "tests/params.yaml").read_text(encoding="utf-8")
+    (folder / "params.yaml").write_text(re.sub("raw: .*", "raw: raw.csv", parameters), encoding="utf-8")
     done = stage(folder, QA)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0] == "2 passages; questions: 1 train, 0 valid, 1 test; 0 rows dropped"

@@ -1,4 +1,5 @@
 import copy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,16 @@ def test_the_result_is_never_worse_than_the_base_on_validation(samples, tiny_mod
     assert value(runner) == max(summary["merge"]["valid"].values()) >= summary["valid"]["base"]
     if lr == 0.5:
         assert summary["valid"]["best"] < summary["valid"]["base"]  # without the mixture it would be worse
+
+
+def test_a_base_in_several_files_is_mixed_as_in_one(samples, tiny_model, tmp_path):
+    base = tmp_path / "shards"
+    shutil.copytree(tiny_model, base)
+    (base / "model.safetensors").unlink()
+    AutoModelForSequenceClassification.from_pretrained(tiny_model).save_pretrained(base, max_shard_size="20KB")
+    assert len(list(base.glob("model-*.safetensors"))) > 1 and not (base / "model.safetensors").exists()
+    found = [keep_best(guided(samples, folder, tmp_path / f"run-{folder.name}", epochs=1.0, merge=[0.0, 0.25, 0.5, 0.75, 1.0])) for folder in (tiny_model, base)]
+    assert found[0] == found[1] and len(found[0][0]["merge"]["valid"]) == 5
 
 
 def test_weights_are_not_mixed_with_an_untrained_head(samples, tiny_model, tmp_path):

@@ -137,7 +137,7 @@ def _other_encoding(content: bytes, text: str) -> str | None:
     Of Chinese text nearly all characters are those of GB 2312, and of what is misread few; long text in GB18030 is seldom valid in
     another.
     """
-    beyond = [character for character in text if not character.isascii()]
+    beyond = [character for character in text[: 2**20] if not character.isascii()]
     known = len("".join(beyond).encode("gb2312", "ignore")) / 2
     if known >= 0.8 * len(beyond):
         return None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reranker.errors import InputError
 from reranker.files import regular
@@ -125,15 +125,6 @@ class Prepare(Group):
     share of the training questions where passages without a test question have less than half of them."""
     test_fraction: Fraction
     """Share of all passages whose questions test, where the table has no `dataset` column."""
-
-
-    @field_validator("raw")
-    @classmethod
-    def no_sign_of_the_shell(cls, raw: str) -> str:
-        """DVC puts it into the stage's command line as it is."""
-        if found := re.search(r"[^\w@%+=:,./-]", raw):
-            raise ValueError(f"{found[0]!r} means something to the shell that DVC starts the stage with; rename the file")
-        return raw
 
 
 class Retrieve(Group):

@@ -65,11 +65,16 @@ def proven(model: Path) -> Origin:
 def read_lock(path: Path) -> dict[str, dict]:
     """Stage -> its entry in dvc.lock."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader)["stages"]
+        return as_lock(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run from the repository's folder, after dvc repro") from None
+
+
+def as_lock(text: str, name: str) -> dict[str, dict]:
+    try:
+        return yaml.load(text, Loader)["stages"]
     except (yaml.YAMLError, KeyError, TypeError):
-        raise InputError(f"{path}: not a lock of DVC's (merge conflict?); take one side's and run dvc repro") from None
+        raise InputError(f"{name}: not a lock of DVC's (merge conflict?); take one side's and run dvc repro") from None
 
 
 def checkpoint_files(folder: Path) -> list[Path]:

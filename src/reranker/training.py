@@ -38,6 +38,7 @@ from reranker.first_token import first_token_only
 from reranker.groups import MOST_TOKENS, OVERHEAD, GroupCollator, GroupDataset, GroupModel
 from reranker.memory import free_memory, ran_out, training_memory
 from reranker.params import Train
+from reranker.safe_checkpoint import refuse_unsafe
 from reranker.scoring import choose_precision
 from reranker.trackers import attach, prepare, run_name
 from reranker.validation import Guide, Validation, choose_merge, curve
@@ -165,6 +166,7 @@ class Runner(EncoderOnlyRerankerRunner):
 
     def load_tokenizer_and_model(self):
         folder = self.model_args.model_name_or_path
+        refuse_unsafe(Path(folder), folder)
         config = AutoConfig.from_pretrained(folder, num_labels=1)
         self.own_dropout = {name: value for name, value in config.to_dict().items() if "dropout" in name}
         if self.params.dropout is not None:
@@ -220,6 +222,7 @@ class Runner(EncoderOnlyRerankerRunner):
 
 def load_reranker(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The checkpoint as training starts from it, where training would be done."""
+    refuse_unsafe(Path(folder), str(folder))
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), AutoTokenizer.from_pretrained(folder)
 
@@ -361,7 +364,8 @@ def keep_best(runner: Runner) -> tuple[dict, dict]:
     scores = known[1.0]
     summary = {"best_step": best["step"], "valid": {"measure": params.best, "base": base[measured], "best": best[measured]}}
     if params.merge and not getattr(model.config, "untrained_head", False):
-        original = load_file(Path(runner.model_args.model_name_or_path, "model.safetensors"))
+        files = Path(runner.model_args.model_name_or_path).glob("*.safetensors")  # a large base has several
+        original = {name: weight for file in files for name, weight in load_file(file).items()}
         chosen, values, scores = choose_merge(model, runner.tokenizer, original, tuned, known, runner.validation)
         summary["merge"] = {"chosen": chosen, "valid": {str(alpha): value for alpha, value in values.items()}}
     return summary, scores

@@ -74,10 +74,10 @@ def _read(path: Path) -> list[tuple[int, list]]:
                 f"{path}, cell {part.uncalculated}: a formula without a value; open the workbook in Excel or LibreOffice, and save it"
             )
         sheet.reset_dimensions()  # they may be wrong
-        rows = [(number, [_value(cell) for cell in row]) for number, row in enumerate(sheet.rows, 1)]
+        values = ((number, [_value(cell) for cell in row]) for number, row in enumerate(sheet.rows, 1))
+        rows = [(number, row) for number, row in values if any(cell is not None for cell in row)]
     finally:
         book.close()
-    rows = [(number, row) for number, row in rows if any(cell is not None for cell in row)]
     filled = _fill_merged(dict(rows), part.merged)
     if filled:
         print(f"{path}: {filled} merged cells, whose value is taken for every row that they cover")

@@ -1,0 +1,213 @@
+"""What a result depends on: a small slice of the bundled data, run over and over, compared byte by byte or in figures.
+
+    python tests/faults/determinism.py              # a Markdown table; exit code 1 where something promised identical is not
+
+Run from the repository's folder; it writes into a temporary one. The dense retriever is models/retriever where that was made, else
+what params.yaml names, which is downloaded. Every run is a process of its own, by the commands of dvc.yaml.
+"""
+
+import csv
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "src"))
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that wait do not keep a busy machine's cores
+
+import torch
+
+from reranker.files import read_jsonl
+from reranker.measures import measure
+from reranker.params import Loader, load
+from reranker.passages import read_passages
+from reranker.reranking import score_candidates
+from reranker.scoring import CrossEncoder
+from verify import md5_of
+
+SLICE = {"train": 32, "valid": 6, "test": 32}
+SMALLER = {
+    "retrieve": {"depth": 16, "views": 1, "views_depth": 0},
+    "samples": {"window": 12, "negatives": 8, "random_negatives": 2},
+    "train": {
+        "batch_size": 4, "group_size": 4, "precision": "fp32", "evals_per_epoch": 1, "valid_depth": 4, "merge": [0.0, 1.0],
+        "save_steps": 3, "logging_steps": 1,
+    },
+    "score": {"depth": 8, "precision": "fp32"},
+    "evaluate": {"ks": [1, 2], "multiplier": 3, "resamples": 500},
+}  # fmt: skip
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+THREADS = min(2, os.cpu_count() or 1)
+OTHER = {"PYTHONHASHSEED": "1", "LC_ALL": "C", "TZ": "Pacific/Kiritimati"}
+
+
+def main() -> None:
+    begun, rows, broken = time.monotonic(), [], []
+
+    def promised(what: str, against: str, one: Path, other: Path, stages: Iterable[str]) -> None:
+        names = [name for stage in stages for name in outputs(stage)]
+        differ = [name for name in names if md5_of(one / name) != md5_of(other / name)]
+        rows.append([what, against, f"{len(names) - len(differ)} of {len(names)} outputs identical"])
+        broken.extend(f"{name} ({what})" for name in differ)
+
+    with tempfile.TemporaryDirectory() as temporary:
+        whole = sliced(Path(temporary, "whole"))
+        again = sliced(Path(temporary, "又一次 again"))
+        for folder, environment in ((whole, {}), (again, OTHER)):
+            for stage in STAGES:
+                run(folder, stage, environment)
+        promised("every stage a second time", "another folder, hash seed, locale and time zone", whole, again, STAGES)
+
+        workers = copied(whole, "workers", {"train": {"workers": 2}})
+        run(workers, "train")
+        promised("training with 2 dataloader workers", "none", whole, workers, ["train"])
+
+        resumed = copied(whole, "resumed")
+        step = killed(resumed)
+        if "resum" not in run(resumed, "train"):
+            sys.exit("training did not go on from its resume point")
+        promised(f"training killed after step {step} and resumed", "uninterrupted", whole, resumed, ["train"])
+
+        scorer = Scorer(whole)
+        reference = scorer.scores(whole, "fp32", THREADS)
+        for what, precision, threads in (("scoring with 1 thread", "fp32", 1), ("scoring in bf16", "bf16", THREADS)):
+            found = scorer.scores(whole, precision, threads)
+            rows.append([what, f"{THREADS} threads, fp32", scorer.differences(reference, found)])
+        one = copied(whole, "one")
+        run(one, "train", {"OMP_NUM_THREADS": "1"})
+        half = copied(whole, "half", {"train": {"precision": "bf16"}})
+        run(half, "train")
+        for what, folder in {"training with 1 thread": one, "training in bf16": half}.items():
+            found = scorer.scores(folder, "fp32", THREADS)
+            rows.append([what, f"{THREADS} threads, fp32; both scored so", scorer.differences(reference, found)])
+
+    print(f"{sum(SLICE.values())} questions of data/raw/yunshan, {scorer.pairs} scores of {SLICE['test']} test questions; torch {torch.__version__}, "
+          f"{platform.machine()} ({torch.backends.cpu.get_cpu_capability()}); {time.monotonic() - begun:.0f} s\n")  # fmt: skip
+    print("| what | against | result |\n|---|---|---|")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
+    sys.exit(f"error: promised identical and are not: {', '.join(broken)}" if broken else 0)
+
+
+def sliced(folder: Path) -> Path:
+    """A project of the bundled data's first questions and their passages."""
+    raw = folder / "data/raw/slice"
+    raw.mkdir(parents=True)
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "models").mkdir()
+    (folder / "models/bundled").symlink_to(ROOT / "models/bundled")
+    rows = {name: read_table(ROOT / f"data/raw/yunshan/{name}.csv") for name in ("qa", "corpus")}
+    asked = [row for split, count in SLICE.items() for row in [row for row in rows["qa"] if row["dataset"] == split][:count]]
+    passages = {row["uuid"] for row in asked}
+    write_table(raw / "qa.csv", asked)
+    write_table(raw / "corpus.csv", [row for row in rows["corpus"] if row["uuid"] in passages])
+    values = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"), Loader)
+    values["prepare"]["raw"] = "data/raw/slice"
+    if (ROOT / "models/retriever/config.json").exists():
+        values["retriever"] |= {"source": "path", "path": str(ROOT / "models/retriever"), "repo": None, "revision": None}
+    write_parameters(folder, values, SMALLER)
+    return folder
+
+
+def read_table(path: Path) -> list[dict]:
+    with open(path, encoding="utf-8-sig", newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def write_table(path: Path, rows: list[dict]) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as out:
+        writer = csv.DictWriter(out, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_parameters(folder: Path, values: dict, changes: dict) -> None:
+    for group, changed in changes.items():
+        values[group] |= changed
+    path = folder / "params.yaml"
+    path.unlink(missing_ok=True)  # which may be a link to another project's
+    path.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
+
+
+def copied(folder: Path, name: str, changes: dict | None = None) -> Path:
+    """The same project with other parameters. Its files are links: stages replace files, they do not change them."""
+    target = folder.with_name(name)
+    shutil.copytree(folder, target, copy_function=os.link, symlinks=True, ignore=shutil.ignore_patterns(".cache"))
+    values = yaml.load((target / "params.yaml").read_text(encoding="utf-8"), Loader)
+    write_parameters(target, values, changes or {})
+    return target
+
+
+def start(folder: Path, stage: str, environment: dict[str, str] | None = None) -> subprocess.Popen:
+    command = STAGES[stage]["cmd"].replace("${prepare.raw}", "data/raw/slice").replace("${train.launcher}", "python").split()
+    environment = os.environ | {"OMP_NUM_THREADS": str(THREADS)} | (environment or {})
+    return subprocess.Popen(
+        [sys.executable, *command[1:]], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
+    )  # fmt: skip
+
+
+def run(folder: Path, stage: str, environment: dict[str, str] | None = None) -> str:
+    print(f"{folder.name}: {stage}", file=sys.stderr)
+    process = start(folder, stage, environment)
+    said = process.communicate()[0]
+    if process.returncode:
+        sys.exit(f"{stage} failed in {folder}:\n{said}")
+    return said
+
+
+def killed(folder: Path) -> int:
+    """Kill training as soon as it has left a resume point; that one's step."""
+    process = start(folder, "train")
+    while not (points := list(folder.glob(".cache/train/**/trainer_state.json"))) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    if process.returncode != -signal.SIGKILL:
+        sys.exit("training ended before it could be killed")
+    return min(int(path.parent.name.split("-")[1]) for path in points)
+
+
+def outputs(stage: str) -> list[str]:
+    return [next(iter(out)) if isinstance(out, dict) else out for out in STAGES[stage]["outs"]]
+
+
+class Scorer:
+    """Test questions of a project over their candidates, by its reranker, in this process."""
+
+    def __init__(self, project: Path):
+        self.params = load(project / "params.yaml")
+        self.questions = list(read_jsonl(project / "data/prepared/test.jsonl"))
+        self.gold = {question["id"]: question["passage"] for question in self.questions}
+        self.candidates = {row["id"]: row["candidates"] for row in read_jsonl(project / "data/candidates/test.jsonl")}
+        self.corpus = read_passages(project / "data/prepared/corpus.jsonl", self.params.retrieve.title)
+        self.pairs = 0
+
+    def scores(self, project: Path, precision: str, threads: int) -> dict[str, dict[str, float]]:
+        torch.set_num_threads(threads)
+        score = self.params.score
+        model = CrossEncoder(project / "models/reranker", score.max_length, precision, score.batch_tokens)
+        asked = self.questions, self.candidates, self.corpus, score.depth, self.params.retrieve
+        found = score_candidates(model, *asked, f"{project.name}, {precision}, {threads} threads")
+        self.pairs = sum(map(len, found.values()))
+        return found
+
+    def differences(self, one: dict[str, dict[str, float]], other: dict[str, dict[str, float]]) -> str:
+        logit = max(abs(one[q][passage] - other[q][passage]) for q in one for passage in one[q])
+        rankings = [{q: sorted(found, key=lambda p: -found[p]) for q, found in scores.items()} for scores in (one, other)]
+        moved = sum(rankings[0][q] != rankings[1][q] for q in one)
+        before, after = (measure(self.gold, ranking, [1], 10) for ranking in rankings)
+        changes = ", ".join(f"{name} {after[name] - before[name]:+.4f}" for name in ("hit@1", "MRR@10"))
+        return f"logits differ by {logit:.2g} at most, {moved} of {len(one)} rankings; {changes}"
+
+
+if __name__ == "__main__":
+    main()

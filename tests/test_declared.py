@@ -1,0 +1,186 @@
+"""Each stage reads what it declares in dvc.yaml and writes its outputs, nothing else, and what comes out depends on nothing else.
+
+Every stage of the small run is run again in another folder, under another hash seed, locale and time zone, with an empty home. Two
+witnesses note what it opens: Python's audit events, and `strace` where that is installed, which sees libraries in C and Rust too.
+"""
+
+import codecs
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conftest import ENVIRONMENT, ROOT, git
+from verify import md5_of
+
+STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
+# What the small run leaves out: a teacher, another reranker to compare with, pre-training, tokenising in processes of their own.
+# It is run in the stages that this changes.
+RICH_STAGES = ["fetch", "samples", "pretrain", "train", "baseline", "evaluate"]
+RICH = {
+    "teacher": {"source": "bundled"},
+    "samples": {"teacher": "reranker"},
+    "pretrain": {"epochs": 1, "lr": 0.003, "batch_size": 2, "group_size": 4},
+    "train": {"workers": 2, "distill_weight": 1.0},
+    "evaluate": {"compare": {"twin": {"source": "bundled"}}},
+}
+TRACE = ["strace", "-f", "--seccomp-bpf", "-y", "-e", "trace=?open,openat", "-o"]
+STRACE = shutil.which("strace") and not subprocess.run([*TRACE, os.devnull, "true"], capture_output=True).returncode
+# The resume key of a training has a hash of all the library's code: that decides whether it goes on or starts anew, not what comes out.
+KEYED = {"train": ["src/reranker"], "pretrain": ["src/reranker"]}
+# How often `pretrain` leaves a resume point, and who tokenises: nothing comes out otherwise (tests/test_training.py).
+WITHOUT_EFFECT = {"pretrain": {"train.workers", "train.save_steps", "train.save_total_limit"}}
+SYSTEM = ("/usr", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev", "/opt", "/bin", "/System", "/Library")
+
+
+@dataclass
+class Run:
+    """Of a stage: its entry in dvc.lock, paths that were opened for reading by witness, parameters that were read, files of the
+    project that are another than before, files that it left in the home and the temporary folder, and its outputs' md5."""
+
+    stage: str
+    declared: dict
+    opened: dict[str, set[Path]]
+    parameters: set[str]
+    changed: set[str]
+    left: set[str]
+    made: dict[str, str]
+
+    def outputs(self) -> list[str]:
+        return [out["path"] for out in self.declared["outs"]]
+
+
+@pytest.fixture(scope="module")
+def place(project, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("declared") / "另一个 folder"
+    git("clone", "-q", str(project), str(folder), cwd=folder.parent)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(place) -> dict[str, Run]:
+    return {stage: record(place, stage) for stage in STAGES}
+
+
+@pytest.fixture(scope="module")
+def rich(place, plain) -> dict[str, Run]:
+    parameters = yaml.safe_load((place / "params.yaml").read_text(encoding="utf-8"))
+    for group, values in RICH.items():
+        parameters[group] |= values
+    (place / "params.yaml").write_text(yaml.safe_dump(parameters), encoding="utf-8")
+    return {stage: record(place, stage) for stage in RICH_STAGES}
+
+
+@pytest.fixture(params=[("plain", stage) for stage in STAGES] + [("rich", stage) for stage in RICH_STAGES], ids="-".join)
+def run(request, plain, rich) -> Run:
+    kind, stage = request.param
+    return {"plain": plain, "rich": rich}[kind][stage]
+
+
+def record(folder: Path, stage: str) -> Run:
+    declared = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))["stages"][stage]
+    aside = folder.parent / "aside"
+    shutil.rmtree(aside, ignore_errors=True)
+    for name in ("home", "tmp", "pycache"):
+        (aside / name).mkdir(parents=True)
+    for out in declared["outs"]:  # as DVC does
+        path = folder / out["path"]
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    environment = {name: value for name, value in ENVIRONMENT.items() if not name.startswith(("HF_", "XDG_", "LANG", "LC_"))} | {
+        "HOME": str(aside / "home"), "TMPDIR": str(aside / "tmp"), "PYTHONPYCACHEPREFIX": str(aside / "pycache"),
+        "PYTHONHASHSEED": "1", "LC_ALL": "C", "TZ": "Pacific/Kiritimati",
+    }  # fmt: skip
+    command = [sys.executable, str(ROOT / "tests/recorded.py"), str(aside / "reads.json"), *declared["cmd"].split()[1:]]
+    if STRACE:
+        command = [*TRACE, str(aside / "log"), *command]
+    before = contents(folder)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    after = contents(folder)
+    found = json.loads((aside / "reads.json").read_text(encoding="utf-8"))
+    opened = {"audit": {Path(path) for path in found["files"]}}
+    if STRACE:
+        opened["strace"] = traced((aside / "log").read_text(encoding="utf-8"))
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    left = {name for name in contents(aside) if name.startswith(("home/", "tmp/"))}
+    made = {out["path"]: md5_of(folder / out["path"]) for out in declared["outs"]}
+    return Run(stage, declared, opened, set(found["parameters"]), changed, left, made)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.md5(path.read_bytes()).hexdigest() for path in files}
+
+
+def traced(log: str) -> set[Path]:
+    """Paths that were opened for reading, by a log of `strace -f -y`: `7 openat(AT_FDCWD</a>, "b", O_RDONLY) = 3</a/b>`, or the
+    same in two lines, `... <unfinished ...>` and `7 <... openat resumed>) = 3</a/b>`."""
+    paths, waiting = set(), {}
+    for line in log.splitlines():
+        process, rest = line.split(maxsplit=1)
+        if rest.endswith("<unfinished ...>"):
+            waiting[process] = rest
+            continue
+        if rest.startswith("<... open"):
+            rest = waiting.pop(process) + rest
+        opened = re.search(r", (O_\w[\w|]*).* = \d+<(.+?)>(?:\(deleted\))?$", rest)
+        if opened and not {"O_WRONLY", "O_CREAT"} & set(opened[1].split("|")):
+            paths.add(Path(codecs.escape_decode(opened[2].encode())[0].decode()))
+    return paths
+
+
+def inside(path: str, places: list[str]) -> bool:
+    return any(path == place or path.startswith(f"{place}/") for place in places)
+
+
+def test_a_stage_reads_what_it_declares(run, place):
+    own = [out + suffix for out in run.outputs() for suffix in ("", ".partial", ".former")]
+    declared = [dep["path"] for dep in run.declared["deps"]] + [".cache"] + ["params.yaml"] * ("params" in run.declared)
+    for witness, opened in run.opened.items():
+        read = {path.relative_to(place).as_posix() for path in opened if path.is_relative_to(place)}
+        read -= {"src", "src/reranker"}  # which Python lists to import from them
+        assert len(read) > 5, witness
+        assert {name for name in read if not inside(name, declared + own + KEYED.get(run.stage, []))} == set(), witness
+
+
+def test_outside_the_project_a_stage_reads_what_is_installed_and_leaves_nothing(run, place, tiny_model):
+    aside = place.parent / "aside"
+    places = [*SYSTEM, sys.prefix, sys.base_prefix, os.path.realpath(sys.executable), str(ROOT / "tests")]
+    places += [str(aside / "pycache"), str(aside / "tmp")]  # both were empty, and what is left in the latter the last line says
+    places += [str(tiny_model)] * (run.stage == "fetch")  # retriever.path
+    for witness, opened in run.opened.items():
+        outside = {str(path) for path in opened if not path.is_relative_to(place)}
+        assert {path for path in outside if not inside(path, places)} == set(), witness
+    assert run.left == set()
+
+
+def test_a_stage_reads_the_parameters_that_it_declares(run):
+    declared = set(run.declared.get("params", {}).get("params.yaml", {}))
+    read = run.parameters - WITHOUT_EFFECT.get(run.stage, set())
+    assert {name for name in read if name not in declared and name.split(".")[0] not in declared} == set()
+    assert run.parameters or not declared
+
+
+def test_a_stage_writes_its_outputs_alone(run):
+    assert {name for name in run.changed if not inside(name, [*run.outputs(), ".cache"])} == set()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_another_folder_hash_seed_locale_and_time_zone_give_the_same_bytes(plain, stage):
+    assert plain[stage].made == {out["path"]: out["md5"] for out in plain[stage].declared["outs"]}
+
+
+@pytest.mark.skipif(not STRACE, reason="strace is not installed, or may not trace")
+def test_strace_sees_all_that_python_sees_and_more(run, place):
+    audited, traced = ({path for path in run.opened[name] if path.is_relative_to(place)} for name in ("audit", "strace"))
+    assert audited - traced == set()
+    if run.stage == "retrieve":
+        assert {place / f"models/retriever/{name}" for name in ("model.safetensors", "tokenizer.json")} <= traced
