@@ -181,11 +181,11 @@ def at_work(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def wait_until(true, seconds: float = 120) -> None:
+def wait_until(true, seconds: float = 300, pause: float = 0.02) -> None:
     until = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < until, "it did not come about"
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 def remove(path: Path) -> None:
