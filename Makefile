@@ -3,7 +3,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help repro test verify audit docs-check interop lock
+.PHONY: help repro test verify faults audit docs-check interop lock
 help:
 	@sed -n 's/^\([a-z-]*\):.* ## /\1	/p' Makefile | expand -t 12
 
@@ -17,6 +17,16 @@ test: .venv/installed  ## environment, then the tests
 
 verify: .venv/installed  ## what is here against dvc.lock, byte by byte, and two stages made again
 	python src/verify.py --again prepare samples
+
+# The newest figures lie in .cache/faults/*.md; docs/reliability.md has those of one run.
+faults: .venv/installed .cache/atheris/installed  ## kills, full disks, two at once, determinism and a fuzz run, for most of an hour
+	python -m pytest tests/faults/kills.py tests/faults/scarce.py tests/faults/together.py
+	python tests/faults/determinism.py
+	python tests/faults/fuzz.py --seconds 600
+
+.cache/atheris/installed: tests/faults/requirements.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --target .cache/atheris --requirement $<
+	touch $@
 
 # --strict: what the index has no advisories for is an error, not a pass.
 audit:  ## known advisories about what requirements.txt names, by pip-audit

@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of everything that reads what people give, by atheris (https://github.com/google/atheris).
 
-    pip install --target .cache/faults -r tests/faults/requirements.txt
+    pip install --target .cache/atheris -r tests/faults/requirements.txt
     python tests/faults/fuzz.py --seconds 600
 
 Each target is run for its share of the time in a process of its own, from small valid files, and every input must give a result or an
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 SCRATCH = ROOT / ".cache/fuzz"
 SEED = 20240811
 sys.path[:0] = [str(ROOT / "src")]
-sys.path.append(str(ROOT / ".cache/faults"))
+sys.path.append(str(ROOT / ".cache/atheris"))
 
 import atheris
 
