@@ -247,3 +247,26 @@ def test_what_dvc_would_record_must_be_what_was_read(tmp_path, change, named):
         if named
         else []
     )
+
+
+def test_a_bar_below_another_is_one_line_a_minute_too(tmp_path):
+    """As the validation questions' is during training: 40 redraws of the one below, 1 of the other."""
+    body = (
+        "from tqdm import tqdm; outer = tqdm(total=2, desc='outer'); inner = tqdm(total=40, desc='inner', mininterval=0);"
+        " [(inner.update(), time.sleep(0.005)) for _ in range(40)]; inner.close(); outer.update(); outer.close(); print('end')"
+    )
+    code, out, err = run(tmp_path, body)
+    assert (code, out) == (0, "end\n") and "\x1b" not in "".join(err)
+    assert [line.split(":")[0] for line in err if line.strip()] == ["inner", "outer"]
+    assert re.match(r"inner: 100%.* 40/40 ", err[0]) and re.match(r"outer:  50%.* 1/2 ", err[-1])
+    (log,) = logs(tmp_path)
+    assert [line[9:14] for line in log.read_text(encoding="utf-8").splitlines()[1:]] == ["inner", "outer", "end"]
+
+
+def test_a_bar_after_a_bar_and_a_line_after_a_bar_stand_alone():
+    shown = io.StringIO()
+    lines = Lines(shown, io.BytesIO())
+    for text in ("\rone   0%", "\rone 100%", "\n", "\rtwo   0%", "\rtwo 100%", "\n", "said\n", "\rthree 100%", "\n"):
+        lines.write(text)
+    lines.close_line()
+    assert shown.getvalue().splitlines() == ["one 100%", "two 100%", "said", "three 100%"]

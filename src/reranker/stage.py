@@ -12,6 +12,7 @@ import faulthandler
 import fcntl
 import os
 import shlex
+import re
 import signal
 import sys
 import time
@@ -30,6 +31,12 @@ HEARTBEAT = 60.0
 
 PATIENCE = 10.0
 """Seconds to wait for the lock: a killed process's data workers hold it until they notice, which takes them 5."""
+
+BELOW = re.compile(r"\n(\r[^\n\r\x1b]*)\x1b\[A")
+"""How tqdm draws a bar below another: a line down, the bar, and up again. It is taken as drawn over the other."""
+OPEN = re.compile(r"\r[^\n]*\n(\r[^\n\r\x1b]*)?$")
+"""A bar and a line feed, which ends it or begins such a drawing: what comes next tells."""
+CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 DISK_FULL = ("No space left on device", "Disk quota exceeded", "File too large", "PytorchStreamWriter failed writing")
 """What safetensors, pyarrow and torch say in errors of their own where the disk or a quota is full."""
@@ -141,6 +148,7 @@ def logged(name: str) -> Iterator[Path]:
         _append(log, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(sys.orig_argv)}")
         faulthandler.enable(log)  # where a library crashes the process, the log ends with where it was
         sys.stdout, sys.stderr = Lines(out, log), Lines(err, log)
+        sys.stdout.beside, sys.stderr.beside = sys.stderr, sys.stdout
         try:
             yield path
         finally:
@@ -156,14 +164,22 @@ class Lines:
     def __init__(self, out: TextIO, log: BinaryIO):
         self.out, self.log, self.terminal = out, log, out.isatty()
         self.line, self.said = "", time.monotonic()
+        self.beside: Lines | None = (
+            None  # the other of stdout and stderr: a bar that has ended on one stands before what the other says
+        )
 
     def write(self, text: str) -> int:
+        if self.beside and self.beside.line.endswith("\n"):
+            self.beside.close_line()
         if self.terminal:
             self.out.write(text)
-        *whole, self.line = (self.line + text).split("\n")
+        self.line = BELOW.sub(r"\1", self.line + text)
+        ended = self.line[: self.line.rindex("\n")] if OPEN.search(self.line) else self.line
+        *whole, rest = ended.split("\n")
+        self.line = rest + self.line[len(ended) :]
         for line in whole:
             self._say(line.rstrip("\r").rpartition("\r")[2])
-        if "\r" in self.line:
+        if "\r" in self.line and "\n" not in self.line:
             self.line = "\r" + self.line.rpartition("\r")[2]
             if time.monotonic() - self.said >= HEARTBEAT and self.line.strip():
                 self._say(self.line[1:])
@@ -171,7 +187,7 @@ class Lines:
 
     def _say(self, line: str) -> None:
         self.said = time.monotonic()
-        line = line.rstrip()
+        line = CODES.sub("", line).rstrip()
         if not self.terminal:
             with suppress(OSError):  # whoever read it is gone, or its disk is full: no reason to end a training; the log has it
                 print(line, file=self.out, flush=True)
@@ -181,9 +197,10 @@ class Lines:
     def close_line(self) -> None:
         """End a line that a progress bar has left open, so that what follows begins one."""
         if self.line.strip():
-            if self.terminal:
+            if self.terminal and not self.line.endswith("\n"):
                 self.out.write("\n")
-            self._say(self.line.rpartition("\r")[2])
+            for line in self.line.removesuffix("\n").split("\n"):
+                self._say(line.rpartition("\r")[2])
         self.line = ""
 
     def flush(self) -> None:
