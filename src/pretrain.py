@@ -26,7 +26,7 @@ from reranker.validation import Validation
 SCRATCH = Path(".cache/pretrain")
 
 
-def main(prepared: str, candidate_folder: str, base: str, retriever: str, pretrained: str, start: str, metrics: str) -> None:
+def main(prepared: str, candidate_folder: str, base: str, retriever: str, pretrained: str, start: str, metrics: str) -> Path:
     keep_freed_memory()
     params = load()
     settings = as_training(params) if params.pretrain.epochs else params.train
@@ -59,7 +59,7 @@ def main(prepared: str, candidate_folder: str, base: str, retriever: str, pretra
     write_json(metrics, summary)
     if summary.get("merge", {}).get("chosen") == 0:
         print("WARNING: pre-training ranks the validation questions no better, so models/pretrained IS the base", file=sys.stderr)
-    shutil.rmtree(SCRATCH, ignore_errors=True)
+    return SCRATCH
 
 
 def write_samples(

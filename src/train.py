@@ -6,7 +6,6 @@
 An interrupted run goes on from its last resume point under .cache/train at the next call with the same inputs.
 """
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from reranker.validation import Validation, curve
 
 def main(
     samples: str, prepared: str, candidate_folder: str, base: str, start: str, reranker: str, ranked: str, metrics: str
-) -> None:
+) -> Path | None:
     keep_freed_memory()
     params = load()
     valid = [
@@ -37,7 +36,7 @@ def main(
     scratch = Path(".cache/train", run_key(params.train, params.seed, [Path(samples), *valid], Path(base)))
     runner = train(params.train, params.seed, Path(samples), Path(base), scratch, validation)
     if not runner.trainer.is_world_process_zero():
-        return
+        return None
     best, scores = keep_best(runner)
 
     with replacing(reranker) as folder:
@@ -63,7 +62,7 @@ def main(
     }
     write_json(Path(metrics, "train.json"), summary)
     report(best)
-    shutil.rmtree(scratch, ignore_errors=True)
+    return scratch
 
 
 def read_validation(params: Params, corpus: Path, questions: Path, candidates: Path, start: Path) -> Validation:

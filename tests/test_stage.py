@@ -241,8 +241,8 @@ def test_what_dvc_would_record_must_be_what_was_read(tmp_path, change, named):
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert lines == (
         [
-            f"error: work: {named} changed while it ran, so that dvc.lock would name what it did not read; put back what was "
-            "there and keep its outputs by dvc commit --force work, or make new ones by dvc repro"
+            f"error: work: {named} changed while it ran, so that dvc.lock would name what it did not read; dvc repro runs "
+            "it again, and a training goes on from its last resume point where you put back what was there"
         ]
         if named
         else []

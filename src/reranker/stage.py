@@ -11,8 +11,9 @@ import errno
 import faulthandler
 import fcntl
 import os
-import shlex
 import re
+import shlex
+import shutil
 import signal
 import sys
 import time
@@ -43,9 +44,10 @@ DISK_FULL = ("No space left on device", "Disk quota exceeded", "File too large",
 MEMORY_FULL = ("can't allocate memory", "Cannot allocate memory", "out of memory", "bad_alloc", "Unable to allocate")
 
 
-def run_stage(main: Callable[..., None]) -> None:
+def run_stage(main: Callable[..., Path | None]) -> None:
     """Call `main` with the command line's arguments. What it fails by becomes `error: ...` and `log: ...` on stderr, with exit
-    code 1, or 130 and 143 after Ctrl-C and SIGTERM; only an error that nobody foresaw shows a traceback before."""
+    code 1, or 130 and 143 after Ctrl-C and SIGTERM; only an error that nobody foresaw shows a traceback before. A folder that
+    it returns, of resume points, is removed once nothing can make them needed any more."""
     quiet_libraries()
     name = Path(sys.argv[0]).stem
     signal.signal(signal.SIGTERM, _terminated)
@@ -60,7 +62,9 @@ def run_stage(main: Callable[..., None]) -> None:
         with alone(name), logged(name) as log:
             try:
                 with unchanged_inputs():
-                    main(*sys.argv[1:])
+                    needless = main(*sys.argv[1:])
+                if needless:
+                    shutil.rmtree(needless, ignore_errors=True)
             except BaseException as error:
                 message, code = explain(error, name)
                 if message is None:

