@@ -16,7 +16,7 @@ from commands import PAGES, shown
 from conftest import ENVIRONMENT, ROOT, dvc, git
 
 ELSEWHERE = {
-    r"make (repro|test|docs-check|interop|lock)": ".ci/run and tests/test_committed.py",
+    r"make (repro|test|docs-check|interop|lock|faults|audit)": ".ci/run, tests/test_committed.py, docs/reliability.md",
     r"dvc exp run .*=hub|experiments/(bge|others|article)|.*source: hub": "the Hub: tests/test_hub_source.py, against one on this machine",
     r"dvc exp run -S base.source=e5-small": "half a gigabyte: tests/test_sources.py",
     r"experiments/(ablation|seeds|never-worse|bundled-base|zero-shot|bundled|lr-sweep)": "hours: tests/test_experiments.py checks what they set",
