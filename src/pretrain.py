@@ -41,7 +41,8 @@ def main(prepared: str, candidate_folder: str, base: str, retriever: str, pretra
         made = SCRATCH / "samples.jsonl"
         count = write_samples(made, params, corpus, questions, retriever)
         valid = [Path(prepared, "corpus.jsonl"), Path(prepared, "valid.jsonl"), Path(candidate_folder, "valid.jsonl")]
-        resume = SCRATCH / run_key(settings, params.seed, [made, *valid], Path(base))
+        shown = (params.score.max_length, params.score.batch_tokens)  # how the validation questions are scored on the way
+        resume = SCRATCH / run_key(settings, params.seed, [made, *valid], Path(base), *shown)
         runner = train(settings, params.seed, made, Path(base), resume, validation, "pretrain")
         best, scores = keep_best(runner)
         with replacing(pretrained) as folder:

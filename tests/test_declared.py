@@ -96,7 +96,7 @@ def record(folder: Path, stage: str) -> Run:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     environment = {name: value for name, value in ENVIRONMENT.items() if not name.startswith(("HF_", "XDG_", "LANG", "LC_"))} | {
         "HOME": str(aside / "home"), "TMPDIR": str(aside / "tmp"), "PYTHONPYCACHEPREFIX": str(aside / "pycache"),
-        "PYTHONHASHSEED": "1", "LC_ALL": "C", "TZ": "Pacific/Kiritimati",
+        "ACCELERATE_MIXED_PRECISION": "bf16", "PYTHONHASHSEED": "1", "LC_ALL": "C", "TZ": "Pacific/Kiritimati",
     }  # fmt: skip
     command = [sys.executable, str(ROOT / "tests/recorded.py"), str(aside / "reads.json"), *declared["cmd"].split()[1:]]
     if STRACE:

@@ -7,6 +7,7 @@ checkpoint stores; a resumed run loads them; validation questions guide it (vali
 import hashlib
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterable
@@ -123,6 +124,8 @@ class Runner(EncoderOnlyRerankerRunner):
     ):
         self.params, self.seed, self.validation, self.stage = params, seed, validation, stage
         precision = choose_precision(params.precision)
+        # transformers takes this where neither fp16 nor bf16 is asked for, and `accelerate launch` sets it from a file at home.
+        os.environ["ACCELERATE_MIXED_PRECISION"] = "no" if precision == "fp32" else precision
         super().__init__(
             AbsRerankerModelArguments(model_name_or_path=str(base)),
             AbsRerankerDataArguments(
@@ -260,10 +263,10 @@ def prune(scratch: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def run_key(params: Train, seed: int, inputs: Iterable[Path], base: Path) -> str:
+def run_key(params: Train, seed: int, inputs: Iterable[Path], base: Path, *others: int) -> str:
     """What a resumed run must share with the interrupted one: inputs, base, parameters, seed and this library's code."""
     key = hashlib.sha256(
-        json.dumps([params.model_dump(exclude={"launcher", "workers", "report_to"}), seed], sort_keys=True).encode()
+        json.dumps([params.model_dump(exclude={"launcher", "workers", "report_to"}), seed, *others], sort_keys=True).encode()
     )
     for path in [*inputs, *sorted(base.glob("*.safetensors")), *sorted(Path(__file__).parent.glob("*.py"))]:
         key.update(file_digest(path).encode())
