@@ -388,15 +388,15 @@ def test_an_interrupted_run_resumes_and_ends_with_the_same_bytes(samples, tiny_m
     kill_training_at(
         6,
         "test_training",
-        f"training.train(t.TRAIN.model_copy(update={{'epochs': 1.0, 'accumulation': 1, 'save_steps': 2}}), 3, "
+        f"training.train(t.TRAIN.model_copy(update={{'epochs': 1.0, 'accumulation': 1, 'save_steps': 2, 'logging_steps': 3}}), 3, "
         f"Path({str(samples)!r}), Path({str(tiny_model)!r}), Path({str(tmp_path / 'killed')!r}))",
     )
     point = resume_point(tmp_path / "killed")
     assert Path(point).name == "checkpoint-4"
     assert not list((tmp_path / "killed").rglob("training_args.bin"))
 
-    whole = run(samples, tiny_model, tmp_path, "whole", accumulation=1, save_steps=2)
-    resumed = run(samples, tiny_model, tmp_path, "killed", accumulation=1, save_steps=2)
+    whole = run(samples, tiny_model, tmp_path, "whole", accumulation=1, save_steps=2, logging_steps=3)
+    resumed = run(samples, tiny_model, tmp_path, "killed", accumulation=1, save_steps=2, logging_steps=3)
     assert resumed.trainer.state.global_step == whole.trainer.state.global_step == 18
     assert equal(weights(whole.model.model), weights(resumed.model.model))
     curves = [[entry["loss"] for entry in r.trainer.state.log_history if "loss" in entry] for r in (whole, resumed)]

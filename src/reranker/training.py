@@ -99,7 +99,8 @@ class Progress(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update(min(self.samples_per_step, self.total - self.bar.n))
-        control.should_log |= state.global_step == state.max_steps  # a curve ends where training ends
+        # A curve ends where training ends; and a mean that began before a resume point would be another after it.
+        control.should_log |= control.should_save or state.global_step == state.max_steps
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if logs and "loss" in logs:
