@@ -3,6 +3,7 @@ and fetches nothing beside itself."""
 
 import ast
 import base64
+import hashlib
 import html.parser
 import json
 import os
@@ -442,12 +443,23 @@ def test_a_pickle_in_a_resume_point_is_not_run(tiny_model, tmp_path, mark):
     point = Path(resume_point(scratch))
     states = {path: path.read_bytes() for path in point.glob("*.p*") if path.suffix in (".pt", ".pth")}
     assert {path.name for path in states} >= {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
+    known = json.loads((point / "digests.json").read_text())  # without which a point that was changed is passed over
     for path, content in states.items():
         path.write_bytes(pickle.dumps(Payload(mark), protocol=2))
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        (point / "digests.json").write_text(json.dumps(known | {path.name: digest}))
         with pytest.raises((pickle.UnpicklingError, InputError)):
             train(TRAIN.model_copy(update={"save_steps": 2, "evals_per_epoch": 0}), 1, samples, tiny_model, scratch)
         path.write_bytes(content)
         assert not mark.exists(), path.name
+    (point / "digests.json").write_text(json.dumps(known))
+    assert resume_point(scratch) == str(point)
+    assert (
+        train(
+            TRAIN.model_copy(update={"save_steps": 2, "evals_per_epoch": 0}), 1, samples, tiny_model, scratch
+        ).trainer.state.global_step
+        > 3
+    )
 
 
 # text from the data
@@ -622,9 +634,7 @@ def test_a_name_that_a_shell_would_read_is_a_name(project, tmp_path):
 
 def test_dvc_puts_one_parameter_and_no_other_into_a_shell_command():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    assert {name for stage in stages.values() for name in re.findall(r"\$\{(.*?)\}", stage["cmd"])} == {
-        "train.launcher"
-    }
+    assert {name for stage in stages.values() for name in re.findall(r"\$\{(.*?)\}", stage["cmd"])} == {"train.launcher"}
 
 
 # the code itself

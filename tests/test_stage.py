@@ -81,7 +81,6 @@ def test_an_error_that_nobody_foresaw_has_its_traceback_in_the_log_too(tmp_path)
         ),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "s: the disk or its quota is full; free some space, "),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "s: the disk or its quota is full; free some space, "),
-        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"), "s: the disk or its quota is full"),
         (MemoryError(), "s: memory ran out; "),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "s: memory ran out; "),
         (OSError(errno.EROFS, "Read-only file system", "models/x"), "s: models/x: Read-only file system; make it readable "),

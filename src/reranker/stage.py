@@ -39,8 +39,8 @@ OPEN = re.compile(r"\r[^\n]*\n(\r[^\n\r\x1b]*)?$")
 """A bar and a line feed, which ends it or begins such a drawing: what comes next tells."""
 CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
-DISK_FULL = ("No space left on device", "Disk quota exceeded", "File too large", "PytorchStreamWriter", "inline_container.cc")
-"""What safetensors, pyarrow and torch (the last two) say in errors of their own where the disk or a quota is full."""
+DISK_FULL = ("No space left on device", "Disk quota exceeded", "File too large", "PytorchStreamWriter failed writing")
+"""What safetensors, pyarrow and torch say in errors of their own where the disk or a quota is full."""
 MEMORY_FULL = ("can't allocate memory", "Cannot allocate memory", "out of memory", "bad_alloc", "Unable to allocate")
 
 

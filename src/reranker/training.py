@@ -332,6 +332,8 @@ def refuse_full_disk(runner: Runner) -> None:
     Raises:
         InputError: there is no room for the resume points and the output.
     """
+    if not runner.trainer.is_world_process_zero():  # the others write nothing
+        return
     weights = list(runner.model.model.parameters())
     point = 4 * sum(weight.numel() for weight in weights) + 8 * sum(weight.numel() for weight in weights if weight.requires_grad)
     scratch = Path(runner.training_args.output_dir)
