@@ -116,6 +116,11 @@ training.Progress = Slow
     process.wait()
 
 
+def hears_ctrl_c() -> None:
+    """For `preexec_fn` of what is to be sent a SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background is deaf to it, and so are its children
+
+
 def git(*arguments: str, cwd: Path) -> str:
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
     return subprocess.run(["git", *identity, *arguments], cwd=cwd, check=True, capture_output=True, text=True).stdout

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import ENVIRONMENT
+from conftest import ENVIRONMENT, hears_ctrl_c
 from verify import md5_of
 
 CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -24,10 +24,6 @@ def start(folder: Path) -> subprocess.Popen:
     command = [sys.executable, *stage(folder)["cmd"].split()[1:]]
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, preexec_fn=hears_ctrl_c, **pipe)
-
-
-def hears_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background is deaf to it, and so are its children
 
 
 def outputs(folder: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, hears_ctrl_c
 from reranker import stage
 from reranker.errors import InputError
 from reranker.stage import Lines, explain
@@ -32,10 +32,6 @@ def start(folder: Path, body: str, **options) -> subprocess.Popen:
     (folder / "work.py").write_text(SCRIPT.format(src=str(ROOT / "src"), body=body), encoding="utf-8")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": folder, "preexec_fn": hears_ctrl_c}
     return subprocess.Popen([sys.executable, "work.py", "an argument"], **(pipes | options))
-
-
-def hears_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background is deaf to it, as are its children
 
 
 def run(folder: Path, body: str) -> tuple[int, str, list[str]]:

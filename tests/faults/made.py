@@ -7,7 +7,6 @@ wrong byte costs the rest of the pipeline and is seen at its end.
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ import pytest
 import yaml
 from dvc_data.hashfile.hash import file_md5
 
-from conftest import ENVIRONMENT, ROOT, dvc, git
+from conftest import ENVIRONMENT, ROOT, dvc, git, hears_ctrl_c
 from verify import md5_of
 
 STAGES = ("fetch", "prepare", "retrieve", "samples", "pretrain", "train", "baseline", "evaluate", "report")
@@ -147,10 +146,6 @@ def start(*arguments: str, cwd: Path, out: TextIO | None = None, **more) -> subp
     with open(said(cwd), "a", encoding="utf-8") as usual:
         options = {"env": ENVIRONMENT, "stdout": out or usual, "stderr": out or usual, "preexec_fn": hears_ctrl_c} | more
         return subprocess.Popen(command, cwd=cwd, start_new_session=True, **options)
-
-
-def hears_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background is deaf to it, and so are its children
 
 
 def stage_process(process: subprocess.Popen) -> psutil.Process | None:
