@@ -42,7 +42,7 @@ def proven(model: Path) -> Origin:
         InputError: it is not the one that dvc.lock names, or the metrics, parameters or code are not those of dvc.lock.
     """
     lock = read_lock(Path("dvc.lock"))
-    made = {out["path"]: out["md5"] for stage in lock.values() for out in stage.get("outs", [])}
+    made = outputs(lock)
     for path in (LOCKED, *(f"metrics/{name}.json" for name in METRICS)):
         if path not in made:
             raise InputError(f"dvc.lock names no {path}; run dvc repro")
@@ -52,7 +52,7 @@ def proven(model: Path) -> Origin:
             f"{model} is not the checkpoint of dvc.lock (md5 {md5}, there {made[LOCKED]}): dvc checkout {LOCKED} brings that one "
             "back, dvc repro makes a new one with its metrics"
         )
-    refuse_other_inputs(lock, made)
+    refuse_other_inputs(lock)
     metrics = {}
     for name in METRICS:
         path = Path("metrics", f"{name}.json")
@@ -100,12 +100,17 @@ def folder_md5(folder: Path, files: Iterable[Path]) -> str:
     return tree.hash_info.value
 
 
-def refuse_other_inputs(lock: dict[str, dict], made: dict[str, str]) -> None:
+def outputs(lock: dict[str, dict]) -> dict[str, str]:
+    """path -> md5 of all that the stages made."""
+    return {out["path"]: out["md5"] for stage in lock.values() for out in stage.get("outs", [])}
+
+
+def refuse_other_inputs(lock: dict[str, dict]) -> None:
     """
     Raises:
         InputError: a stage was run with other parameters or code than there are, or before another that it reads from ran again.
     """
-    values = yaml.load(Path("params.yaml").read_text(encoding="utf-8"), Loader)
+    made, values = outputs(lock), yaml.load(Path("params.yaml").read_text(encoding="utf-8"), Loader)
     for name, stage in lock.items():
         for key, locked in stage.get("params", {}).get("params.yaml", {}).items():
             group, _, rest = key.partition(".")
