@@ -6,9 +6,9 @@ computed once, and not again when training changes.
 
 from pathlib import Path
 
-from reranker.files import read_jsonl, replacing, write_jsonl
+from reranker.files import read_by_id, replacing, write_jsonl
 from reranker.params import load
-from reranker.passages import read_passages
+from reranker.passages import read_passages, read_questions
 from reranker.reranking import audited, score_candidates, score_labels
 from reranker.scoring import CrossEncoder
 from reranker.stage import run_stage
@@ -18,11 +18,12 @@ def main(prepared: str, candidate_folder: str, model: str, compared: str, baseli
     params = load()
     split = params.score.split
     corpus = read_passages(Path(prepared, "corpus.jsonl"), params.retrieve.title)
-    questions = list(read_jsonl(Path(prepared, f"{split}.jsonl")))
-    candidates = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, f"{split}.jsonl"))}
-    trained = audited(list(read_jsonl(Path(prepared, "train.jsonl"))))
-    names = {question["id"] for question in trained}
-    found = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, "train.jsonl")) if row["id"] in names}
+    questions = read_questions(Path(prepared, f"{split}.jsonl"))
+    trained = audited(read_questions(Path(prepared, "train.jsonl")))
+    candidates, found = (
+        read_by_id(Path(candidate_folder, f"{name}.jsonl"), "candidates", (question["id"] for question in asked))
+        for name, asked in ((split, questions), ("train", trained))
+    )
 
     def encoder(folder: str | Path) -> CrossEncoder:
         return CrossEncoder(folder, params.score.max_length, params.score.precision, params.score.batch_tokens)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from reranker.evidence import SUSPECT, against, by_document, suspects
-from reranker.files import read_jsonl, write_json, write_text
+from reranker.files import read_by_id, read_jsonl, write_json, write_text
 from reranker.params import load
-from reranker.passages import read_passages
+from reranker.passages import read_passages, read_questions
 from reranker.reranking import (
     FUSED,
     audited,
@@ -33,18 +33,16 @@ def main(prepared: str, candidate_folder: str, baseline: str, validated: str, mo
     params = load()
     split = params.score.split
     corpus = read_passages(Path(prepared, "corpus.jsonl"), params.retrieve.title)
-    training = list(read_jsonl(Path(prepared, "train.jsonl")))
+    training = read_questions(Path(prepared, "train.jsonl"))
     trained = {question["passage"] for question in training}
-    questions = list(read_jsonl(Path(prepared, f"{split}.jsonl")))
-    candidates = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, f"{split}.jsonl"))}
-    base, base_labels, *compared = (
-        {row["id"]: row["scores"] for row in read_jsonl(Path(baseline, f"{name}.jsonl"))}
-        for name in (split, "train", *(f"{name}/{split}" for name in params.evaluate.compare))
+    questions, asked = read_questions(Path(prepared, f"{split}.jsonl")), audited(training)
+    keys, asked_keys = ([question["id"] for question in some] for some in (questions, asked))
+    candidates = read_by_id(Path(candidate_folder, f"{split}.jsonl"), "candidates", keys)
+    found = read_by_id(Path(candidate_folder, "train.jsonl"), "candidates", asked_keys)
+    base_labels = read_by_id(Path(baseline, "train.jsonl"), "scores", asked_keys)
+    base, *compared = (
+        read_by_id(Path(baseline, folder, f"{split}.jsonl"), "scores", keys) for folder in ("", *params.evaluate.compare)
     )
-    asked = audited(training)
-    found = {
-        row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, "train.jsonl")) if row["id"] in base_labels
-    }
 
     encoder = CrossEncoder(model, params.score.max_length, params.score.precision, params.score.batch_tokens)
     tuned = score_candidates(encoder, questions, candidates, corpus, params.score.depth, params.retrieve, "with the fine-tuned")
@@ -83,9 +81,9 @@ def main(prepared: str, candidate_folder: str, baseline: str, validated: str, mo
 
 
 def fitted_weights(prepared: str, candidate_folder: str, validated: str) -> list[float]:
-    gold = {question["id"]: question["passage"] for question in read_jsonl(Path(prepared, "valid.jsonl"))}
-    candidates = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, "valid.jsonl"))}
-    scores = {row["id"]: row["scores"] for row in read_jsonl(Path(validated, "valid.jsonl"))}
+    gold = {question["id"]: question["passage"] for question in read_questions(Path(prepared, "valid.jsonl"))}
+    candidates = read_by_id(Path(candidate_folder, "valid.jsonl"), "candidates", gold)
+    scores = read_by_id(Path(validated, "valid.jsonl"), "scores", gold)
     return fit_fusion(gold, candidates, scores)
 
 

@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 from reranker.errors import InputError
-from reranker.files import link_or_copy, read_jsonl, replacing, write_json, write_jsonl
+from reranker.files import link_or_copy, read_by_id, replacing, write_json, write_jsonl
 from reranker.memory import keep_freed_memory
 from reranker.params import Params, load
-from reranker.passages import Passage, read_passages
+from reranker.passages import Passage, read_passages, read_questions
 from reranker.pretraining import as_training, fragments, samples
 from reranker.questions import SPLITS
 from reranker.retrieval import Encoder, Retrieval
@@ -31,10 +31,11 @@ def main(prepared: str, candidate_folder: str, base: str, retriever: str, pretra
     params = load()
     settings = as_training(params) if params.pretrain.epochs else params.train
     corpus = read_passages(Path(prepared, "corpus.jsonl"), params.retrieve.title)
-    questions = {split: list(read_jsonl(Path(prepared, f"{split}.jsonl"))) for split in SPLITS}
+    questions = {split: read_questions(Path(prepared, f"{split}.jsonl")) for split in SPLITS}
     validation = None
     if questions["valid"]:
-        candidates = {row["id"]: row["candidates"] for row in read_jsonl(Path(candidate_folder, "valid.jsonl"))}
+        keys = [question["id"] for question in questions["valid"]]
+        candidates = read_by_id(Path(candidate_folder, "valid.jsonl"), "candidates", keys)
         validation = Validation(questions["valid"], candidates, corpus, params.model_copy(update={"train": settings}))
 
     if params.pretrain.epochs:

@@ -123,7 +123,7 @@ def main(prepared: str, candidate_folder: str, teacher: str, sample_folder: str,
     params = load()
     corpus = read_passages(Path(prepared, "corpus.jsonl"), params.retrieve.title)
     train, found = Path(prepared, "train.jsonl"), Path(candidate_folder, "train.jsonl")
-    held_out = held_out_passages({split: read_jsonl(Path(prepared, f"{split}.jsonl")) for split in SPLITS})
+    held_out = held_out_passages({split: read_jsonl(Path(prepared, f"{split}.jsonl"), ("passage",)) for split in SPLITS})
     about: dict[str, list[dict]] = {}
     questions = 0
     for question in read_jsonl(train):

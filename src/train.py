@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 
 from reranker.errors import InputError
-from reranker.files import read_jsonl, replacing, write_json, write_jsonl, write_text
+from reranker.files import read_by_id, replacing, write_json, write_jsonl, write_text
 from reranker.memory import keep_freed_memory
 from reranker.params import Params, load
-from reranker.passages import read_passages
+from reranker.passages import read_passages, read_questions
 from reranker.stage import run_stage
 from reranker.training import keep_best, run_key, save_reranker, train
 from reranker.validation import Validation, curve
@@ -66,14 +66,14 @@ def main(
 
 
 def read_validation(params: Params, corpus: Path, questions: Path, candidates: Path, start: Path) -> Validation:
-    asked = list(read_jsonl(questions))
+    asked = read_questions(questions)
     if not asked:
         raise InputError(
             "train: there are no validation questions to guide training; set prepare.valid_fraction above 0, or "
             "train.evals_per_epoch to 0"
         )
-    found = {row["id"]: row["candidates"] for row in read_jsonl(candidates)}
-    scores = {row["id"]: row["scores"] for row in read_jsonl(start)}
+    keys = [question["id"] for question in asked]
+    found, scores = read_by_id(candidates, "candidates", keys), read_by_id(start, "scores", keys)
     return Validation(asked, found, read_passages(corpus, params.retrieve.title), params, scores)
 
 

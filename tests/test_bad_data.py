@@ -26,14 +26,19 @@ from conftest import ROOT
 from reranker.errors import InputError
 from reranker.files import write_json, write_jsonl
 from reranker.params import load
+from reranker.questions import SPLITS
 from reranker.tables import find_tables, read_table
 from reranker.tokens import TokenizedSamples
 
 sys.path.insert(0, str(ROOT / "src"))
+import baseline
+import evaluate
 import prepare
+import pretrain
 import rank
 import retrieve
 import samples
+import train
 
 HEADER = "question,doc,dataset\n"
 GOOD = HEADER + "甲？,一,train\n乙？,二,test\n"
@@ -265,6 +270,43 @@ def sampled(broken):
     return run
 
 
+def judged(stage, change):
+    """What reads the files that retrieve.py, baseline.py and pretrain.py have left, one of them changed; it fails before it would
+    load a model."""
+
+    def run(folder: Path) -> None:
+        asked = [QUESTION | {"id": f"q-{split}"} for split in SPLITS]
+        between(train=asked)(folder)
+        for name in ("prepared", "candidates"):
+            rows = dict(zip(SPLITS, (folder / name / "train.jsonl").read_text(encoding="utf-8").splitlines()))
+            for split, row in rows.items():
+                put(folder / name / f"{split}.jsonl", row + "\n")
+        for path in ("baseline/test.jsonl", "baseline/train.jsonl", "start/valid.jsonl"):
+            write_jsonl(folder / path, [{"id": f"q-{Path(path).stem}", "scores": {"p1": 1.0, "p2": 0.5, "p3": 0.0}}])
+        for file, text in change.items():
+            put(folder / file, text)
+        stage()
+
+    return run
+
+
+def train_reads():
+    params, prepared = load(), Path("prepared")
+    train.read_validation(params, prepared / "corpus.jsonl", prepared / "valid.jsonl", Path("candidates/valid.jsonl"), Path("start/valid.jsonl"))
+
+
+def evaluate_reads():
+    evaluate.main("prepared", "candidates", "baseline", "none", "none", "out")
+
+
+def baseline_reads():
+    baseline.main("prepared", "candidates", "none", "none", "out")
+
+
+def pretrain_reads():
+    pretrain.main("prepared", "candidates", "none", "none", "out", "out", "out.json")
+
+
 def after(folder: Path, stage, shown) -> list:
     try:
         stage()
@@ -477,6 +519,14 @@ CASES = {
     "train: no sample": (tokenised(""), "train.jsonl: there is no sample to train on"),
     "train: a sample without negatives": (tokenised('{"query": "甲？", "pos": ["一"], "neg": []}\n'), "train.jsonl: the sample of '甲？' has no neg; a group needs one of each"),
     "train: a sample without a query": (tokenised('{"pos": ["一"], "neg": ["二"]}\n'), "train.jsonl, line 1: no 'query'; make the file again by the stage that writes it"),
+    "train: no scores of a question": (judged(train_reads, {"start/valid.jsonl": ""}), "start/valid.jsonl: no scores of 'q-valid'; make the file again by the stage that writes it"),
+    "train: a candidate that is no passage": (judged(train_reads, {"prepared/corpus.jsonl": '{"id": "p1", "text": "一甲"}\n'}), "candidate 'p2' of 'q-valid' is not in corpus.jsonl; run dvc repro retrieve --force"),
+    "pretrain: a question without its passage": (judged(pretrain_reads, {"prepared/valid.jsonl": '{"id": "q-valid", "question": "甲？"}\n'}), "prepared/valid.jsonl, line 1: no 'passage'; make the file again by the stage that writes it"),
+    "pretrain: half a file": (judged(pretrain_reads, {"candidates/valid.jsonl": '{"id": "q-valid", "cand'}), "candidates/valid.jsonl, line 1: not valid JSON (Unterminated string starting at); repair or delete the line"),
+    "baseline: no candidates of a question": (judged(baseline_reads, {"candidates/test.jsonl": '{"id": "q9", "candidates": []}\n'}), "candidates/test.jsonl: no candidates of 'q-test'; make the file again by the stage that writes it"),
+    "baseline: a question that is empty": (judged(baseline_reads, {"prepared/train.jsonl": "{}\n"}), "prepared/train.jsonl, line 1: no 'id'; make the file again by the stage that writes it"),
+    "evaluate: scores under another name": (judged(evaluate_reads, {"baseline/test.jsonl": '{"id": "q-test", "logits": {}}\n'}), "baseline/test.jsonl, line 1: no 'scores'; make the file again by the stage that writes it"),
+    "evaluate: no scores of a label": (judged(evaluate_reads, {"baseline/train.jsonl": ""}), "baseline/train.jsonl: no scores of 'q-train'; make the file again by the stage that writes it"),
     # rank.py
     "rank: random bytes as text": (ranked("a.txt", random.Random(1).randbytes(999)), "a.txt, row 1: a NUL byte; is this a text file? If it is UTF-16, save it as UTF-8"),
     "rank: utf-16 as text": (ranked("a.txt", "一\n二\n".encode("utf-16")), [("a.txt:1", "", "一"), ("a.txt:2", "", "二")]),

@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -7,7 +8,8 @@ import torch
 from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
 
 from conftest import ROOT
-from reranker.memory import ran_out, training_memory
+from reranker.errors import memory_ran_out
+from reranker.memory import training_memory
 
 PROGRAM = """
 import json, resource, sys; sys.path.insert(0, sys.argv[1])
@@ -74,5 +76,5 @@ def test_the_estimate_of_activations_is_what_autograd_keeps():
 def test_running_out_is_told_from_other_errors():
     with pytest.raises(RuntimeError) as error:
         torch.empty(1 << 60, dtype=torch.uint8)
-    assert ran_out(error.value) and ran_out(MemoryError()) and ran_out(torch.OutOfMemoryError("CUDA out of memory"))
-    assert not ran_out(RuntimeError("shape mismatch"))
+    assert all(map(memory_ran_out, (error.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), OSError(errno.ENOMEM, "no"))))
+    assert not memory_ran_out(RuntimeError("shape mismatch")) and not memory_ran_out(OSError(errno.ENOSPC, "no"))

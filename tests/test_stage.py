@@ -77,6 +77,10 @@ def test_an_error_that_nobody_foresaw_has_its_traceback_in_the_log_too(tmp_path)
         ),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "s: the disk or its quota is full; free some space, "),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "s: the disk or its quota is full; free some space, "),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
+            "s: the disk or its quota is full; free some space, ",
+        ),
         (MemoryError(), "s: memory ran out; "),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "s: memory ran out; "),
         (OSError(errno.EROFS, "Read-only file system", "models/x"), "s: models/x: Read-only file system; make it readable "),
@@ -93,6 +97,7 @@ def test_what_the_machine_lacks_is_one_line(error, line):
 def test_an_error_of_the_code_is_not_taken_for_one_of_the_machine():
     assert explain(KeyError("weight"), "s") == (None, 1)
     assert explain(OSError("odd"), "s") == (None, 1)
+    assert explain(SystemExit(0), "s") == (None, 1)  # a library that ends the process: no stopped stage, and no finished one
 
 
 @pytest.mark.parametrize("number, code, word", [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])

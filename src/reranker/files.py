@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from reranker.errors import InputError
 
@@ -158,6 +159,21 @@ def read_jsonl(path: str | Path, needs: Sequence[str] = ()) -> Iterator[dict]:
             if name not in row:
                 raise InputError(f"{path}, line {number}: no {name!r}; make the file again by the stage that writes it")
         yield row
+
+
+def read_by_id(path: str | Path, name: str, ids: Iterable[str]) -> dict[str, Any]:
+    """What each of these ids has under `name` in a jsonl file; rows of other ids are passed over.
+
+    Raises:
+        InputError: as `read_jsonl`, and where an id has no row.
+    """
+    ids = list(ids)
+    wanted = set(ids)
+    found = {row["id"]: row[name] for row in read_jsonl(path, ("id", name)) if row["id"] in wanted}
+    missing = next((key for key in ids if key not in found), None)
+    if missing is not None:
+        raise InputError(f"{path}: no {name} of {missing!r}; make the file again by the stage that writes it")
+    return found
 
 
 def numbered_jsonl(path: str | Path, pairs: Callable[[list], dict] | None = None) -> Iterator[tuple[int, dict]]:

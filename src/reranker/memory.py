@@ -57,8 +57,3 @@ def training_memory(model: PreTrainedModel, tokens: int, value_bytes: int, check
 def free_memory() -> float:
     """Of the GPU that is used, or else of the machine, in GB."""
     return (torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available) / 1e9
-
-
-def ran_out(error: BaseException) -> bool:
-    """Whether it says that there was no memory left, on a GPU or a CPU."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)

@@ -45,6 +45,11 @@ def read_passages(path: str | Path, titles: bool) -> dict[str, Passage]:
     return found
 
 
+def read_questions(path: str | Path) -> list[dict]:
+    """The questions of a split, of data/prepared, each with the id of the passage that answers it."""
+    return list(read_jsonl(path, ("id", "question", "passage")))
+
+
 def windows(text: str, size: int, stride: int) -> list[tuple[int, int]]:
     """Character spans [start, end) of at most `size`, a `stride` apart, that cover `text`; the whole where size is 0.
 

@@ -62,11 +62,18 @@ def shown(
 
     Returns:
         (question id, passage id) and (query, text) of every view.
+
+    Raises:
+        InputError: a candidate is no passage of this corpus.
     """
     keys, pairs = [], []
     for question in questions:
         views = {candidate["passage"]: candidate["views"] for candidate in candidates[question["id"]]}
         for passage in chosen(candidates[question["id"]]):
+            if passage not in corpus:
+                raise InputError(
+                    f"candidate {passage!r} of {question['id']!r} is not in corpus.jsonl; run dvc repro retrieve --force"
+                )
             keys += [(question["id"], passage)] * len(views[passage])
             pairs += [(question["question"], corpus[passage].view(*view)) for view in views[passage]]
     return keys, pairs

@@ -23,12 +23,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from reranker.errors import InputError, quiet_libraries
+from reranker.errors import InputError, memory_ran_out, quiet_libraries
 from reranker.unchanged import unchanged_inputs
 
 LOGS_KEPT = 30
 HEARTBEAT = 60.0
 """Seconds between two lines of one progress bar."""
+
+TERMINATED = 128 + signal.SIGTERM
 
 PATIENCE = 10.0
 """Seconds to wait for the lock: a killed process's data workers hold it until they notice, which takes them 5."""
@@ -39,9 +41,8 @@ OPEN = re.compile(r"\r[^\n]*\n(\r[^\n\r\x1b]*)?$")
 """A bar and a line feed, which ends it or begins such a drawing: what comes next tells."""
 CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
-DISK_FULL = ("No space left on device", "Disk quota exceeded", "File too large", "PytorchStreamWriter failed writing")
+DISK_FULL = ("No space left on device", "Disk quota exceeded", "File too large", "PytorchStreamWriter", "inline_container.cc")
 """What safetensors, pyarrow and torch say in errors of their own where the disk or a quota is full."""
-MEMORY_FULL = ("can't allocate memory", "Cannot allocate memory", "out of memory", "bad_alloc", "Unable to allocate")
 
 
 def run_stage(main: Callable[..., Path | None]) -> None:
@@ -88,15 +89,15 @@ def explain(error: BaseException, name: str) -> tuple[str | None, int]:
     """
     if isinstance(error, InputError):
         return str(error), 1
-    if isinstance(error, (KeyboardInterrupt, SystemExit)):
-        code = 130 if isinstance(error, KeyboardInterrupt) else error.code
-        return f"{name}: stopped by {'Ctrl-C' if code == 130 else 'SIGTERM'}; dvc repro goes on from what was finished", code
+    if isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and error.code == TERMINATED):
+        by, code = ("Ctrl-C", 130) if isinstance(error, KeyboardInterrupt) else ("SIGTERM", TERMINATED)
+        return f"{name}: stopped by {by}; dvc repro goes on from what was finished", code
     text = _one_line(error)
     number, file = (error.errno, error.filename) if isinstance(error, OSError) else (None, None)
     at = f" ({file})" if file else ""
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(sign in text for sign in DISK_FULL):
         return f"{name}: the disk or its quota is full{at}; free some space, then dvc repro goes on from what was finished", 1
-    if isinstance(error, MemoryError) or number == errno.ENOMEM or any(sign in text for sign in MEMORY_FULL):
+    if memory_ran_out(error):
         return f"{name}: memory ran out; end what else runs here or take a machine with more, then dvc repro", 1
     if number in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"{name}: {file or 'a file'}: {error.strerror}; make it readable and its folder writable, then dvc repro", 1
@@ -228,7 +229,7 @@ def _locked(file: BinaryIO) -> bool:
 
 
 def _terminated(signum: int, frame) -> None:
-    sys.exit(128 + signum)
+    sys.exit(TERMINATED)
 
 
 def _one_line(error: BaseException) -> str:

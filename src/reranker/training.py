@@ -33,11 +33,11 @@ from transformers import (
 )
 
 from reranker.checkpoints import save
-from reranker.errors import InputError
+from reranker.errors import InputError, memory_ran_out
 from reranker.files import file_digest, write_text
 from reranker.first_token import first_token_only
 from reranker.groups import MOST_TOKENS, OVERHEAD, GroupCollator, GroupDataset, GroupModel
-from reranker.memory import free_memory, ran_out, training_memory
+from reranker.memory import free_memory, training_memory
 from reranker.params import Train
 from reranker.safe_checkpoint import refuse_unsafe
 from reranker.scoring import choose_precision
@@ -302,7 +302,7 @@ def train(
             f"{error}; {f'the weights of before are in {kept}' if kept else 'no resume point was due before it'}"
         ) from None
     except (MemoryError, RuntimeError) as error:
-        if not ran_out(error):
+        if not memory_ran_out(error):
             raise
         raise InputError(f"{stage}: memory ran out; {LESS_MEMORY[stage]}") from error
     real, padded = runner.model.tokens
