@@ -26,10 +26,10 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that wait do not keep a bus
 
 import torch
 
-from reranker.files import read_jsonl
+from reranker.files import read_by_id
 from reranker.measures import measure
 from reranker.params import Loader, load
-from reranker.passages import read_passages
+from reranker.passages import read_passages, read_questions
 from reranker.reranking import score_candidates
 from reranker.scoring import CrossEncoder
 from verify import md5_of
@@ -191,9 +191,9 @@ class Scorer:
 
     def __init__(self, project: Path):
         self.params = load(project / "params.yaml")
-        self.questions = list(read_jsonl(project / "data/prepared/test.jsonl"))
+        self.questions = read_questions(project / "data/prepared/test.jsonl")
         self.gold = {question["id"]: question["passage"] for question in self.questions}
-        self.candidates = {row["id"]: row["candidates"] for row in read_jsonl(project / "data/candidates/test.jsonl")}
+        self.candidates = read_by_id(project / "data/candidates/test.jsonl", "candidates", self.gold)
         self.corpus = read_passages(project / "data/prepared/corpus.jsonl", self.params.retrieve.title)
         self.scored = 0
 

@@ -20,6 +20,7 @@ import yaml
 from dvc_data.hashfile.hash import file_md5
 
 from conftest import ENVIRONMENT, ROOT, dvc, git, hears_ctrl_c
+from reranker.provenance import outputs, read_lock
 from verify import md5_of
 
 STAGES = ("fetch", "prepare", "retrieve", "samples", "pretrain", "train", "baseline", "evaluate", "report")
@@ -36,13 +37,9 @@ def change(folder: Path, values: dict) -> None:
     path.write_text(yaml.safe_dump(parameters, sort_keys=False), encoding="utf-8")
 
 
-def read_lock(folder: Path) -> dict[str, dict]:
-    return yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))["stages"]
-
-
 def outs(entry: dict) -> dict[str, str]:
-    """path -> md5 of a stage's outputs in dvc.lock."""
-    return {out["path"]: out["md5"] for out in entry["outs"]}
+    """path -> md5 of one stage's outputs in dvc.lock."""
+    return outputs({"": entry})
 
 
 def cached(folder: Path, md5: str) -> Path:
@@ -54,7 +51,7 @@ class Made:
 
     def __init__(self, old: Path, new: Path, scratch: Path):
         self.old, self.new, self.scratch, self.count = old, new, scratch, 0
-        self.old_lock, self.new_lock = read_lock(old), read_lock(new)
+        self.old_lock, self.new_lock = (read_lock(path / "dvc.lock") for path in (old, new))
 
     def before(self, *stages: str, where: Path | None = None) -> Path:
         """A new folder in which these stages are as under the old parameters, and all others as under the new."""
@@ -83,7 +80,7 @@ class Made:
     def nothing_half(self, folder: Path) -> None:
         """After a fault: each output is absent or whole, old or new; dvc.lock is whole, and what it calls new is there, in the
         workspace and in the cache."""
-        lock = read_lock(folder)
+        lock = read_lock(folder / "dvc.lock")
         assert set(lock) == set(STAGES)
         for name, entry in lock.items():
             assert entry in (self.old_lock[name], self.new_lock[name]), f"{name} in dvc.lock is neither the old nor the new"
