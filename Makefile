@@ -19,8 +19,8 @@ verify: .venv/installed  ## what is here against dvc.lock, byte by byte, and two
 	python src/verify.py --again prepare samples
 
 # The newest figures lie in .cache/faults/*.md; docs/reliability.md has those of one run.
-faults: .venv/installed .cache/atheris/installed  ## kills, full disks, two at once, determinism and a fuzz run, for most of an hour
-	python -m pytest tests/faults/kills.py tests/faults/scarce.py tests/faults/together.py
+faults: .venv/installed .cache/atheris/installed  ## kills, power cuts, full disks, two at once, determinism and a fuzz run, for over an hour
+	python -m pytest tests/faults/kills.py tests/faults/power.py tests/faults/scarce.py tests/faults/together.py
 	python tests/faults/determinism.py
 	python tests/faults/fuzz.py --seconds 600
 

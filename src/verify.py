@@ -79,9 +79,12 @@ def in_cache(lock: dict[str, dict], cache: Path) -> Iterator[str]:
         if listing.is_file() and file_md5(str(listing)) == name.removesuffix(".dir"):
             names |= {entry["md5"] for entry in json.loads(listing.read_bytes())}
     here = [path for name in sorted(names) if (path := cache / name[:2] / name[2:]).is_file()]
-    for path in here:
-        if file_md5(str(path)) != (path.parent.name + path.name).removesuffix(".dir"):
-            yield f"{path} in the cache is damaged: delete it, then dvc pull, or dvc repro"
+    damaged = [str(path) for path in here if file_md5(str(path)) != (path.parent.name + path.name).removesuffix(".dir")]
+    if damaged:
+        yield (
+            f"damaged in the cache: {' '.join(damaged)}; delete what is named, then dvc commit puts back what is whole in the "
+            "workspace, dvc pull what a remote has, and dvc repro makes it anew"
+        )
     print(f"cache: {len(here)} objects of dvc.lock's outputs were read")
 
 

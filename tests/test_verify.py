@@ -137,7 +137,10 @@ def test_a_damaged_object_in_the_cache_is_found(run):
         if out["path"] == "data/prepared"
     ]
     path = run / ".dvc/cache/files/md5" / listed["md5"][:2] / listed["md5"][2:]
-    assert changed(path, run) == f"error: {path} in the cache is damaged: delete it, then dvc pull, or dvc repro"
+    assert changed(path, run) == (
+        f"error: damaged in the cache: {path}; delete what is named, then dvc commit puts back what is whole in the workspace, "
+        "dvc pull what a remote has, and dvc repro makes it anew"
+    )
 
 
 def test_metrics_of_another_run_in_git_are_found(run):

@@ -4,8 +4,7 @@
 
 Training is killed at random optimizer steps, everything else at random moments of a `dvc repro`, DVC's own reading and saving
 among them. Signals go to the whole process group, as a terminal's Ctrl-C and a shutdown do, to the stage alone, as the kernel's
-out-of-memory killer does, or to DVC alone, whose stage then lives on. What no signal can show is a power cut: neither DVC nor
-this repository waits until a file is on the disk. Resume points and token ids have digests for that (test_training.py).
+out-of-memory killer does, or to DVC alone, whose stage then lives on. What no signal can show is a power cut: power.py.
 """
 
 import os
