@@ -439,6 +439,9 @@ def interrupted(made):  # noqa: F811
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     made.nothing_half(folder)
+    for point in folder.glob(".cache/train/*/checkpoint-*"):
+        if not (point / "digests.json").exists():  # the kill has cut it short already
+            remove(point)
     return folder
 
 
