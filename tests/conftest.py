@@ -156,6 +156,11 @@ def dvc(*arguments: str, cwd: Path, fails: bool = False) -> str:
     return done.stdout + done.stderr
 
 
+def verify(folder: Path, *options: str, env: dict[str, str] = ENVIRONMENT) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "src/verify.py"), *options]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+
+
 @pytest.fixture(scope="session")
 def project(tiny_model, tmp_path_factory) -> Path:
     """A repository of the pipeline on the tiny model and table, reproduced and committed."""

@@ -2,15 +2,13 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import yaml
 
-from conftest import ENVIRONMENT, ROOT, dvc, git
+from conftest import ROOT, dvc, git, verify
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +19,6 @@ def run(project, tmp_path_factory) -> Path:
     dvc("pull", cwd=folder)
     shutil.copy(ROOT / "requirements.txt", folder)
     return folder
-
-
-def verify(folder: Path, *options: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "src/verify.py"), *options]
-    return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
 
 
 def outputs(folder: Path) -> list[str]:

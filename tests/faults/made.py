@@ -5,11 +5,11 @@ ones: `dvc repro` runs it alone, since with the right bytes nothing below it has
 wrong byte costs the rest of the pipeline and is seen at its end.
 """
 
-import os
 import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -20,6 +20,7 @@ import yaml
 from dvc_data.hashfile.hash import file_md5
 
 from conftest import ENVIRONMENT, ROOT, dvc, git, hears_ctrl_c
+from reranker.files import remove, write_text
 from reranker.provenance import outputs, read_lock
 from verify import md5_of
 
@@ -180,13 +181,6 @@ def wait_until(true, seconds: float = 300, pause: float = 0.02) -> None:
         time.sleep(pause)
 
 
-def remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 class Table:
     """Rows of docs/reliability.md: what was done, how often, with what result; written as .cache/faults/NAME.md."""
 
@@ -197,11 +191,7 @@ class Table:
         self.rows.append(f"| {done} | {times} | {result} |")
 
     def write(self) -> None:
-        path = ROOT / f".cache/faults/{self.name}.md"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text("\n".join(self.rows) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        write_text(ROOT / f".cache/faults/{self.name}.md", "\n".join(self.rows) + "\n")
         print("\n" + "\n".join(self.rows))
 
 
@@ -213,3 +203,15 @@ def table(name: str):
         found.write()
 
     return rows
+
+
+def counted(done: str, result: str):
+    """A fixture of what the tests of one module count: a row of its `rows`, how often by "runs", `result` formatted with them."""
+
+    @pytest.fixture(scope="module")
+    def counts(rows) -> Iterator[Counter]:
+        found = Counter()
+        yield found
+        rows.add(done, found["runs"], result.format(found))
+
+    return counts

@@ -3,8 +3,8 @@
     python -m pytest tests/faults/power.py
 
 The disk is ext4 in a file, which FS_IOC_SHUTDOWN stops at once and without its journal, as xfstests does it to prove that a file
-system recovers. Each stage is cut at a random moment and as soon as its `dvc repro` has ended, when DVC calls done what the kernel
-has yet to write. Neither DVC nor this repository waits for that. It needs root.
+system recovers. Each stage is cut at a random moment and as soon as its `dvc repro` has ended, when DVC calls done what the
+kernel has yet to write. Neither DVC nor this repository waits for that. It needs root.
 """
 
 import fcntl
@@ -15,7 +15,6 @@ import shutil
 import signal
 import struct
 import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import suppress
@@ -23,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ENVIRONMENT, ROOT, git
+from conftest import ENVIRONMENT, ROOT, git, verify
 from made import STAGES, at_work, made, outs, points, start, table, wait_until  # noqa: F401
 from reranker.provenance import read_lock
 from scarce import help_dvc
@@ -85,8 +84,7 @@ class Disk:
         self.mount()
 
     def verify(self) -> str:
-        command = [sys.executable, str(ROOT / "src/verify.py")]
-        done = subprocess.run(command, cwd=self.project, env=self.environment, capture_output=True, text=True)
+        done = verify(self.project, env=self.environment)
         assert done.returncode in (0, 1) and "Traceback" not in done.stderr, done.stderr
         return done.stderr
 
@@ -108,13 +106,14 @@ def seen(rows):  # noqa: F811
         "in each stage, at a random moment",
         "in each stage, as soon as `dvc repro` ended",
     ):
-        c = {name: count for (where, name), count in found.items() if where == what}
+        c = Counter({name: count for (where, name), count in found.items() if where == what})
         helped = ", ".join(f"`{name}` {count}" for name, count in c.items() if name not in ("cuts", "lost", "cache", "same"))
         rows.add(
             f"Power cut {what}",
             c["cuts"],
-            f"{c.get('lost', 0)} had outputs in `dvc.lock` that were not on the disk; `dvc repro` made {c['same']} of {c['cuts']} the "
-            f"same bytes; in {c.get('cache', 0)} `make verify` named objects of DVC's cache, and `dvc commit` put them back"
+            f"{c['lost']} had outputs in `dvc.lock` that were not on the disk; `dvc repro` made {c['same']} of "
+            f"{c['cuts']} the same bytes; in {c['cache']} `make verify` named objects of DVC's cache, and `dvc commit` "
+            "put them back"
             + (f"; needed besides: {helped}" if helped else ""),
         )
 
@@ -135,9 +134,9 @@ def recovers(made, disk: Disk, seen: Counter, what: str) -> None:  # noqa: F811
     said = disk.verify()
     seen[what, "cache"] += bool(said)
     for _ in range(2):  # a folder's list first, and then what it lists
-        for name in DAMAGED.search(said)[1].split() if said else []:
-            Path(name).unlink()
         if said:
+            for name in DAMAGED.search(said)[1].split():
+                Path(name).unlink()
             assert disk.dvc("commit").wait() == 0
             said = disk.verify()
     assert not said

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from made import STAGES, cached, change, heard, made, outs, points, ran, remove, start, table, wait_until  # noqa: F401
+from made import STAGES, cached, change, counted, heard, made, outs, points, ran, start, table, wait_until  # noqa: F401
 
-from conftest import ENVIRONMENT, ROOT, dvc, git
+from conftest import ENVIRONMENT, ROOT, dvc, git, verify
 from hub import Fault
+from reranker.files import remove
 
 FULL = r"error: (\w+): the disk or its quota is full( \(.+\))?; free some space, then dvc repro goes on from what was finished"
 NO_ROOM = r"error: (\w+): resume points and output need up to [\d.]+ GB of disk in .*"
@@ -222,16 +223,11 @@ def test_too_little_memory(made, memory, stage, gb):  # noqa: F811
     ends_well(made, folder)
 
 
-@pytest.fixture(scope="module")
-def memory(rows):  # noqa: F811
-    found = Counter()
-    yield found
-    rows.add(
-        "Scarce: address space limited (RLIMIT_AS) in prepare, retrieve, train, evaluate",
-        found["runs"],
-        f"{found['one line']} one line, {found['killed']} ended by a library, {found['before it began']} failed while "
-        f"importing, {found['enough']} had enough; each time the same bytes afterwards",
-    )
+memory = counted(
+    "Scarce: address space limited (RLIMIT_AS) in prepare, retrieve, train, evaluate",
+    "{0[one line]} one line, {0[killed]} ended by a library, {0[before it began]} failed while importing, {0[enough]} had "
+    "enough; each time the same bytes afterwards",
+)
 
 
 @pytest.mark.parametrize(
@@ -345,12 +341,6 @@ def whole(made):  # noqa: F811
     return made.before()
 
 
-def verify(folder: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "src/verify.py")], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True
-    )
-
-
 def test_a_damaged_object_in_dvcs_cache(made, whole, rows):  # noqa: F811
     """DVC believes what is write-protected in its cache; make verify reads it."""
     listing = cached(whole, outs(made.new_lock["train"])["models/reranker"])
@@ -445,15 +435,10 @@ def interrupted(made):  # noqa: F811
     return folder
 
 
-@pytest.fixture(scope="module")
-def garbage(rows):  # noqa: F811
-    found = Counter()
-    yield found
-    rows.add(
-        "Scarce: a damaged file of the newest resume point or of the token ids, after a kill",
-        found["runs"],
-        f"{found['resumed']} went on from a whole resume point, {found['start']} from the start; {found['same']} the same bytes",
-    )
+garbage = counted(
+    "Scarce: a damaged file of the newest resume point or of the token ids, after a kill",
+    "{0[resumed]} went on from a whole resume point, {0[start]} from the start; {0[same]} the same bytes",
+)
 
 
 RESUME = {
