@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 import torch
 
 from reranker.memory import keep_freed_memory
-from reranker.scoring import DTYPES, choose_precision, describe_machine
-from reranker.training import load_reranker
+from reranker.checkpoints import load_reranker
+from reranker.device import DTYPES, choose_precision, describe_machine
 
 
 def flop(config, matrices: int, pairs: int, length: int) -> float:
@@ -83,7 +83,7 @@ def main() -> None:
     for _ in range(options.turns + 1):  # the first is to warm up
         for name, (call, _) in works.items():
             seconds[name].append(timed(call))
-    print(json.dumps(describe_machine(choose_precision("auto"))))
+    print(json.dumps(describe_machine("auto")))
     peak = works["matrix product"][1] / min(seconds["matrix product"][1:])
     print(f"{options.pairs} pairs of {options.length} tokens\n| | GFLOP/s | of the matrix product |\n|---|---|---|")
     for name, (_, count) in works.items():

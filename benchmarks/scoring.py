@@ -66,7 +66,7 @@ def scorer(system: str, model: str):
         import torch
         from sentence_transformers import CrossEncoder
 
-        from reranker.scoring import choose_precision
+        from reranker.device import choose_precision
 
         kind = torch.bfloat16 if choose_precision("auto") == "bf16" else torch.float32
         encoder = CrossEncoder(model, max_length=512, model_kwargs={"dtype": kind}, device="cpu")
@@ -152,7 +152,7 @@ def main() -> None:
         print(json.dumps(timed(options.turn[0], options.model, json.loads(Path(options.turn[1]).read_text(encoding="utf-8")))))
         return
 
-    from reranker.scoring import choose_precision, describe_machine
+    from reranker.device import choose_precision, describe_machine
 
     given = loads(options.queries, options.depth, options.whole)
     with tempfile.TemporaryDirectory() as folder:
@@ -170,7 +170,7 @@ def main() -> None:
             turns.turn("export", [__file__, "--model", options.model, "--export", exported], options.openvino)
             systems, pythons = (*SYSTEMS, *OPENVINO), dict.fromkeys(OPENVINO, options.openvino)
         found = turns.take_turns(systems, options.turns, command, pythons)
-    print(json.dumps(describe_machine(choose_precision("auto"))))
+    print(json.dumps(describe_machine("auto")))
     print(f"{'whole passages' if options.whole else 'as shown'}, {options.turns} turns")
     print("| load | system | pairs/s, median | each turn | ratio | seconds | same first 10 |\n|---|---|---|---|---|---|---|")
     for name in given:

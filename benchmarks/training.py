@@ -90,7 +90,7 @@ def sentence_transformers(model: str, groups: str, settings: dict, folder: str):
     from torch.utils.data import BatchSampler, SequentialSampler
 
     from reranker.files import read_jsonl
-    from reranker.scoring import choose_precision
+    from reranker.device import choose_precision
 
     class GroupLoss(MultipleNegativesRankingLoss):
         def get_in_batch_negatives(self, anchors, candidates):
@@ -198,14 +198,14 @@ def main() -> None:
         return
 
     from reranker.files import write_jsonl
-    from reranker.scoring import choose_precision, describe_machine
+    from reranker.device import choose_precision, describe_machine
 
     with tempfile.TemporaryDirectory() as folder:
         groups = str(Path(folder, "groups.jsonl"))
         write_jsonl(groups, draw_groups(options.settings, options.steps * settings["batch_size"] * settings["accumulation"]))
         own = ["--settings", options.settings, "--model", options.model]
         found = turns.take_turns(SYSTEMS, options.turns, lambda system: [__file__, *own, "--turn", system, groups])
-    print(json.dumps(describe_machine(choose_precision("auto"))))
+    print(json.dumps(describe_machine("auto")))
     print(f"{options.settings}: {settings}, {options.steps} optimizer steps, {options.turns} turns")
     print("| | pairs/s, median | each turn | ratio | loss, first and last step | MRR@10 |\n|---|---|---|---|---|---|")
     first = statistics.median(one["rate"] for one in found[SYSTEMS[0]])

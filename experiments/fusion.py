@@ -18,7 +18,7 @@ from reranker.files import read_jsonl
 from reranker.measures import measure
 from reranker.params import load
 from reranker.reranking import fit_fusion, rankers
-from reranker.retrieval import first_stage, fuse
+from reranker.fusion import first_stage, fuse
 
 FOLDS = 10
 

@@ -6,10 +6,10 @@ computed once, and not again when training changes.
 
 from pathlib import Path
 
-from reranker.files import read_by_id, replacing, write_jsonl
+from reranker.candidate_scores import audited, score_candidates, score_labels, write_scores
+from reranker.files import read_by_id, replacing
 from reranker.params import load
 from reranker.passages import read_passages, read_questions
-from reranker.reranking import audited, score_candidates, score_labels
 from reranker.scoring import CrossEncoder
 from reranker.stage import run_stage
 
@@ -28,21 +28,17 @@ def main(prepared: str, candidate_folder: str, model: str, compared: str, baseli
     def encoder(folder: str | Path) -> CrossEncoder:
         return CrossEncoder(folder, params.score.max_length, params.score.precision, params.score.batch_tokens)
 
-    def write(path: Path, made: dict[str, dict[str, float]]) -> None:
-        write_jsonl(path, ({"id": key, "scores": value} for key, value in made.items()))
-
     with replacing(baseline) as folder:
         base = encoder(model)
         scored = score_candidates(base, questions, candidates, corpus, params.score.depth, params.retrieve, "with the base")
-        write(folder / f"{split}.jsonl", scored)
-        write(
-            folder / "train.jsonl", score_labels(base, trained, found, corpus, params.retrieve, "training labels with the base")
-        )
+        write_scores(folder / f"{split}.jsonl", scored)
+        labels = score_labels(base, trained, found, corpus, params.retrieve, "training labels with the base")
+        write_scores(folder / "train.jsonl", labels)
         del base  # one model in memory at a time
         for name in params.evaluate.compare:
             other = encoder(Path(compared, name))
             scored = score_candidates(other, questions, candidates, corpus, params.score.depth, params.retrieve, f"with {name}")
-            write(folder / name / f"{split}.jsonl", scored)
+            write_scores(folder / name / f"{split}.jsonl", scored)
 
 
 if __name__ == "__main__":

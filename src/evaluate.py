@@ -1,6 +1,6 @@
 """Retriever alone, base and fine-tuned reranker on the same candidates -> metrics/.
 
-    python src/evaluate.py data/prepared data/candidates data/baseline data/validation models/reranker metrics
+    python src/evaluate.py data/prepared data/candidates data/baseline data/scores data/validation metrics
 """
 
 from pathlib import Path
@@ -13,15 +13,11 @@ from reranker.params import load
 from reranker.passages import read_passages, read_questions
 from reranker.reranking import (
     FUSED,
-    audited,
     evaluate_systems,
     fit_fusion,
     markdown_table,
     question_groups,
-    score_candidates,
-    score_labels,
 )
-from reranker.scoring import CrossEncoder, describe_machine
 from reranker.spreadsheets import write_csv
 from reranker.stage import run_stage
 
@@ -29,24 +25,23 @@ SHOWN = 400
 """Characters of a passage in metrics/passages.csv."""
 
 
-def main(prepared: str, candidate_folder: str, baseline: str, validated: str, model: str, metrics: str) -> None:
+def main(prepared: str, candidate_folder: str, baseline: str, scored: str, validated: str, metrics: str) -> None:
     params = load()
     split = params.score.split
     corpus = read_passages(Path(prepared, "corpus.jsonl"), params.retrieve.title)
     training = read_questions(Path(prepared, "train.jsonl"))
     trained = {question["passage"] for question in training}
-    questions, asked = read_questions(Path(prepared, f"{split}.jsonl")), audited(training)
-    keys, asked_keys = ([question["id"] for question in some] for some in (questions, asked))
+    questions = read_questions(Path(prepared, f"{split}.jsonl"))
+    keys = [question["id"] for question in questions]
     candidates = read_by_id(Path(candidate_folder, f"{split}.jsonl"), "candidates", keys)
-    found = read_by_id(Path(candidate_folder, "train.jsonl"), "candidates", asked_keys)
-    base_labels = read_by_id(Path(baseline, "train.jsonl"), "scores", asked_keys)
     base, *compared = (
         read_by_id(Path(baseline, folder, f"{split}.jsonl"), "scores", keys) for folder in ("", *params.evaluate.compare)
     )
+    tuned = read_by_id(Path(scored, f"{split}.jsonl"), "scores", keys)
+    labels = {row["id"]: row["scores"] for row in read_jsonl(Path(scored, "train.jsonl"), ("id", "scores"))}
+    base_labels = read_by_id(Path(baseline, "train.jsonl"), "scores", labels)
+    audited = [question for question in training if question["id"] in labels]
 
-    encoder = CrossEncoder(model, params.score.max_length, params.score.precision, params.score.batch_tokens)
-    tuned = score_candidates(encoder, questions, candidates, corpus, params.score.depth, params.retrieve, "with the fine-tuned")
-    labels = score_labels(encoder, asked, found, corpus, params.retrieve, "training labels with the fine-tuned")
     scores = {"base": base, **dict(zip(params.evaluate.compare, compared)), "reranker": tuned}
     settings = params.evaluate
     if settings.fusion_weights is None:
@@ -72,11 +67,10 @@ def main(prepared: str, candidate_folder: str, baseline: str, validated: str, mo
     documents = {row["id"]: row.get("document", "all") for row in read_jsonl(Path(prepared, "corpus.jsonl"))}
     write_csv(folder / "by_document.csv", pd.DataFrame(by_document(rows, list(values), documents)))
     margin = params.evaluate.suspect_margin
-    doubtful = suspects(split, questions, base, tuned, margin) + suspects("train", asked, base_labels, labels, margin)
+    doubtful = suspects(split, questions, base, tuned, margin) + suspects("train", audited, base_labels, labels, margin)
     write_csv(folder / "suspects.csv", pd.DataFrame(doubtful, columns=SUSPECT))
     table = markdown_table(result, params.evaluate.ks, params.evaluate.cutoff)
     write_text(folder / "table.md", table)
-    write_json(folder / "environment.json", describe_machine(encoder.precision))
     print("\n" + table)
 
 

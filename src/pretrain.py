@@ -10,6 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from reranker.checkpoints import load_reranker
 from reranker.errors import InputError
 from reranker.files import link_or_copy, read_by_id, replacing, write_json, write_jsonl
 from reranker.memory import keep_freed_memory
@@ -17,10 +18,8 @@ from reranker.params import Params, load
 from reranker.passages import Passage, read_passages, read_questions
 from reranker.pretraining import as_training, fragments, samples
 from reranker.questions import SPLITS
-from reranker.retrieval import Encoder, Retrieval
 from reranker.sampling import held_out_passages
 from reranker.stage import run_stage
-from reranker.training import keep_best, load_reranker, run_key, save_reranker, train
 from reranker.validation import Validation
 
 SCRATCH = Path(".cache/pretrain")
@@ -39,6 +38,9 @@ def main(prepared: str, candidate_folder: str, base: str, retriever: str, pretra
         validation = Validation(questions["valid"], candidates, corpus, params.model_copy(update={"train": settings}))
 
     if params.pretrain.epochs:
+        # Imported here because FlagEmbedding takes seconds to import.
+        from reranker.training import keep_best, run_key, save_reranker, train
+
         made = SCRATCH / "samples.jsonl"
         count = write_samples(made, params, corpus, questions, retriever)
         valid = [Path(prepared, "corpus.jsonl"), Path(prepared, "valid.jsonl"), Path(candidate_folder, "valid.jsonl")]
@@ -67,6 +69,8 @@ def main(prepared: str, candidate_folder: str, base: str, retriever: str, pretra
 def write_samples(
     made: Path, params: Params, corpus: dict[str, Passage], questions: dict[str, list[dict]], retriever: str
 ) -> int:
+    from reranker.retrieval import Encoder, Retrieval  # which imports jieba and bm25s
+
     left_out = held_out_passages(questions) if params.pretrain.passages == "train" else set()
     seen = {key: passage for key, passage in corpus.items() if key not in left_out}
     asked = fragments(seen, params.pretrain.fragments, params.seed)

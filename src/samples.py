@@ -23,7 +23,6 @@ from reranker.sampling import (
     taught,
     without_false_negatives,
 )
-from reranker.scoring import CrossEncoder
 from reranker.stage import run_stage
 
 TAUGHT = 4096
@@ -143,6 +142,8 @@ def main(prepared: str, candidate_folder: str, teacher: str, sample_folder: str,
 
     samples = build(params, corpus, asked(), held_out, about)
     if params.samples.teacher == "reranker":
+        from reranker.scoring import CrossEncoder  # which imports torch, a matter of seconds
+
         encoder = CrossEncoder(teacher, params.score.max_length, params.score.precision, params.score.batch_tokens)
         untaught = samples
         blocks = iter(lambda: list(itertools.islice(untaught, TAUGHT)), [])

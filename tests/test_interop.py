@@ -8,7 +8,8 @@ from sentence_transformers import CrossEncoder as SentenceTransformersCrossEncod
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from conftest import table_rows
-from reranker.scoring import CrossEncoder, choose_precision
+from reranker.device import choose_precision
+from reranker.scoring import CrossEncoder
 from reranker.errors import InputError
 
 ROWS = table_rows()
@@ -88,17 +89,3 @@ def test_bf16_ranks_as_fp32_does(tiny_model, ours):
     far = np.abs(differences) > apart
     assert far.mean() > 0.5
     assert (np.sign(differences[far]) == np.sign(halves[far])).mean() > 0.98
-
-
-def test_precision_follows_the_hardware(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for amx, expected in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
-        assert choose_precision("auto") == expected
-    assert choose_precision("bf16") == "bf16"
-    with pytest.raises(InputError, match="fp16 needs a CUDA device"):
-        choose_precision("fp16")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    for capability, expected in (((6, 1), "fp16"), ((8, 0), "bf16")):
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda capability=capability: capability)
-        assert choose_precision("auto") == expected

@@ -8,11 +8,12 @@ from ir_measures import RR, Success, nDCG
 
 from conftest import ROOT
 from reranker.measures import gold_rank, measure, per_question
+from reranker.candidate_scores import audited, candidate_pool, prefers_another, score_labels
 from reranker.evidence import against
+from reranker.fusion import first_stage
 from reranker.params import load
 from reranker.passages import Passage
-from reranker.reranking import audited, evaluate_systems, fit_fusion, markdown_table, rankers, reach, score_labels
-from reranker.retrieval import first_stage
+from reranker.reranking import evaluate_systems, fit_fusion, markdown_table, rankers
 
 PARAMS = load(ROOT / "tests/params.yaml")
 
@@ -182,14 +183,14 @@ def test_without_a_question_to_learn_from_the_fused_row_is_the_first_stage():
     assert fit_fusion({}, {}, {}) == [0.0, 0.0, 0.0]
 
 
-def test_reach_holds_the_candidates_of_every_depth():
+def test_the_candidate_pool_holds_the_candidates_of_every_depth():
     candidates = [{"passage": f"d{i}", "dense": i, "bm25": None} for i in range(1, 10)]
     candidates += [{"passage": "s", "dense": 10, "bm25": 1}]
     params = RETRIEVE.model_copy(update={"bm25_weight": 0.99})
     for depth in (1, 4, 9):
         everything = {p for shallow in range(1, depth + 1) for p in first_stage(candidates, shallow, params)}
-        assert set(reach(candidates, depth, params)) == everything
-    assert len(reach(candidates, 9, params)) == 9  # nine of ten, the sparse one among them
+        assert set(candidate_pool(candidates, depth, params)) == everything
+    assert len(candidate_pool(candidates, 9, params)) == 9  # nine of ten, the sparse one among them
 
 
 class Lengths:
@@ -199,13 +200,15 @@ class Lengths:
         return [float(len(text)) for _, text in pairs]
 
 
-def test_labels_are_judged_by_all_views_of_the_own_passage_and_one_of_the_first_others():
+def test_labels_are_judged_by_one_view_of_the_first_others_and_all_of_the_own_passage_where_another_leads():
     corpus = {name: Passage("", "一二三四五六七八九十") for name in "abcdefgh"}
     found = [{"passage": name, "dense": i, "bm25": None, "views": [(0, i), (0, i + 1)]} for i, name in enumerate("abcdefgh", 1)]
-    questions = [{"id": "q1", "question": "?", "passage": "g"}, {"id": "q2", "question": "?", "passage": "b"}]
-    scores = score_labels(Lengths(), questions, {"q1": found, "q2": found}, corpus, RETRIEVE, "labels")
-    assert scores["q1"] == {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "g": 8}  # g is beyond the first 5
-    assert scores["q2"] == {"a": 1, "b": 3, "c": 3, "d": 4, "e": 5}
+    questions = [{"id": f"q{n}", "question": "?", "passage": passage} for n, passage in enumerate("gbe", 1)]
+    scores = score_labels(Lengths(), questions, dict.fromkeys(("q1", "q2", "q3"), found), corpus, RETRIEVE, "labels")
+    assert scores["q1"] == {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "g": 7}  # g is beyond the first 5, and ahead by one view
+    assert scores["q2"] == {"a": 1, "b": 3, "c": 3, "d": 4, "e": 5}  # c, d and e are ahead of b's first view
+    assert scores["q3"] == {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}
+    assert [prefers_another(question, scores) for question in questions] == [False, True, False]
 
 
 def test_a_large_training_set_is_audited_at_even_distances():

@@ -1,4 +1,10 @@
 import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
 import zipfile
 
 import openpyxl
@@ -6,6 +12,7 @@ import pandas as pd
 import pyarrow.parquet
 import pytest
 
+from conftest import ROOT
 from reranker.errors import InputError
 from reranker.files import replacing, write_json, write_jsonl
 from reranker.tables import find_tables, read_table
@@ -288,6 +295,47 @@ def test_a_folder_is_replaced_whole(tmp_path):
         partial.mkdir()
         put(partial / "new", "")
     assert names_in(tmp_path) == ["out", "out/new"]
+
+
+@pytest.mark.parametrize("umask, file_mode, folder_mode", [(0o022, 0o644, 0o755), (0o002, 0o664, 0o775), (0o077, 0o600, 0o700)])
+def test_outputs_have_the_mode_that_the_umask_asks_for(tmp_path, umask, file_mode, folder_mode):
+    cached = put(tmp_path / "cached", "object of a cache")
+    cached.chmod(0o444)
+    before = os.umask(umask)
+    try:
+        with replacing(tmp_path / "out") as partial:
+            (partial / "deep").mkdir(parents=True, mode=0o700)
+            put(partial / "deep" / "private", "").chmod(0o600)  # as libraries leave what they wrote to a temporary file
+            os.link(cached, partial / "linked")
+        write_jsonl(tmp_path / "rows.jsonl", [{}])
+    finally:
+        os.umask(before)
+    modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in names_in(tmp_path)}
+    assert modes == {
+        "cached": 0o444, "out": folder_mode, "out/deep": folder_mode, "out/deep/private": file_mode, "out/linked": 0o444,
+        "rows.jsonl": file_mode,
+    }  # fmt: skip
+
+
+def test_outputs_are_on_the_disk_before_they_have_their_name(tmp_path):
+    """strace shows the order of the calls."""
+    if not shutil.which("strace"):
+        pytest.skip("strace is not installed")
+    script = f"""
+import sys; sys.path[:0] = [{str(ROOT / "src")!r}]
+from pathlib import Path
+from reranker.files import replacing
+with replacing("out") as partial:
+    (partial / "deep").mkdir(parents=True)
+    (partial / "deep" / "file").write_text("x")
+"""
+    command = ["strace", "-f", "-y", "-e", "trace=fsync,rename", sys.executable, "-c", script]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stderr
+    calls = re.findall(r"(fsync|rename)\((?:\d+<)?(.*?)[>)]", said)
+    assert [(name, path.replace(f"{tmp_path}", "").strip("/")) for name, path in calls] == [
+        ("fsync", "out.partial/deep"), ("fsync", "out.partial/deep/file"), ("fsync", "out.partial"),
+        ("rename", '"out.partial", "out"'), ("fsync", ""),
+    ]  # fmt: skip
 
 
 def test_rows_that_fail_midway_leave_the_old_jsonl(tmp_path):

@@ -151,22 +151,60 @@ def test_merged_weights_by_hand():
     assert torch.equal(merged(base, tuned, 0)["a"], base["a"]) and torch.equal(merged(base, tuned, 1)["a"], tuned["a"])
 
 
-def test_the_best_mixture_is_left_in_the_model(tiny_model):
-    guide = validation(merge=[0.0, 0.25, 0.5, 0.75, 1.0])
+def mixed(guide, tiny_model):
+    """A model, its tokenizer, the weights of two heads, and the scores of their mixtures by each share of `train.merge`."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
     base, other = copy.deepcopy(model.state_dict()), AutoModelForSequenceClassification.from_pretrained(tiny_model)
     draw_head(other, 11)
     tuned = other.state_dict()
-    scores, expected = {}, {}
-    for alpha in guide.params.train.merge:
-        model.load_state_dict({name: alpha * tuned[name] + (1 - alpha) * base[name] for name in tuned})
-        scores[alpha] = guide.score(model, tokenizer)
-        expected[alpha] = guide.measure(scores[alpha])["MRR@10"]
-    chosen, values, kept = choose_merge(model, tokenizer, base, tuned, {alpha: scores[alpha] for alpha in (0.0, 1.0)}, guide)
-    assert values == pytest.approx(expected, abs=1e-3) and len(set(expected.values())) > 2
-    assert values[chosen] == max(values.values()) == guide.measure(kept)["MRR@10"]
-    assert guide.score(model, tokenizer) == kept
+    scores = {}
+    for share in guide.params.train.merge:
+        model.load_state_dict({name: share * tuned[name] + (1 - share) * base[name] for name in tuned})
+        scores[share] = guide.score(model, tokenizer)
+    return model, tokenizer, base, tuned, scores
+
+
+def test_the_mixture_that_the_mean_of_logits_ranks_best_is_scored_and_the_best_is_left_in_the_model(tiny_model):
+    guide = validation(merge=[0.0, 0.25, 0.5, 0.75, 1.0])
+    model, tokenizer, base, tuned, scores = mixed(guide, tiny_model)
+    found = choose_merge(model, tokenizer, base, tuned, {share: scores[share] for share in (0.0, 1.0)}, guide)
+    means = {
+        share: {q: {p: share * scores[1.0][q][p] + (1 - share) * scores[0.0][q][p] for p in scores[0.0][q]} for q in scores[0.0]}
+        for share in (0.25, 0.5, 0.75)
+    }
+    assert found.predicted == {share: guide.measure(made)["MRR@10"] for share, made in means.items()}
+    ends = {share: guide.measure(scores[share])["MRR@10"] for share in (0.0, 1.0)}
+    likely = max((0.75, 0.5, 0.25), key=found.predicted.get)
+    assert found.predicted[likely] > max(ends.values())  # so that there is something to score
+    assert found.valid == ends | {likely: guide.measure(guide.score(mixture(model, base, tuned, likely), tokenizer))["MRR@10"]}
+    assert found.valid[found.chosen] == max(found.valid.values()) == guide.measure(found.scores)["MRR@10"]
+
+
+def mixture(model, base, tuned, share):
+    model.load_state_dict(merged(base, tuned, share))
+    return model
+
+
+def test_the_chosen_mixture_is_what_the_model_is_left_with(tiny_model):
+    guide = validation(merge=[0.0, 0.25, 0.5, 0.75, 1.0])
+    model, tokenizer, base, tuned, scores = mixed(guide, tiny_model)
+    found = choose_merge(model, tokenizer, base, tuned, {share: scores[share] for share in (0.0, 1.0)}, guide)
+    assert guide.score(model, tokenizer) == found.scores
+    state = model.state_dict()
+    assert all(torch.equal(state[name], weight) for name, weight in merged(base, tuned, found.chosen).items())
+
+
+def test_no_mixture_is_scored_where_an_end_is_as_good_as_any_is_predicted_to_be(tiny_model):
+    guide = validation(merge=[0.0, 0.5, 1.0])
+    guide.score = None  # what calls it fails
+    model, tokenizer, base, tuned, _ = mixed(validation(merge=[]), tiny_model)
+    right = {q: {p: float(p == gold) for p in dict.fromkeys(p for key, p in guide.keys if key == q)} for q, gold in guide.gold.items()}
+    wrong = {q: {p: -2 * score for p, score in found.items()} for q, found in right.items()}
+    found = choose_merge(model, tokenizer, base, tuned, {0.0: right, 1.0: wrong}, guide)
+    assert (found.chosen, list(found.valid), list(found.predicted)) == (0.0, [0.0, 1.0], [0.5])
+    assert found.predicted[0.5] < found.valid[0.0] and found.scores is right
+    assert all(torch.equal(weight, base[name]) for name, weight in model.state_dict().items())
 
 
 @pytest.mark.parametrize("lr", [1e-6, 1e-3, 0.5])
@@ -189,7 +227,7 @@ def test_a_base_in_several_files_is_mixed_as_in_one(samples, tiny_model, tmp_pat
     AutoModelForSequenceClassification.from_pretrained(tiny_model).save_pretrained(base, max_shard_size="20KB")
     assert len(list(base.glob("model-*.safetensors"))) > 1 and not (base / "model.safetensors").exists()
     found = [keep_best(guided(samples, folder, tmp_path / f"run-{folder.name}", epochs=1.0, merge=[0.0, 0.25, 0.5, 0.75, 1.0])) for folder in (tiny_model, base)]
-    assert found[0] == found[1] and len(found[0][0]["merge"]["valid"]) == 5
+    assert found[0] == found[1] and found[0][0]["merge"]["predicted"].keys() == {"0.25", "0.5", "0.75"}
 
 
 def test_weights_are_not_mixed_with_an_untrained_head(samples, tiny_model, tmp_path):

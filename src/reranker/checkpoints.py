@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from reranker.safe_checkpoint import refuse_unsafe
+
 
 def draw_head(model: PreTrainedModel, seed: int) -> None:
     """Draw the classification head anew from `seed`, leaving torch's own generator as it was.
@@ -46,6 +48,13 @@ def complete_head(folder: Path, seed: int) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     shutil.rmtree(folder)
     save(model, tokenizer, folder)
+
+
+def load_reranker(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The checkpoint as training starts from it, where training would be done."""
+    refuse_unsafe(Path(folder), str(folder))
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), AutoTokenizer.from_pretrained(folder)
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

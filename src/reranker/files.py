@@ -23,7 +23,8 @@ def replacing(target: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `target`, a file or a folder, and rename it into place when the block succeeds.
 
     A block that fails leaves what was at `target` untouched; so does a kill, but that it may leave a folder's former
-    content as `target.former`, between two renames.
+    content as `target.former`, between two renames. What is renamed is on the disk by then, so that a power cut cannot leave an
+    empty file under a name that dvc.lock knows, and has the mode that the umask asks for.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -31,6 +32,7 @@ def replacing(target: str | Path) -> Iterator[Path]:
     remove(partial)
     try:
         yield partial
+        settle(partial)
     except BaseException:
         remove(partial)
         raise
@@ -43,7 +45,38 @@ def replacing(target: str | Path) -> Iterator[Path]:
     if target.is_dir():  # a folder cannot be renamed over another that holds files
         os.replace(target, former)
     os.replace(partial, target)
+    flush(target.parent)
     remove(former)
+
+
+def settle(path: Path) -> None:
+    """Give a file, or a folder and all in it, the mode that the umask asks for, and wait until it is on the disk.
+
+    Some libraries write through temporary files that only their owner may read (safetensors, huggingface_hub). A file with
+    further names keeps its mode, because one of them may be an object of DVC's cache, which is read-only.
+    """
+    umask = os.umask(0)
+    os.umask(umask)
+    for found in [*(path.rglob("*") if path.is_dir() else ()), path]:
+        if found.is_symlink():
+            continue
+        if found.is_dir():
+            found.chmod(0o777 & ~umask)
+        elif found.stat().st_nlink == 1:
+            found.chmod(0o666 & ~umask)
+        flush(found)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError:
+        if not path.is_dir():  # some file systems cannot flush a folder
+            raise
+    finally:
+        os.close(opened)
 
 
 def remove(path: Path) -> None:

@@ -92,6 +92,8 @@ class Retriever(Source):
     """How token vectors become one: `mean` for e5, `cls` for bge."""
     max_length: Annotated[int, Field(ge=8)]
     """Tokens of a text that are read."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    """As `train.precision`."""
 
     @model_validator(mode="after")
     def embeds(self):
@@ -264,7 +266,8 @@ class Train(Group):
     """Tokens of a query; with passage_max_length FlagEmbedding's two limits, whose sum bounds a pair."""
     passage_max_length: Annotated[int, Field(ge=16)]
     precision: Literal["auto", "fp32", "bf16", "fp16"]
-    """`auto`: bf16 where the hardware has it (AMX, Ampere or later), fp16 on an older GPU, else fp32."""
+    """`auto`: bf16 where the hardware multiplies it (AMX, avx512_bf16, Arm's bf16, GPUs from Ampere), fp16 on an older GPU, else
+    fp32."""
     dropout: Fraction | None
     """null keeps the checkpoint's own. On a CPU attention dropout disables the fused kernel: 0 trains 1.6 to 3 times faster."""
     freeze_embeddings: bool
@@ -282,8 +285,8 @@ class Train(Group):
     patience: Positive | None
     """Evaluations without a new best after which training stops; null trains to the end."""
     merge: list[Annotated[float, Field(ge=0, le=1)]]
-    """Shares alpha of fine-tuned weights, 1 - alpha the base's, that are tried at the end where the base's head is
-    trained; empty keeps the fine-tuned alone."""
+    """Shares of fine-tuned weights, the rest the base's, to choose from at the end where the base's head is trained; empty keeps the
+    fine-tuned alone."""
     logging_steps: Positive
     save_steps: Positive
     """Optimizer steps between two resume points, outside DVC's outputs, removed when training succeeds."""
@@ -299,7 +302,7 @@ class Train(Group):
 
 
 class Score(Group):
-    """How a cross-encoder scores pairs, in `baseline` and `evaluate` alike."""
+    """How a cross-encoder scores pairs, in `baseline` and `score` alike."""
 
     split: Literal["test", "valid"]
     """The questions that are ranked: `valid` to choose parameters by, `test` to report."""

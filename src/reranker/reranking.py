@@ -1,6 +1,5 @@
-"""Put a reranker behind the first stage: which pairs it scores, how they are ordered, and what that is worth."""
+"""Put a reranker behind the first stage: how scores order the candidates, and how good that order is."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -8,75 +7,11 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
 from reranker.evidence import best_first_stage
+from reranker.fusion import first_stage
 from reranker.measures import gold_rank, measure, per_question
 from reranker.params import Evaluate, Retrieve
-from reranker.passages import Passage
-from reranker.retrieval import first_stage
-from reranker.scoring import CrossEncoder, by_passage, shown
 
 FUSED = ("reranker", "dense", "bm25")  # whose scores the fused row weighs
-AUDITED, AUDIT_DEPTH = 1000, 5
-
-
-def reach(candidates: Sequence[dict], depth: int, params: Retrieve) -> list[str]:
-    """Every passage that the first stage returns at some depth up to `depth`: what any protocol may need a score of.
-
-    Mostly the top `depth` itself; a passage that only a shallower dense list lets into the fused one is added.
-    """
-    found = dict.fromkeys(first_stage(candidates, depth, params))
-    for shallower in range(1, depth):
-        found |= dict.fromkeys(first_stage(candidates, shallower, params))
-    return list(found)
-
-
-def score_candidates(
-    model: CrossEncoder,
-    questions: Sequence[dict],
-    candidates: Mapping[str, Sequence[dict]],
-    corpus: Mapping[str, Passage],
-    depth: int,
-    params: Retrieve,
-    what: str,
-) -> dict[str, dict[str, float]]:
-    """Score what each question's candidates show of their passages.
-
-    Returns:
-        question id -> passage -> raw logit of its best view.
-    """
-    keys, pairs = shown(questions, candidates, corpus, lambda found: reach(found, depth, params))
-    return {question["id"]: {} for question in questions} | by_passage(keys, model.score(pairs, what))
-
-
-def audited(questions: Sequence[dict]) -> list[dict]:
-    """At most AUDITED of the questions, at even distances: whose labels are looked at."""
-    return list(questions[:: max(1, math.ceil(len(questions) / AUDITED))])
-
-
-def score_labels(
-    model: CrossEncoder,
-    questions: Sequence[dict],
-    candidates: Mapping[str, Sequence[dict]],
-    corpus: Mapping[str, Passage],
-    params: Retrieve,
-    what: str,
-) -> dict[str, dict[str, float]]:
-    """Score what the label audit compares: a question's own passage by all its views, and of the first AUDIT_DEPTH candidates
-    the others by their nearest view alone, which spares time and makes a rival the harder to be.
-
-    Returns:
-        question id -> passage -> raw logit.
-    """
-    judged = {}
-    for question in questions:
-        found = candidates[question["id"]]
-        first = set(first_stage(found, AUDIT_DEPTH, params)) - {question["passage"]}
-        judged[question["id"]] = [
-            candidate if candidate["passage"] == question["passage"] else candidate | {"views": candidate["views"][:1]}
-            for candidate in found
-            if candidate["passage"] in first | {question["passage"]}
-        ]
-    keys, pairs = shown(questions, judged, corpus, lambda found: [candidate["passage"] for candidate in found])
-    return by_passage(keys, model.score(pairs, what))
 
 
 def rankers(candidates: Sequence[dict], scores: Mapping[str, Mapping[str, float]], retrieve: Retrieve, evaluate: Evaluate):

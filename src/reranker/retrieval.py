@@ -1,8 +1,7 @@
 """First-stage retrieval: BM25 and dense, each exact, fused by weighted reciprocal rank fusion.
 
-Sources: Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009); Cormack, Clarke and
-Buettcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning Methods" (SIGIR 2009). Showing an
-expensive ranker only the window that a cheap one prefers: Hofstaetter et al., "Intra-Document Cascading" (SIGIR 2021).
+Sources: Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009). Showing an expensive ranker
+only the window that a cheap one prefers: Hofstaetter et al., "Intra-Document Cascading" (SIGIR 2021).
 """
 
 import itertools
@@ -17,6 +16,8 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
+from reranker.device import DTYPES, choose_precision, set_attention
+from reranker.fusion import fuse
 from reranker.params import Retrieve, Retriever
 from reranker.passages import Passage, nearest_views, windows
 from reranker.safe_checkpoint import refuse_unsafe
@@ -27,39 +28,9 @@ READ = 2**15
 """Questions that are in memory at a time."""
 BLOCK = 2**26
 """Cosines that are in memory at a time, at most: a quarter of a gigabyte."""
-
-
-def fuse(rankings: Iterable[tuple[Sequence[str], float]], k: int) -> list[tuple[str, float]]:
-    """Weighted reciprocal rank fusion: score(d) = sum over the lists that hold d of weight / (k + rank of d).
-
-    Returns:
-        (id, score), best first; ties go to what stands earlier in the earlier list.
-    """
-    scores: dict[str, float] = {}
-    for ranking, weight in rankings:
-        for rank, item in enumerate(ranking, 1):
-            scores[item] = scores.get(item, 0.0) + weight / (k + rank)
-    return sorted(scores.items(), key=lambda pair: -pair[1])
-
-
-def first_stage(candidates: Sequence[dict], depth: int, params: Retrieve) -> list[str]:
-    """The passages that a retriever asked for `depth` returns: its dense top `depth` fused with its BM25 list.
-
-    This is the article's ensemble: dense depth follows what is asked for, BM25's own depth is fixed.
-
-    Args:
-        candidates: one question's, as `Retrieval.candidates` gives them.
-    """
-    dense = sorted((c for c in candidates if c["dense"] and c["dense"] <= depth), key=lambda c: c["dense"])
-    sparse = sorted((c for c in candidates if c["bm25"] and c["bm25"] <= params.bm25_depth), key=lambda c: c["bm25"])
-    fused = fuse(
-        [
-            ([c["passage"] for c in dense] if params.dense_weight else [], params.dense_weight),
-            ([c["passage"] for c in sparse] if params.bm25_weight else [], params.bm25_weight),
-        ],
-        params.rrf_k,
-    )
-    return [passage for passage, _ in fused[:depth]]
+DIGITS = 4
+"""Decimals of a cosine. Sums in another order, as another CPU or number of threads takes them, move the sixth or seventh in
+fp32; what they leave equal is ordered by id."""
 
 
 class Words(jieba.Tokenizer):
@@ -98,7 +69,7 @@ class BM25:
 
     @staticmethod
     def top(scores: np.ndarray, depth: int) -> list[int]:
-        """Indices of at most `depth` texts with a score above 0, best first, ties in corpus order."""
+        """Indices of at most `depth` texts with a score above 0, best first, ties in their own order."""
         found = np.flatnonzero(scores > 0)
         if len(found) > depth:  # not all of a large corpus is sorted
             found = found[scores[found] >= np.partition(scores[found], -depth)[-depth]]
@@ -114,7 +85,9 @@ class Encoder:
         refuse_unsafe(Path(folder), folder)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         options = {"add_pooling_layer": False} if params.pooling == "mean" else {}
-        self.model = AutoModel.from_pretrained(folder, dtype=torch.float32, **options).eval().to(self.device)
+        precision = choose_precision(params.precision)
+        self.model = AutoModel.from_pretrained(folder, dtype=DTYPES[precision], **options).eval().to(self.device)
+        set_attention(self.model, precision, training=False)
 
     def encode(self, texts: Sequence[str], prefix: str, what: str) -> np.ndarray:
         """Returns float32 of shape (len(texts), hidden size), each row of length 1, in the order given."""
@@ -135,20 +108,24 @@ class Encoder:
     @torch.inference_mode()
     def _vectors(self, ids: list[list[int]]) -> np.ndarray:
         inputs = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.device)
-        hidden = self.model(**inputs).last_hidden_state
+        hidden = self.model(**inputs).last_hidden_state.float()
         if self.params.pooling == "cls":
             pooled = hidden[:, 0]
         else:
             mask = inputs["attention_mask"][..., None]
             pooled = (hidden * mask).sum(1) / mask.sum(1)
-        return torch.nn.functional.normalize(pooled, dim=-1).float().cpu().numpy()
+        return torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
 
 
 class Retrieval:
-    """Both first stages over one corpus, passage id -> passage; BM25 alone where there is no encoder (`Retrieve.dense`)."""
+    """Both first stages over one corpus, passage id -> passage; BM25 alone where there is no encoder (`Retrieve.dense`).
+
+    Equal scores are ordered by passage id.
+    """
 
     def __init__(self, passages: Mapping[str, Passage], encoder: Encoder | None, params: Retrieve):
         self.params, self.encoder = params, encoder
+        passages = dict(sorted(passages.items()))
         self.ids = list(passages)
         self.position = {key: i for i, key in enumerate(self.ids)}
         self.spans = [windows(passage.text, params.window, params.stride) for passage in passages.values()]
@@ -194,9 +171,9 @@ class Retrieval:
         vectors = self.encoder.encode([q["question"] for q in questions], self.encoder.params.query_prefix, f"{what} questions")
         block = max(1, min(256, BLOCK // len(self.parts)))
         for start in range(0, len(questions), block):
-            near = vectors[start : start + block] @ self.parts.T
+            near = np.round(vectors[start : start + block] @ self.parts.T, DIGITS)
             best = np.maximum.reduceat(near, self.offsets[:-1], axis=1)
-            yield from zip((vectors[start : start + block] @ self.whole.T + best) / 2, near)
+            yield from zip(np.round((vectors[start : start + block] @ self.whole.T + best) / 2, DIGITS), near)
 
     def _candidates(self, question: dict, scores: np.ndarray | None, near: np.ndarray | None) -> list[dict]:
         order, dense_rank = [], None
@@ -219,8 +196,8 @@ class Retrieval:
                 "passage": self.ids[index],
                 "dense": int(dense_rank[index]) if scores is not None else None,
                 "bm25": sparse_rank.get(index),
-                "dense_score": round(float(scores[index]), 6) if scores is not None else 0.0,
-                "bm25_score": round(float(sparse_scores[index]), 6),
+                "dense_score": round(float(scores[index]), DIGITS) if scores is not None else 0.0,
+                "bm25_score": round(float(sparse_scores[index]), DIGITS),
                 "views": self._views(index, place, near),
             }
             for place, index in enumerate(listed)

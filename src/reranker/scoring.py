@@ -1,9 +1,6 @@
-"""A cross-encoder's scores for (query, passage) pairs, and what the hardware makes of them."""
+"""Score (query, passage) pairs with a cross-encoder."""
 
-import math
-import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,86 +8,9 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from reranker.errors import InputError
+from reranker.device import DTYPES, choose_precision, set_attention
 from reranker.first_token import first_token_only
-from reranker.passages import Passage
 from reranker.safe_checkpoint import refuse_unsafe
-
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def choose_precision(wanted: str) -> str:
-    """`auto` -> bf16 where the hardware multiplies it natively (AMX, Ampere or later), fp16 on older GPUs, else fp32.
-
-    bf16 is emulated on a CPU without AMX, several times slower than fp32; fp16 needs CUDA.
-    """
-    cuda = torch.cuda.is_available()
-    if wanted == "fp16" and not cuda:
-        raise InputError("precision fp16 needs a CUDA device; set it to auto, bf16 or fp32")
-    if wanted != "auto":
-        return wanted
-    if cuda:
-        return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16"
-    return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
-
-
-def describe_machine(precision: str) -> dict:
-    """What a result may depend on beside code, data and parameters; no times and no host names."""
-    names = ("torch", "transformers", "FlagEmbedding", "tokenizers", "numpy", "bm25s", "jieba")
-    return {
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({platform.machine()})",
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "amx": torch.cpu._is_amx_tile_supported(),
-        "threads": torch.get_num_threads(),
-        "precision": precision,
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in names},
-    }
-
-
-def shown(
-    questions: Sequence[dict],
-    candidates: Mapping[str, Sequence[dict]],
-    corpus: Mapping[str, Passage],
-    chosen: Callable[[Sequence[dict]], Iterable[str]],
-) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """What a reranker reads of each question's chosen candidates, view by view.
-
-    Args:
-        candidates: question id -> as `Retrieval.candidates` gives them; chosen: of one question's candidates, the passages.
-
-    Returns:
-        (question id, passage id) and (query, text) of every view.
-
-    Raises:
-        InputError: a candidate is no passage of this corpus.
-    """
-    keys, pairs = [], []
-    for question in questions:
-        views = {candidate["passage"]: candidate["views"] for candidate in candidates[question["id"]]}
-        for passage in chosen(candidates[question["id"]]):
-            if passage not in corpus:
-                raise InputError(
-                    f"candidate {passage!r} of {question['id']!r} is not in corpus.jsonl; run dvc repro retrieve --force"
-                )
-            keys += [(question["id"], passage)] * len(views[passage])
-            pairs += [(question["question"], corpus[passage].view(*view)) for view in views[passage]]
-    return keys, pairs
-
-
-def by_passage(keys: Sequence[tuple[str, str]], scores: Sequence[float]) -> dict[str, dict[str, float]]:
-    """question id -> passage -> the score of its best view, in the order of `keys`: MaxP (Dai and Callan, "Deeper Text
-    Understanding for IR with Contextual Neural Language Modeling", SIGIR 2019, arXiv:1905.09217).
-
-    >>> by_passage([("q", "a"), ("q", "b"), ("q", "a")], [-1.0, 0.5, 2.0])
-    {'q': {'a': 2.0, 'b': 0.5}}
-    """
-    best: dict[str, dict[str, float]] = {}
-    for (question, passage), score in zip(keys, scores, strict=True):
-        found = best.setdefault(question, {})
-        found[passage] = max(found.get(passage, -math.inf), float(score))
-    return best
 
 
 class CrossEncoder:
@@ -114,6 +34,7 @@ class CrossEncoder:
         self.model, self.tokenizer = first_token_only(model.eval()), tokenizer
         self.max_length, self.batch_tokens = max_length, batch_tokens
         self.device, self.precision = model.device, choose_precision(precision)
+        set_attention(model, self.precision, training=False)
 
     def score(self, pairs: Sequence[tuple[str, str]], what: str = "pairs") -> np.ndarray:
         """Score each distinct pair once, longest first, in batches under a budget of tokens.

@@ -26,13 +26,12 @@ from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
     PrinterCallback,
     TrainerCallback,
 )
 
 from reranker.checkpoints import save
+from reranker.device import choose_precision, set_attention
 from reranker.errors import InputError, memory_ran_out
 from reranker.files import file_digest, write_text
 from reranker.first_token import first_token_only
@@ -40,7 +39,6 @@ from reranker.groups import MOST_TOKENS, OVERHEAD, GroupCollator, GroupDataset, 
 from reranker.memory import free_memory, training_memory
 from reranker.params import Train
 from reranker.safe_checkpoint import refuse_unsafe
-from reranker.scoring import choose_precision
 from reranker.trackers import attach, prepare, run_name
 from reranker.validation import Guide, Validation, choose_merge, curve
 from reranker.watch import Watch
@@ -124,7 +122,7 @@ class Runner(EncoderOnlyRerankerRunner):
         stage: str = "train",
     ):
         self.params, self.seed, self.validation, self.stage = params, seed, validation, stage
-        precision = choose_precision(params.precision)
+        self.precision = precision = choose_precision(params.precision)
         # transformers takes this where neither fp16 nor bf16 is asked for, and `accelerate launch` sets it from a file at home.
         os.environ["ACCELERATE_MIXED_PRECISION"] = "no" if precision == "fp32" else precision
         super().__init__(
@@ -177,6 +175,7 @@ class Runner(EncoderOnlyRerankerRunner):
             for name in self.own_dropout:
                 setattr(config, name, self.params.dropout)
         model = AutoModelForSequenceClassification.from_pretrained(folder, config=config, dtype=torch.float32)
+        set_attention(model, self.precision, training=True)
         if self.params.freeze_embeddings:
             model.get_input_embeddings().requires_grad_(False)
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -222,13 +221,6 @@ class Runner(EncoderOnlyRerankerRunner):
             evaluations = max(1, round(self.params.evals_per_epoch * self.params.epochs))
             trainer.add_callback(Guide(trainer, evaluations, self.params.best, self.params.patience))
         return trainer
-
-
-def load_reranker(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The checkpoint as training starts from it, where training would be done."""
-    refuse_unsafe(Path(folder), str(folder))
-    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), AutoTokenizer.from_pretrained(folder)
 
 
 def scores_path(scratch: str | Path, step: int) -> Path:
@@ -350,12 +342,12 @@ def refuse_full_disk(runner: Runner) -> None:
 def keep_best(runner: Runner) -> tuple[dict, dict]:
     """Leave in the runner's model the weights that rank the validation questions best.
 
-    Those are of the best checkpoint, mixed with the base's in the best of the shares `train.merge` where the base's head
-    is trained. Without validation they stay the last ones.
+    Those are of the best checkpoint, mixed with the base's in one of the shares `train.merge` where the base's head is trained
+    (`choose_merge`). Without validation they stay the last ones.
 
     Returns:
-        for metrics/train.json the chosen step, its value and the base's, the shares tried and the chosen one; and the validation
-        scores of what was kept, question id -> passage -> logit.
+        for metrics/train.json the chosen step, its value and the base's, the chosen share, the value of each that was scored and
+        the predicted value of each other; and the validation scores of what was kept, question id -> passage -> logit.
     """
     if not runner.validation:
         return {}, {}
@@ -372,8 +364,13 @@ def keep_best(runner: Runner) -> tuple[dict, dict]:
     if params.merge and not getattr(model.config, "untrained_head", False):
         files = Path(runner.model_args.model_name_or_path).glob("*.safetensors")  # a large base has several
         original = {name: weight for file in files for name, weight in load_file(file).items()}
-        chosen, values, scores = choose_merge(model, runner.tokenizer, original, tuned, known, runner.validation)
-        summary["merge"] = {"chosen": chosen, "valid": {str(alpha): value for alpha, value in values.items()}}
+        merge = choose_merge(model, runner.tokenizer, original, tuned, known, runner.validation)
+        scores = merge.scores
+        summary["merge"] = {
+            "chosen": merge.chosen,
+            "valid": {str(alpha): value for alpha, value in merge.valid.items()},
+            "predicted": {str(alpha): value for alpha, value in merge.predicted.items()},
+        }
     return summary, scores
 
 

@@ -7,15 +7,18 @@ the base on the validation questions.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
+from reranker.device import set_attention
+from reranker.fusion import first_stage
+from reranker.maxp import max_over_views, view_pairs
 from reranker.measures import measure
 from reranker.params import Params
 from reranker.passages import Passage
-from reranker.retrieval import first_stage
-from reranker.scoring import CrossEncoder, by_passage, shown
+from reranker.scoring import CrossEncoder
 
 
 class Validation:
@@ -37,17 +40,18 @@ class Validation:
     ):
         self.params, self.start = params, start
         self.gold = {question["id"]: question["passage"] for question in questions}
-        self.keys, self.pairs = shown(
+        self.keys, self.pairs = view_pairs(
             questions, candidates, corpus, lambda found: first_stage(found, params.train.valid_depth, params.retrieve)
         )
 
     def score(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, dict[str, float]]:
-        """question id -> passage -> logit under this model, whose mode is left as it was; passages in the first stage's order."""
+        """question id -> passage -> logit under this model, which keeps its mode; passages in the first stage's order."""
         training, score = model.training, self.params.score
         encoder = CrossEncoder.of(model, tokenizer, score.max_length, self.params.train.precision, score.batch_tokens)
         scores = encoder.score(self.pairs, "validation")
         model.train(training)
-        return by_passage(self.keys, scores)
+        set_attention(model, encoder.precision, training=True)
+        return max_over_views(self.keys, scores)
 
     def measure(self, scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
         """hit@1, MRR@10 and nDCG@10 of the validation questions by these scores.
@@ -94,6 +98,17 @@ def merged(base: Mapping[str, torch.Tensor], tuned: Mapping[str, torch.Tensor], 
     return {name: torch.lerp(base[name].float(), tuned[name].float(), alpha) for name in tuned}
 
 
+@dataclass(frozen=True)
+class Merge:
+    """`chosen`: the share of fine-tuned weights; `valid`: share -> value of each that was scored; `predicted`: share -> value of
+    each mixture as the mean of logits predicts it; `scores`: of the chosen one, question id -> passage -> logit."""
+
+    chosen: float
+    valid: dict[float, float]
+    predicted: dict[float, float]
+    scores: Mapping[str, Mapping[str, float]]
+
+
 def choose_merge(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -101,21 +116,41 @@ def choose_merge(
     tuned: Mapping[str, torch.Tensor],
     known: Mapping[float, Mapping[str, Mapping[str, float]]],
     validation: Validation,
-) -> tuple[float, dict[float, float], Mapping[str, Mapping[str, float]]]:
+) -> Merge:
     """Leave in `model` the mixture of base and fine-tuned weights that ranks the validation questions best.
 
-    Args:
-        known: alpha -> scores of the validation questions, where they are there already.
+    Scoring a mixture costs as much as an evaluation, and its logits are close to the mean of both ends' logits (Wortsman et al.,
+    2022, section 4). That mean is known without scoring, so only the mixture that it ranks best is made and scored, and none
+    where an end is at least as good as it predicts. What is chosen has been scored: it is never worse than either end.
 
-    Returns:
-        the chosen alpha, the value of every one tried, and the chosen one's scores; of equal values the largest alpha is chosen.
+    Args:
+        known: share -> scores of the validation questions, of the base (0) and of the fine-tuned weights (1).
     """
     train, scores = validation.params.train, dict(known)
-    for alpha in train.merge:
-        if alpha not in scores:
-            model.load_state_dict(merged(base, tuned, alpha))
-            scores[alpha] = validation.score(model, tokenizer)
-    values = {alpha: validation.measure(scores[alpha])[train.best] for alpha in sorted(scores)}
-    chosen = max(reversed(values), key=values.get)
+
+    def value(found: Mapping[str, Mapping[str, float]]) -> float:
+        return validation.measure(found)[train.best]
+
+    predicted = {share: value(mean_scores(known[0.0], known[1.0], share)) for share in sorted(train.merge) if share not in known}
+    likely = max(reversed(predicted), key=predicted.get, default=None)
+    if likely is not None and predicted[likely] > max(value(found) for found in known.values()):
+        model.load_state_dict(merged(base, tuned, likely))
+        scores[likely] = validation.score(model, tokenizer)
+    valid = {share: value(scores[share]) for share in sorted(scores)}
+    chosen = max(reversed(valid), key=valid.get)
     model.load_state_dict(merged(base, tuned, chosen))
-    return chosen, values, scores[chosen]
+    return Merge(chosen, valid, predicted, scores[chosen])
+
+
+def mean_scores(
+    base: Mapping[str, Mapping[str, float]], tuned: Mapping[str, Mapping[str, float]], share: float
+) -> dict[str, dict[str, float]]:
+    """share * tuned + (1 - share) * base, score by score.
+
+    >>> mean_scores({"q": {"p": 1.0}}, {"q": {"p": 3.0}}, 0.25)
+    {'q': {'p': 1.5}}
+    """
+    return {
+        question: {passage: share * score + (1 - share) * base[question][passage] for passage, score in found.items()}
+        for question, found in tuned.items()
+    }
