@@ -38,6 +38,7 @@ import pretrain
 import rank
 import retrieve
 import samples
+import score
 import train
 
 HEADER = "question,doc,dataset\n"
@@ -271,7 +272,7 @@ def sampled(broken):
 
 
 def judged(stage, change):
-    """What reads the files that retrieve.py, baseline.py and pretrain.py have left, one of them changed; it fails before it would
+    """What reads the files that retrieve.py, baseline.py, score.py and pretrain.py have left, one of them changed; it fails before it would
     load a model."""
 
     def run(folder: Path) -> None:
@@ -281,7 +282,7 @@ def judged(stage, change):
             rows = dict(zip(SPLITS, (folder / name / "train.jsonl").read_text(encoding="utf-8").splitlines()))
             for split, row in rows.items():
                 put(folder / name / f"{split}.jsonl", row + "\n")
-        for path in ("baseline/test.jsonl", "baseline/train.jsonl", "start/valid.jsonl"):
+        for path in ("baseline/test.jsonl", "baseline/train.jsonl", "scores/test.jsonl", "scores/train.jsonl", "start/valid.jsonl"):
             write_jsonl(folder / path, [{"id": f"q-{Path(path).stem}", "scores": {"p1": 1.0, "p2": 0.5, "p3": 0.0}}])
         for file, text in change.items():
             put(folder / file, text)
@@ -296,11 +297,15 @@ def train_reads():
 
 
 def evaluate_reads():
-    evaluate.main("prepared", "candidates", "baseline", "none", "none", "out")
+    evaluate.main("prepared", "candidates", "baseline", "scores", "none", "out")
 
 
 def baseline_reads():
     baseline.main("prepared", "candidates", "none", "none", "out")
+
+
+def score_reads():
+    score.main("prepared", "candidates", "baseline", "none", "out", "out.json")
 
 
 def pretrain_reads():
@@ -525,6 +530,9 @@ CASES = {
     "pretrain: half a file": (judged(pretrain_reads, {"candidates/valid.jsonl": '{"id": "q-valid", "cand'}), "candidates/valid.jsonl, line 1: not valid JSON (Unterminated string starting at); repair or delete the line"),
     "baseline: no candidates of a question": (judged(baseline_reads, {"candidates/test.jsonl": '{"id": "q9", "candidates": []}\n'}), "candidates/test.jsonl: no candidates of 'q-test'; make the file again by the stage that writes it"),
     "baseline: a question that is empty": (judged(baseline_reads, {"prepared/train.jsonl": "{}\n"}), "prepared/train.jsonl, line 1: no 'id'; make the file again by the stage that writes it"),
+    "score: no candidates of a question": (judged(score_reads, {"candidates/test.jsonl": '{"id": "q9", "candidates": []}\n'}), "candidates/test.jsonl: no candidates of 'q-test'; make the file again by the stage that writes it"),
+    "score: the base's scores cut short": (judged(score_reads, {"baseline/train.jsonl": '{"id": "q-train", "sco'}), "baseline/train.jsonl, line 1: not valid JSON (Unterminated string starting at); repair or delete the line"),
+    "evaluate: no scores of a question": (judged(evaluate_reads, {"scores/test.jsonl": ""}), "scores/test.jsonl: no scores of 'q-test'; make the file again by the stage that writes it"),
     "evaluate: scores under another name": (judged(evaluate_reads, {"baseline/test.jsonl": '{"id": "q-test", "logits": {}}\n'}), "baseline/test.jsonl, line 1: no 'scores'; make the file again by the stage that writes it"),
     "evaluate: no scores of a label": (judged(evaluate_reads, {"baseline/train.jsonl": ""}), "baseline/train.jsonl: no scores of 'q-train'; make the file again by the stage that writes it"),
     # rank.py

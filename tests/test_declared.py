@@ -24,7 +24,7 @@ from verify import md5_of
 STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
 # What the small run leaves out: a teacher, another reranker to compare with, pre-training, tokenising in processes of their own.
 # It is run in the stages that this changes.
-RICH_STAGES = ["fetch", "samples", "pretrain", "train", "baseline", "evaluate"]
+RICH_STAGES = ["fetch", "samples", "pretrain", "train", "baseline", "score", "evaluate"]
 RICH = {
     "teacher": {"source": "bundled"},
     "samples": {"teacher": "reranker"},

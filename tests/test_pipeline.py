@@ -57,6 +57,16 @@ def test_every_imported_module_is_among_a_stages_deps_and_none_besides(stage):
     assert modules == {dep for dep in STAGES[stage]["deps"] if dep.startswith("src/")}
 
 
+LIGHT = {"prepare": "torch", "samples": "torch", "evaluate": "torch", "report": "torch", "pretrain": "FlagEmbedding"}
+"""Stages that start without what takes seconds to import, unless their parameters ask for it."""
+
+
+@pytest.mark.parametrize("stage", LIGHT)
+def test_a_stage_imports_no_heavy_library_that_it_does_not_need(stage):
+    script = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); import {stage}; print({LIGHT[stage]!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
 def test_every_parameter_belongs_to_a_stage():
     tracked = {name for stage in STAGES.values() for name in stage.get("params", [])}
     leaves = set()
@@ -75,7 +85,7 @@ def test_the_whole_run_leaves_what_it_promises(project):
     names = {str(path.relative_to(project)) for path in project.rglob("*") if path.is_file() and ".dvc/" not in str(path)}
     for name in (
         "data/prepared/corpus.jsonl", "data/prepared/test.jsonl", "data/candidates/train.jsonl", "data/samples/train.jsonl",
-        "data/baseline/test.jsonl", "data/validation/valid.jsonl", "models/base/model.safetensors", "models/reranker/model.safetensors", "metrics/data.json",
+        "data/baseline/test.jsonl", "data/scores/test.jsonl", "data/scores/train.jsonl", "data/validation/valid.jsonl", "models/base/model.safetensors", "models/reranker/model.safetensors", "metrics/data.json",
         "metrics/eval.json", "metrics/hit_at_k.csv", "metrics/per_query.csv", "metrics/train.csv", "metrics/valid.csv",
         "metrics/by_document.csv", "metrics/suspects.csv", "metrics/first.csv", "metrics/passages.csv", "report/index.html", "dvc.lock",
     ):  # fmt: skip
@@ -135,22 +145,24 @@ def test_a_second_repro_has_nothing_to_do(project):
 CHANGES = {
     "seed": ("seed", 7, {"fetch", "prepare", "samples", "pretrain", "train", "evaluate"}),
     "prepare": ("prepare.unicode", "NFKC", {"prepare"}),
+    "precision": ("retriever.precision", "bf16", {"retrieve", "pretrain"}),
     "prefix": ("retriever.query_prefix", "Q: ", {"retrieve", "pretrain"}),
-    "retrieve": ("retrieve.rrf_k", 30, {"retrieve", "pretrain", "train", "baseline", "evaluate"}),
-    "window": ("retrieve.window", 20, {"retrieve", "pretrain", "train", "baseline", "evaluate"}),
-    "shown": ("retrieve.shown", 28, {"retrieve", "samples", "pretrain", "train", "baseline", "evaluate"}),
-    "views": ("retrieve.views", 2, {"retrieve", "pretrain", "train", "baseline", "evaluate"}),
-    "title": ("retrieve.title", False, {"retrieve", "samples", "pretrain", "train", "baseline", "evaluate"}),
+    "retrieve": ("retrieve.rrf_k", 30, {"retrieve", "pretrain", "train", "baseline", "score", "evaluate"}),
+    "window": ("retrieve.window", 20, {"retrieve", "pretrain", "train", "baseline", "score", "evaluate"}),
+    "shown": ("retrieve.shown", 28, {"retrieve", "samples", "pretrain", "train", "baseline", "score", "evaluate"}),
+    "views": ("retrieve.views", 2, {"retrieve", "pretrain", "train", "baseline", "score", "evaluate"}),
+    "title": ("retrieve.title", False, {"retrieve", "samples", "pretrain", "train", "baseline", "score", "evaluate"}),
     "samples": ("samples.skip_top", 0.5, {"samples"}),
     "teacher": ("teacher.source", "bundled", {"fetch"}),
     "pretrain": ("pretrain.fragments", 1, {"pretrain"}),
     "lr": ("train.lr", 0.001, {"train"}),
     "best": ("train.best", "hit@1", {"pretrain", "train"}),
-    "depth": ("score.depth", 7, {"baseline", "evaluate"}),
+    "depth": ("score.depth", 7, {"baseline", "score", "evaluate"}),
     "launcher": ("train.launcher", "python -u", {"train"}),
-    "score": ("score.batch_tokens", 4096, {"samples", "pretrain", "train", "baseline", "evaluate"}),
-    "max_length": ("score.max_length", 90, {"samples", "pretrain", "train", "baseline", "evaluate"}),
+    "score": ("score.batch_tokens", 4096, {"samples", "pretrain", "train", "baseline", "score"}),
+    "max_length": ("score.max_length", 90, {"samples", "pretrain", "train", "baseline", "score"}),
     "evaluate": ("evaluate.suspect_margin", 2.0, {"evaluate"}),
+    "ks": ("evaluate.ks", [1, 2, 3], {"evaluate"}),
 }
 
 
@@ -172,9 +184,9 @@ def test_a_parameter_makes_its_own_stages_stale(project, name):
         path.write_text(text, encoding="utf-8")
 
 
-def test_an_experiment_with_another_lr_runs_train_and_evaluate_alone_at_that_float(project):
+def test_an_experiment_with_another_lr_runs_train_score_and_evaluate_alone_at_that_float(project):
     said = dvc("exp", "run", "-n", "slower", "-S", "train.lr=2e-5", cwd=project)
-    assert [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")] == ["train", "evaluate", "report"]
+    assert [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")] == ["train", "score", "evaluate", "report"]
     # what the optimizer got: the highest rate of the cosine schedule is reached after the warm-up
     rates = [float(row["learning_rate"]) for row in csv.DictReader((project / "metrics/train.csv").open())]
     assert 0.9 * 2e-5 < max(rates) <= 2e-5
@@ -295,7 +307,7 @@ def test_pre_training_makes_another_base_and_training_starts_from_it(project):
     options = ["-S", "pretrain.epochs=1", "-S", "pretrain.lr=0.003", "-S", "pretrain.batch_size=2", "-S", "pretrain.group_size=4"]
     said = dvc("exp", "run", "-n", "pretrained", *options, cwd=project)
     try:
-        assert [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")] == ["pretrain", "train", "evaluate", "report"]
+        assert [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")] == ["pretrain", "train", "score", "evaluate", "report"]
         made = json.loads((project / "metrics/pretrain.json").read_text())
         assert made["samples"] == 24 and made["optimizer_steps"] == 12  # two sentences of twelve passages
         assert set(made["merge"]["valid"]) == {"0.0", "1.0"}

@@ -87,12 +87,12 @@ def test_a_stage_that_ran_before_the_one_it_reads_from_is_found(run):
     path = run / "dvc.lock"
     good = path.read_text(encoding="utf-8")
     lock = yaml.safe_load(good)
-    (read,) = [dep for dep in lock["stages"]["evaluate"]["deps"] if dep["path"] == "models/reranker"]
+    (read,) = [dep for dep in lock["stages"]["score"]["deps"] if dep["path"] == "models/reranker"]
     read["md5"] = "0" * 32 + ".dir"
     path.write_text(yaml.safe_dump(lock), encoding="utf-8")
     try:
         assert verify(run).stderr == (
-            "error: stage evaluate of dvc.lock was run before models/reranker was made anew; run dvc repro\n"
+            "error: stage score of dvc.lock was run before models/reranker was made anew; run dvc repro\n"
         )
     finally:
         path.write_text(good, encoding="utf-8")

@@ -30,7 +30,7 @@ OTHERS = [
     "samples",
     "samples",
     "baseline",
-    "baseline",
+    "score",
     "evaluate",
     "report",
     "train",

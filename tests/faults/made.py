@@ -24,7 +24,7 @@ from reranker.files import remove, write_text
 from reranker.provenance import outputs, read_lock
 from verify import md5_of
 
-STAGES = ("fetch", "prepare", "retrieve", "samples", "pretrain", "train", "baseline", "evaluate", "report")
+STAGES = ("fetch", "prepare", "retrieve", "samples", "pretrain", "train", "baseline", "score", "evaluate", "report")
 NEW = {"seed": 7, "prepare.unicode": "NFKC", "retrieve.rrf_k": 30}
 """The new parameters: they make every stage stale."""
 
