@@ -11,6 +11,7 @@ repro: .venv/installed  ## environment, then the whole pipeline
 	dvc repro
 	@cat metrics/table.md
 	@echo 'The report: report/index.html'
+	@python src/compare.py --machine
 
 test: .venv/installed  ## environment, then the tests
 	python -m pytest

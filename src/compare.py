@@ -4,9 +4,12 @@
     python src/compare.py main my-experiment --system reranker
     python src/compare.py main HEAD --md >> comment.md
     python src/compare.py main HEAD --require not-worse     # for CI: exit code 1 where HEAD is worse
+    python src/compare.py --machine                  # HEAD and the working tree: a change, or another machine?
+    python src/compare.py main HEAD --machine --require unchanged
 
-Reads metrics/per_query.csv, which is in Git, so that no data is pulled. The verdict is of one system by one measure: better or worse
-where the 95 % bootstrap interval of the mean paired difference excludes 0, else no evidence (src/reranker/evidence.py).
+Reads metrics, which are in Git, so that no data is pulled. The verdict is of one system by one measure: better or worse where the
+95 % bootstrap interval of the mean paired difference excludes 0, else no evidence (src/reranker/evidence.py). --machine judges
+all systems together (src/reranker/machines.py).
 """
 
 import argparse
@@ -17,15 +20,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from reranker.errors import InputError, run
 from reranker.evidence import compare, verdict
+from reranker.files import CONTROL
+from reranker.machines import Judgement, judged
 from reranker.markdown import plain
 from reranker.measures import per_question
+from reranker.runs import HERE, LOCK, RANKS, commit_of, locked_stages, not_evaluated, read_run
 from reranker.spreadsheets import read_csv
-
-RANKS, LOCK = "metrics/per_query.csv", "dvc.lock"
 
 
 def values(ranks: Mapping[str, int | None], measure: str) -> dict[str, float]:
@@ -90,13 +93,7 @@ def read_ranks(revision: str | None) -> pd.DataFrame:
 
 def ranked_before(lock: str) -> str | None:
     """What the stage `evaluate` of a dvc.lock has not seen in its present state: an experiment may end with the stage `train`."""
-    try:
-        stages = (yaml.safe_load(lock) or {}).get("stages", {})
-    except yaml.YAMLError as error:
-        raise InputError(f"{LOCK}: not a lock of DVC's ({' '.join(str(error).split())}); run dvc repro") from None
-    made = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
-    seen = {dep["path"]: dep["md5"] for dep in stages.get("evaluate", {}).get("deps", [])}
-    return next((path for path, digest in seen.items() if made.get(path, digest) != digest), None)
+    return not_evaluated(locked_stages(lock))
 
 
 def ranks(table: pd.DataFrame, system: str, name: str) -> dict[str, int | None]:
@@ -144,24 +141,53 @@ def as_text(result: dict, before: Mapping[str, int | None], after: Mapping[str, 
     return "\n".join(lines)
 
 
+def machine_or_change(a: str, b: str | None) -> Judgement:
+    """Whether the metrics of B are those of A, differ as another machine makes them differ, or by more. Where there is nothing to
+    compare, the line says why.
+
+    Raises:
+        InputError: there is no such revision.
+    """
+    names = a, b or HERE
+    first, second = commit_of(a), b and commit_of(b)
+    try:
+        if first is None or (b and second is None):
+            raise InputError("nothing is committed yet")
+        return judged(read_run(first, names[0]), read_run(second, names[1]))
+    except InputError as error:
+        return Judgement("incomparable", f"metrics: nothing can be compared: {error}")
+
+
 def main(*arguments: str) -> None:
     parser = argparse.ArgumentParser(prog="compare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("a", help="revision or experiment")
+    parser.add_argument("a", nargs="?", help="revision or experiment; with --machine the default is HEAD")
     parser.add_argument("b", nargs="?", help="revision or experiment; none: the working tree")
     parser.add_argument("--system", default="fused", help="a column of metrics/per_query.csv (default: fused)")
     parser.add_argument("--measure", default="MRR@10", help="hit@k, MRR@k or nDCG@k that the verdict is by (default: MRR@10)")
-    parser.add_argument("--require", choices=("better", "not-worse"), help="exit code 1 where the verdict is another")
+    required = "exit code 1 where the verdict is another; unchanged, for --machine: the same or within what another machine does"
+    parser.add_argument("--require", choices=("better", "not-worse", "unchanged"), help=required)
     parser.add_argument("--shown", type=int, default=10, help="won and lost questions listed (default: 10)")
     parser.add_argument("--resamples", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=42, help="of the resamples")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object")
     form.add_argument("--md", action="store_true", help="Markdown, for a pull request")
+    form.add_argument("--machine", action="store_true", help="one line on all systems: the same, another machine, or a change")
     options = parser.parse_args(arguments)
+    if options.a is None and not options.machine:
+        parser.error("the following arguments are required: a")
+    if options.require and (options.require == "unchanged") != options.machine:
+        parser.error(f"--require {options.require} is {'not for' if options.machine else 'for'} --machine")
+    if options.machine:
+        found = machine_or_change(options.a or "HEAD", options.b)
+        print(CONTROL.sub(" ", found.line))
+        if options.require and found.kind not in ("same", "within"):
+            raise InputError(f"{options.b or HERE} is required to be unchanged: {found.kind}")
+        return
     if not re.fullmatch(r"(hit|MRR|nDCG)@[1-9]\d*", options.measure):
         raise InputError(f"--measure {options.measure}: none of hit@k, MRR@k, nDCG@k")
 
-    names = options.a, options.b or "the working tree"
+    names = options.a, options.b or HERE
     a, b = read_ranks(options.a), read_ranks(options.b)
     refuse_other_questions(a, b, names)
     before, after = ranks(a, options.system, names[0]), ranks(b, options.system, names[1])

@@ -22,7 +22,7 @@ ELSEWHERE = {
     r"experiments/(ablation|seeds|never-worse|bundled-base|zero-shot|bundled|lr-sweep)": "hours: tests/test_experiments.py checks what they set",
     r"python benchmarks/": "hours, and other packages: docs/performance.md is their output",
     r"python experiments/": "tests/test_experiments.py, tests/test_pipeline.py",
-    r"dvc remote (add|modify)|dvc push|dvc pull|git clone|git commit|dvc exp (push|pull|list)|dvc import|dvc update|git checkout --theirs|dvc gc":
+    r"dvc remote (add|modify)|dvc push|dvc pull|git clone|git commit|dvc exp (push|pull|list)|dvc import|dvc update|git checkout --theirs|git checkout -- dvc.lock|dvc gc":
         "tests/test_team.py",
     r"dvc exp run -S prepare.raw=data/raw/(question_answer|mine).xlsx": "tests/test_team.py and tests/test_tables.py",
     r"HF_TOKEN=\.\.\. python src/publish.py": "tests/test_publish.py",

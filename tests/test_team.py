@@ -35,6 +35,24 @@ def test_what_one_pushes_another_pulls_and_need_not_make_again(shared, tmp_path)
     assert "Data and pipelines are up to date." in said and "Running stage" not in said
 
 
+def test_a_run_of_another_machine_gives_way_to_the_committed_one(shared, tmp_path):
+    other = tmp_path / "other"
+    git("clone", "-q", str(tmp_path / "code.git"), str(other), cwd=tmp_path)
+    dvc("pull", cwd=other)
+    names = ("models/reranker/config.json", "metrics/table.md")
+    for name in names:  # what is made there is another file
+        text = (other / name).read_text(encoding="utf-8")
+        (other / name).unlink()
+        (other / name).write_text(text + "\n", encoding="utf-8")
+    dvc("commit", "-f", cwd=other)
+    assert set(git("status", "--porcelain", cwd=other).split()[1::2]) == {"dvc.lock", "metrics/table.md"}
+    git("checkout", "--", "dvc.lock", "metrics", cwd=other)
+    dvc("pull", cwd=other)
+    assert all((other / name).read_bytes() == (shared / name).read_bytes() for name in names)
+    assert git("status", "--porcelain", cwd=other) == ""
+    assert "Data and pipelines are up to date." in dvc("repro", cwd=other)
+
+
 def test_an_experiment_is_pushed_and_applied_elsewhere(shared, tmp_path):
     dvc("exp", "run", "-n", "wider", "-S", "evaluate.suspect_margin=2.5", cwd=shared)
     dvc("exp", "push", "origin", "wider", cwd=shared)
