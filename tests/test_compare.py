@@ -150,12 +150,13 @@ def test_a_pull_request_gets_the_verdict_and_what_changed(repository):
 def test_ranks_of_another_checkpoint_are_refused(repository):
     lock = {
         "train": {"outs": [{"path": "models/reranker", "md5": "new"}]},
-        "evaluate": {"deps": [{"path": "models/reranker", "md5": "old"}], "outs": [{"path": "metrics/per_query.csv", "md5": "x"}]},
+        "score": {"deps": [{"path": "models/reranker", "md5": "old"}], "outs": [{"path": "data/scores", "md5": "s"}]},
+        "evaluate": {"deps": [{"path": "data/scores", "md5": "s"}], "outs": [{"path": "metrics/per_query.csv", "md5": "x"}]},
     }
     git("checkout", "-q", "-f", "better", cwd=repository)
     try:
         for digest in ("old", "new"):
-            lock["evaluate"]["deps"][0]["md5"] = digest
+            lock["score"]["deps"][0]["md5"] = digest
             (repository / "dvc.lock").write_text(yaml.safe_dump({"stages": lock}), encoding="utf-8")
             git("add", "dvc.lock", cwd=repository)
             git("commit", "-q", "-m", digest, cwd=repository)

@@ -61,7 +61,7 @@ def read_run(revision: str | None, name: str) -> Run:
     """The run of a Git revision; None: of the working tree. The working folder is the repository's.
 
     Raises:
-        InputError: it has no metrics, they cannot be read, or they are older than an input of `evaluate`.
+        InputError: it has no metrics, they cannot be read, or they are older than what `evaluate` was made from.
     """
 
     def read(path: str) -> bytes | None:
@@ -106,10 +106,18 @@ def locked_stages(text: str, name: str = LOCK) -> dict[str, dict]:
 
 
 def not_evaluated(stages: dict[str, dict]) -> str | None:
-    """An input of the stage `evaluate` that was made again after it: an experiment may end with the stage `train`."""
-    made = {out["path"]: out.get("md5") for stage in stages.values() for out in stage.get("outs", [])}
-    seen = {dep["path"]: dep.get("md5") for dep in stages.get("evaluate", {}).get("deps", [])}
-    return next((path for path, digest in seen.items() if made.get(path, digest) != digest), None)
+    """An input of the stage `evaluate`, or of a stage before it, that was made again after that stage: an experiment may end with
+    the stage `train`."""
+    made = {out["path"]: (name, out.get("md5")) for name, stage in stages.items() for out in stage.get("outs", [])}
+    before = ["evaluate"]
+    for name in before:
+        for dep in stages.get(name, {}).get("deps", []):
+            maker, digest = made.get(dep["path"], (None, dep.get("md5")))
+            if digest != dep.get("md5"):
+                return dep["path"]
+            if maker and maker not in before:
+                before.append(maker)
+    return None
 
 
 def other_inputs(a: Run, b: Run) -> str:
