@@ -45,7 +45,7 @@ MODEL = "model.packed.safetensors"
 FILES = (MODEL, "config.json", "tokenizer.json", "tokenizer_config.json")
 EMBEDDINGS = "word_embeddings.weight"
 BLOCK = 2**18
-"""Numbers that are expanded at a time: their temporary arrays stay in the processor's cache, and are allocated once."""
+"""Numbers that are expanded at a time, so that temporary arrays are of about a megabyte, not of the size of the result."""
 
 # Ideographs with extension A and the compatibility block; punctuation of CJK, full-width, general (dashes, quotation marks,
 # dots) and ASCII; digits.
