@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from conftest import ROOT
+from reranker import packed as module
 from reranker.errors import InputError
 from reranker.packed import FILES, MODEL, expand, kept_pieces, pack, quantise, trim, unpack
 
@@ -72,6 +73,16 @@ def test_errors_are_at_most_half_a_scale(bits):
     # a scale is rounded to 11 significant bits, which the extreme weight of a block feels 2 ** (bits - 1) times
     assert errors[inside].max() <= 0.5 + 1e-4 and errors.max() <= 1 + 2 ** (bits - 12)
     assert inside.mean() > 0.98
+
+
+@pytest.mark.parametrize("bits, block, columns", [(4, 32, 96), (7, 384, 384), (7, 12, 12)])
+@pytest.mark.parametrize("rows", [1, 4, 10, 11])
+def test_rows_are_expanded_alike_however_many_at_a_time(monkeypatch, bits, block, columns, rows):
+    matrix = np.random.default_rng(5).normal(0, 0.05, (10, columns)).astype(np.float32)
+    codes, scales = quantise(matrix, bits, block)
+    wanted = np.concatenate([expand(codes[row : row + 1], scales[row : row + 1], columns) for row in range(10)])
+    monkeypatch.setattr(module, "BLOCK", rows * columns + 1)
+    assert expand(codes, scales, columns).tobytes() == wanted.tobytes()
 
 
 def test_zeros_stay_zeros():

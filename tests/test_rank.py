@@ -1,5 +1,6 @@
 """Ranking from the shell and from Python, by a checkpoint alone."""
 
+import gc
 import io
 import json
 import subprocess
@@ -122,6 +123,16 @@ def test_what_cannot_be_ranked_is_refused(tiny_model, tmp_path, monkeypatch, arg
     names = {"MODEL": str(tiny_model), "FOLDER": str(tmp_path)}
     with pytest.raises(InputError, match=message):
         rank.main(*(names.get(argument, argument) for argument in arguments))
+
+
+def test_garbage_is_collected_again_once_all_is_loaded_or_failed(tiny_model, tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("uuid,doc\n1,红色的车\n", encoding="utf-8")
+    (tmp_path / "a.txt").write_text("红色的车\n", encoding="utf-8")
+    said(capsys, tiny_model, QUERY, tmp_path / "a.csv")
+    assert gc.isenabled()
+    with pytest.raises(InputError):
+        rank.main(str(tmp_path), QUERY, str(tmp_path / "a.txt"))
+    assert gc.isenabled()
 
 
 def test_an_error_is_one_line_and_a_result_goes_to_standard_output(tiny_model):

@@ -44,6 +44,8 @@ from reranker.safe_checkpoint import refuse_unsafe
 MODEL = "model.packed.safetensors"
 FILES = (MODEL, "config.json", "tokenizer.json", "tokenizer_config.json")
 EMBEDDINGS = "word_embeddings.weight"
+BLOCK = 2**18
+"""Numbers that are expanded at a time, so that temporary arrays are of about a megabyte, not of the size of the result."""
 
 # Ideographs with extension A and the compatibility block; punctuation of CJK, full-width, general (dashes, quotation marks,
 # dots) and ASCII; digits.
@@ -118,17 +120,22 @@ def quantise(matrix: np.ndarray, bits: int, block: int) -> tuple[np.ndarray, np.
 def expand(codes: np.ndarray, scales: np.ndarray, columns: int) -> np.ndarray:
     """The float32 matrix [rows, columns] of `quantise`'s codes and scales."""
     bits = codes.shape[1] * 8 // columns
-    whole = np.pad(codes, ((0, 0), (0, -codes.shape[1] % bits)))
-    eights = whole.reshape(len(codes), -1, bits)  # so many bytes hold eight numbers
-    numbers = np.empty((*eights.shape[:2], 8), np.float32)
-    for place in range(8):
-        byte, shift = divmod(place * bits, 8)
-        pair = eights[..., byte].astype(np.uint16) << 8
-        if byte + 1 < bits:
-            pair |= eights[..., byte + 1]
-        numbers[..., place] = pair >> (16 - bits - shift) & ((1 << bits) - 1)
-    blocks = numbers.reshape(len(codes), -1)[:, :columns].reshape(*scales.shape, -1)
-    return ((blocks - (1 << (bits - 1))) * scales[..., None].astype(np.float32)).reshape(len(codes), columns)
+    matrix = np.empty((len(codes), columns), np.float32)
+    rows = max(1, BLOCK // columns)
+    for start in range(0, len(codes), rows):
+        part, part_scales = codes[start : start + rows], scales[start : start + rows, :, None].astype(np.float32)
+        eights = np.pad(part, ((0, 0), (0, -part.shape[1] % bits))).reshape(len(part), -1, bits)  # each group holds eight numbers
+        numbers = np.empty((*eights.shape[:2], 8), np.float32)
+        for place in range(8):
+            byte, shift = divmod(place * bits, 8)
+            pair = eights[..., byte].astype(np.uint16) << 8
+            if byte + 1 < bits:
+                pair |= eights[..., byte + 1]
+            numbers[..., place] = pair >> (16 - bits - shift) & ((1 << bits) - 1)
+        numbers -= 1 << (bits - 1)
+        blocks = numbers.reshape(len(part), -1)[:, :columns].reshape(*scales[start : start + rows].shape, -1)
+        np.multiply(blocks, part_scales, out=matrix[start : start + rows].reshape(blocks.shape))
+    return matrix
 
 
 def pack(source: Path, target: Path, keep: list[int]) -> None:
