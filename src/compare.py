@@ -87,7 +87,7 @@ def read_ranks(revision: str | None) -> pd.DataFrame:
         except (DvcException, FileNotFoundError):
             lock = ""
     if stale := ranked_before(lock):
-        raise InputError(f"{revision or 'the working tree'}: {RANKS} is of before {stale} was made anew; run dvc repro there, to its end")
+        raise InputError(f"{revision or 'the working tree'}: {RANKS} is older than {stale}; run dvc repro there, to its end")
     return read_csv(io.StringIO(text), dtype={"id": str}).set_index("id")
 
 

@@ -163,7 +163,7 @@ def test_ranks_of_another_checkpoint_are_refused(repository):
             git("tag", f"trained-{digest}", cwd=repository)
         done = compared(repository, "plain", "trained-old")
         assert done.returncode == 1 and done.stderr == (
-            "error: trained-old: metrics/per_query.csv is of before models/reranker was made anew; run dvc repro there, to its end\n"
+            "error: trained-old: metrics/per_query.csv is older than models/reranker; run dvc repro there, to its end\n"
         )
         assert compared(repository, "plain", "trained-new").returncode == 0
     finally:
