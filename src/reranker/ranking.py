@@ -42,7 +42,7 @@ class Ranker:
         InputError: `folder` is no checkpoint.
     """
 
-    def __init__(self, folder: str | Path, precision: str = "auto", batch_tokens: int = 4096):
+    def __init__(self, folder: str | Path, precision: str = "auto", batch_tokens: int = 2048):
         if Path(folder, MODEL).exists():
             model, tokenizer = load_packed(Path(folder))
             model.to("cuda" if torch.cuda.is_available() else "cpu")

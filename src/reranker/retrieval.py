@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
+from reranker.batching import batch_threads, length_batches, map_batches
 from reranker.device import DTYPES, choose_precision, set_attention
 from reranker.fusion import fuse
 from reranker.params import Retrieve, Retriever
@@ -79,7 +80,7 @@ class BM25:
 class Encoder:
     """A dense encoder: unit vectors from a transformer's token vectors, by mean or first-token pooling."""
 
-    def __init__(self, folder: str, params: Retriever, batch_tokens: int = 8192):
+    def __init__(self, folder: str, params: Retriever, batch_tokens: int = 2048):
         self.params, self.batch_tokens = params, batch_tokens
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         refuse_unsafe(Path(folder), folder)
@@ -94,14 +95,13 @@ class Encoder:
         if not texts:  # a split without questions, for which the tokenizer has no answer
             return np.zeros((0, self.model.config.hidden_size), np.float32)
         ids = self.tokenizer([prefix + text for text in texts], truncation=True, max_length=self.params.max_length)["input_ids"]
-        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
+        threads = batch_threads(self.model.device)
+        batches = length_batches([len(one) for one in ids], self.batch_tokens, threads)
         vectors = np.zeros((len(texts), self.model.config.hidden_size), np.float32)
         with tqdm(total=len(texts), desc=f"encode {what}", unit="text") as bar:
-            at = 0
-            while at < len(order):
-                batch = order[at : at + max(1, self.batch_tokens // len(ids[order[at]]))]
-                vectors[batch] = self._vectors([ids[i] for i in batch])
-                at += len(batch)
+            found = map_batches(lambda batch: self._vectors([ids[i] for i in batch]), batches, threads)
+            for batch, vector in zip(batches, found):
+                vectors[batch] = vector
                 bar.update(len(batch))
         return vectors
 

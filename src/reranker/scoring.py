@@ -8,6 +8,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from reranker.batching import batch_threads, length_batches, map_batches
 from reranker.device import DTYPES, choose_precision, set_attention
 from reranker.first_token import first_token_only
 from reranker.safe_checkpoint import refuse_unsafe
@@ -16,7 +17,7 @@ from reranker.safe_checkpoint import refuse_unsafe
 class CrossEncoder:
     """A sequence classifier with one label, read as a relevance score (a raw logit)."""
 
-    def __init__(self, folder: str | Path, max_length: int = 512, precision: str = "auto", batch_tokens: int = 8192):
+    def __init__(self, folder: str | Path, max_length: int = 512, precision: str = "auto", batch_tokens: int = 2048):
         dtype = DTYPES[choose_precision(precision)]
         refuse_unsafe(Path(folder), str(folder))
         model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=dtype)
@@ -44,14 +45,13 @@ class CrossEncoder:
         """
         distinct = list(dict.fromkeys(pairs))
         ids = self._token_ids(distinct)
-        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
+        threads = batch_threads(self.device)
+        batches = length_batches([len(one) for one in ids], self.batch_tokens, threads)
         scores: dict[tuple[str, str], float] = {}
         with tqdm(total=len(distinct), desc=f"score {what}", unit="pair", smoothing=0.05) as bar:
-            at = 0
-            while at < len(order):
-                batch = order[at : at + max(1, self.batch_tokens // len(ids[order[at]]))]
-                scores.update(zip((distinct[i] for i in batch), self._logits([ids[i] for i in batch])))
-                at += len(batch)
+            logits = map_batches(lambda batch: self._logits([ids[i] for i in batch]), batches, threads)
+            for batch, found in zip(batches, logits):
+                scores.update(zip((distinct[i] for i in batch), found))
                 bar.update(len(batch))
         return np.array([scores[pair] for pair in pairs], np.float32)
 
