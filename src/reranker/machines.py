@@ -38,10 +38,10 @@ MOVED = {"rounding": 0.02, "precision": 0.15}
 """The share of questions for which another machine may move the own passage's rank under a system that is not trained.
 
 rounding, where both runs have the same precision. One thread against two moves logits by 5e-7 and 0 of 32 rankings
-(docs/reliability.md), kernels without AVX against AVX2 move logits by 3e-6. On 96 of the bundled test questions the base separates a
-question's passage from the next one by 3e-4 of a logit or more. Noise of 1e-4 moves none of these ranks, noise of 5e-3 moves 1.6 %
-of them. Of the dense scores noise of 1e-5 moves 0.2 % of 384. Training amplifies it, and still AVX2 against AVX-512 changed hit@1 of
-1 question of 384 under the reranker and of 2 under the fused system.
+(docs/reliability.md); kernels without AVX move logits by 3e-6 against AVX2. On 96 of the bundled test questions the base separates
+a question's passage from the nearest other by 3e-4 of a logit or more. Noise of 1e-4 moves none of these ranks, noise of 5e-3
+moves 1.6 % of them. Of the dense scores noise of 1e-5 moves 0.2 % of 384. Training amplifies it, and still AVX2 against AVX-512
+changed hit@1 of 1 question of 384 under the reranker and of 2 under the fused system.
 precision, where they have not. bf16 against fp32 moves logits by up to 0.048 and 4 of 32 rankings, 12.5 % (docs/reliability.md).
 Noise of that size moves 8 % of the base's ranks on the same 96 questions.
 A count is too large above the binomial quantile of this share, so that one moved rank of ten questions is not yet a change."""
