@@ -5,7 +5,8 @@
 
 from reranker.files import replacing, write_json, write_jsonl
 from reranker.params import load
-from reranker.questions import SPLITS, prepare, summarise
+from reranker.passages import SPLITS
+from reranker.questions import prepare, summarise
 from reranker.stage import run_stage
 from reranker.tables import find_tables, read_table
 

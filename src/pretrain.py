@@ -15,9 +15,8 @@ from reranker.errors import InputError
 from reranker.files import link_or_copy, read_by_id, replacing, write_json, write_jsonl
 from reranker.memory import keep_freed_memory
 from reranker.params import Params, load
-from reranker.passages import Passage, read_passages, read_questions
+from reranker.passages import SPLITS, Passage, read_passages, read_questions
 from reranker.pretraining import as_training, fragments, samples
-from reranker.questions import SPLITS
 from reranker.sampling import held_out_passages
 from reranker.stage import run_stage
 from reranker.validation import Validation

@@ -9,8 +9,7 @@ from pathlib import Path
 from reranker.errors import InputError
 from reranker.files import read_jsonl, regular, replacing, write_jsonl
 from reranker.params import load
-from reranker.passages import read_passages
-from reranker.questions import SPLITS
+from reranker.passages import SPLITS, read_passages
 from reranker.retrieval import Encoder, Retrieval
 from reranker.stage import run_stage
 

@@ -13,8 +13,7 @@ from tqdm import tqdm
 from reranker.errors import InputError
 from reranker.files import read_jsonl, replacing, write_json, write_jsonl
 from reranker.params import Params, load
-from reranker.passages import Passage, drawn_window, read_passages
-from reranker.questions import SPLITS
+from reranker.passages import SPLITS, Passage, drawn_window, read_passages
 from reranker.sampling import (
     all_negatives,
     hard_negatives,

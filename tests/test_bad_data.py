@@ -26,7 +26,7 @@ from conftest import ROOT
 from reranker.errors import InputError
 from reranker.files import write_json, write_jsonl
 from reranker.params import load
-from reranker.questions import SPLITS
+from reranker.passages import SPLITS
 from reranker.tables import find_tables, read_table
 from reranker.tokens import TokenizedSamples
 

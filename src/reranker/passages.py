@@ -14,6 +14,7 @@ from pathlib import Path
 from reranker.errors import InputError
 from reranker.files import read_jsonl
 
+SPLITS = ("train", "valid", "test")
 HAN = re.compile(r"[\u3400-\u9fff]")
 
 

@@ -10,8 +10,8 @@ import pandas as pd
 
 from reranker.errors import InputError
 from reranker.params import Prepare
+from reranker.passages import SPLITS
 
-SPLITS = ("train", "valid", "test")
 TEXTS = ("answer", "context", "doc")
 INVISIBLE = re.compile("[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 """Controls, soft hyphens, zero-width spaces and marks of direction: two questions that differ in these alone look the same to
