@@ -1,4 +1,4 @@
-"""Fine-tune a cross-encoder with FlagEmbedding's runner, with what goes wrong in it mended.
+"""Fine-tune a cross-encoder with FlagEmbedding's runner, with its bugs fixed.
 
 What differs from FlagEmbedding 1.4.2, beside the groups and the loss (groups.py): weights are float32 whatever the
 checkpoint stores; a resumed run loads them; validation questions guide it (validation.py); no pickle is in the output.
@@ -55,8 +55,7 @@ LESS_MEMORY = {
 
 
 class ResumableTrainer(EncoderOnlyRerankerTrainer):
-    """FlagEmbedding's trainer, whose checkpoints hold no pickled arguments and can be loaded again, and whose evaluation
-    reranks the validation questions."""
+    """FlagEmbedding's trainer with resumable, pickle-free checkpoints. `evaluate` reranks the validation questions."""
 
     validation: Validation | None = None
 
@@ -86,7 +85,7 @@ class ResumableTrainer(EncoderOnlyRerankerTrainer):
 
 
 class Progress(TrainerCallback):
-    """A bar that counts samples, so that its rate is samples a second and its estimate holds over resumed runs."""
+    """Progress bar in samples, so that rate and ETA stay right after a resume."""
 
     def __init__(self, samples_per_step: int, total: int):
         self.samples_per_step, self.total = samples_per_step, total
@@ -229,7 +228,7 @@ def scores_path(scratch: str | Path, step: int) -> Path:
 
 
 def resume_point(scratch: Path) -> str | None:
-    """The newest whole checkpoint under `scratch` whose best one so far, which is loaded at the end, is whole too."""
+    """The newest complete checkpoint. Its best checkpoint must be complete too, because it is loaded at the end."""
     for point in sorted(scratch.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1])):
         if whole(point):
             best = json.loads((point / "trainer_state.json").read_text(encoding="utf-8"))["best_global_step"]
@@ -291,7 +290,7 @@ def train(
     except InputError as error:  # of watch.py
         kept = resume_point(scratch)
         raise InputError(
-            f"{error}; {f'the weights of before are in {kept}' if kept else 'no resume point was due before it'}"
+            f"{error}; {f'the last good weights are in {kept}' if kept else 'no checkpoint had been saved yet'}"
         ) from None
     except (MemoryError, RuntimeError) as error:
         if not memory_ran_out(error):
