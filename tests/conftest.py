@@ -1,11 +1,13 @@
 """A tiny XLM-RoBERTa cross-encoder with a real Unigram tokenizer, made here in a second, for tests that run everything."""
 
 import csv
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # of the stages that tests start; a tiny model is slower on more
@@ -124,6 +126,22 @@ def hears_ctrl_c() -> None:
 def git(*arguments: str, cwd: Path) -> str:
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
     return subprocess.run(["git", *identity, *arguments], cwd=cwd, check=True, capture_output=True, text=True).stdout
+
+
+def at_head(name: str) -> bytes:
+    """A file as Git's HEAD has it: `make repro` rewrites dvc.lock, metrics/ and what depends on them in the working tree, and on
+    another CPU to other figures."""
+    return subprocess.run(["git", "cat-file", "blob", f"HEAD:{name}"], cwd=ROOT, check=True, capture_output=True).stdout
+
+
+@pytest.fixture(scope="session")
+def committed(tmp_path_factory) -> Path:
+    """A folder with metrics/ and params.yaml of HEAD: what a whole run on the bundled data left."""
+    folder = tmp_path_factory.mktemp("committed")
+    packed = subprocess.run(["git", "archive", "HEAD", "metrics", "params.yaml"], cwd=ROOT, check=True, capture_output=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
 
 
 def copy_project(target: Path) -> Path:
