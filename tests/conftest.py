@@ -192,8 +192,9 @@ def at_head(name: str) -> bytes:
 def committed(tmp_path_factory) -> Path:
     """A folder with metrics/ and params.yaml of HEAD: what a whole run on the bundled data left."""
     folder = tmp_path_factory.mktemp("committed")
-    packed = subprocess.run(["git", "archive", "HEAD", "metrics", "params.yaml"], cwd=ROOT, check=True, capture_output=True).stdout
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+    command = ["git", "archive", "HEAD", "metrics", "params.yaml"]
+    packed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
         archive.extractall(folder, filter="data")
     return folder
 
@@ -230,10 +231,8 @@ def started(arguments: list, cwd: Path, env: dict[str, str] = ENVIRONMENT, toget
     """`python arguments`, as subprocess.Popen gives it, with its stdout in a pipe, and its stderr too."""
     if FORKS:
         return FORKS.start(arguments, cwd, env, together)
-    command, errors = [sys.executable, *arguments], subprocess.STDOUT if together else subprocess.PIPE
-    return subprocess.Popen(
-        command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, preexec_fn=hears_ctrl_c
-    )
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT if together else subprocess.PIPE}
+    return subprocess.Popen([sys.executable, *arguments], cwd=cwd, env=env, text=True, preexec_fn=hears_ctrl_c, **pipes)
 
 
 def python(*arguments: str | Path, cwd: Path, env: dict[str, str] = ENVIRONMENT) -> subprocess.CompletedProcess:

@@ -1,15 +1,15 @@
 """Python processes that start in milliseconds: forks of one process that has imported what the stages and DVC need.
 
 A stage imports torch, transformers and FlagEmbedding, which takes seconds; the tests start some hundreds. Here one server imports
-them once and forks. A fork has the arguments, environment, folder and streams that it was asked for and runs its script as `python`
-does. Nothing of this repository is imported before, so that each copy of src/ is its own.
+them once and forks. A fork has the arguments, environment, folder and streams that were asked for and runs its script as `python`
+does. The server imports nothing of this repository, so that each copy of src/ is read by its own stages.
 
     server = Server(environment)
     server.start(["src/train.py", ...], cwd, environment)   # as subprocess.Popen([sys.executable, *arguments])
     server.environment(environment)                         # its PATH has a `python` that asks the server
 
-Asked for other options, or with an environment that a library reads as it is imported, `python` is the real one. What such a process
-reads and in which order it imports is tested with real ones, tests/test_declared.py.
+With other options, or with an environment that a library reads when it is imported, `python` is the real one. What a process
+reads, and that a script imports all that it needs, is tested with real ones: tests/test_declared.py.
 """
 
 import array

@@ -1,8 +1,8 @@
 """What is committed belongs together: the lock, the parameters, the code, the metrics and the README's table.
 
-All of it is read from Git's HEAD: `make repro` rewrites dvc.lock and metrics/ in the working tree, on another CPU to other figures.
-After a change of any of them: `dvc repro`, `PYTHONPATH=src python tests/test_committed.py` to put the new table of the working tree
-into the README, and one commit of them all.
+All of it is read from Git's HEAD: `make repro` rewrites dvc.lock and metrics/ in the working tree, on another CPU to other
+figures. After a change of any of them: `dvc repro`, `PYTHONPATH=src python tests/test_committed.py` to put the table of the
+working tree into the README, and one commit of them all.
 """
 
 import hashlib

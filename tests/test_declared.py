@@ -43,8 +43,9 @@ SYSTEM = ("/usr", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev", "/opt", "/b
 
 @dataclass
 class Run:
-    """Of a stage: the project's folder, its entry in dvc.lock, paths that were opened for reading by witness, parameters that were read, files of the
-    project that are another than before, files that it left in the home and the temporary folder, and its outputs' md5."""
+    """Of a stage: the project's folder, its entry in dvc.lock, paths that were opened for reading by witness, parameters
+    that were read, files of the project that are another than before, files that it left in the home and the temporary folder,
+    and its outputs' md5."""
 
     stage: str
     folder: Path
