@@ -3,7 +3,10 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help repro test verify faults audit docs-check interop lock
+# Two processes of one thread each. Which tests stay in one process, and in which order they come, tests/conftest.py says.
+PYTEST = python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+
+.PHONY: help repro test test-all test-cpus verify faults audit docs-check interop lock
 help:
 	@sed -n 's/^\([a-z-]*\):.* ## /\1	/p' Makefile | expand -t 12
 
@@ -13,8 +16,14 @@ repro: .venv/installed  ## environment, then the whole pipeline
 	@echo 'The report: report/index.html'
 	@python src/compare.py --machine
 
-test: .venv/installed  ## environment, then the tests
-	python -m pytest
+test: .venv/installed  ## environment, then the tests but for those that take minutes each
+	$(PYTEST) -m "not slow"
+
+test-all: .venv/installed  ## every test; CI runs this
+	$(PYTEST)
+
+test-cpus: .venv/installed  ## what trains or scores a model, with the kernels of other CPUs and with two threads
+	python tests/cpus.py
 
 verify: .venv/installed  ## what is here against dvc.lock, byte by byte, and two stages made again
 	python src/verify.py --again prepare samples

@@ -1,14 +1,23 @@
-"""A tiny XLM-RoBERTa cross-encoder with a real Unigram tokenizer, made here in a second, for tests that run everything."""
+"""A tiny XLM-RoBERTa cross-encoder with a real Unigram tokenizer, made here in a second, for tests that run everything.
 
+By pytest-xdist's processes (`make test`) the model and the run of the whole pipeline are made once and shared.
+"""
+
+import atexit
 import csv
+import fcntl
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"  # of the stages that tests start; a tiny model is slower on more
+THREADS = int(os.environ.get("TEST_THREADS", "1"))  # a tiny model is slower on more; `make test-cpus` sets it
+os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of the stages that tests start
 
 import pytest
 import torch
@@ -16,12 +25,44 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForSequenceClassification
 
+from forked import Server
 from hub import Client, Hub
 from reranker.checkpoints import save
 from reranker.packed import pack
 
-torch.set_num_threads(1)
+torch.set_num_threads(THREADS)
 ROOT = Path(__file__).parent.parent
+LONGEST = ["test_declared", "test_interruption", "test_pipeline", "test_verify", "test_training", "test_team", "test_validation"]
+"""What takes longest begins first, so that no process is left alone with it at the end."""
+APART = ["test_pipeline", "test_team"]
+"""Files whose tests may go to either process; those of others stay together, with the fixtures of their module."""
+
+
+def stay_together(nodeid: str) -> str:
+    """Tests for which this is the same run in one of pytest-xdist's processes. Its own --dist=loadgroup has no effect with
+    pytest 9.2, which no longer lets it change a test's id."""
+    file = Path(nodeid.partition("::")[0]).stem
+    if file == "test_declared":
+        return f"{file} rich" if "[rich-" in nodeid else file
+    return nodeid if file in APART else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    scheduling = LoadScopeScheduling(config, log)
+    scheduling._split_scope = stay_together
+    return scheduling
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that train or score the tiny model; what takes longest goes first."""
+    for item in items:
+        if {"tiny_model", "project"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.trained)
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
 COLOURS = ["红", "橙", "黄", "绿", "青", "蓝", "紫", "黑", "白", "灰", "金", "银"]
 THINGS = ["车", "船", "灯", "门", "窗", "桌", "椅", "笔", "书", "伞", "帽", "鞋"]
 
@@ -51,9 +92,25 @@ def table_rows() -> list[dict]:
     return rows
 
 
+def once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that `make` fills, once for all of pytest-xdist's processes, whose temporary folders lie beside it."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with open(base / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (base / f"{name}.made").exists():
+            make(base / name)
+            (base / f"{name}.made").touch()
+    return base / name
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
     """A checkpoint folder: 2 layers, hidden size 32, one piece a character of the table and of ASCII."""
+    return once(tmp_path_factory, "tiny", make_tiny_model)
+
+
+def make_tiny_model(folder: Path) -> None:
     text = "".join(str(value) for row in table_rows() for value in row.values())
     characters = sorted(set(text) | {chr(code) for code in range(33, 127)})
     vocabulary = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)] + [(c, -3.0) for c in characters]
@@ -90,9 +147,8 @@ def tiny_model(tmp_path_factory) -> Path:
         initializer_range=0.2,
     )
     torch.manual_seed(7)
-    folder = tmp_path_factory.mktemp("tiny")
+    folder.mkdir()
     save(XLMRobertaForSequenceClassification(config), fast, folder)
-    return folder
 
 
 def kill_training_at(step: int, module: str, call: str) -> None:
@@ -110,10 +166,10 @@ class Slow(training.Progress):
 training.Progress = Slow
 {call}
 """
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = started(["-c", script], ROOT)
     assert any("at the step" in line for line in process.stdout)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.communicate()
 
 
 def hears_ctrl_c() -> None:
@@ -124,6 +180,23 @@ def hears_ctrl_c() -> None:
 def git(*arguments: str, cwd: Path) -> str:
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
     return subprocess.run(["git", *identity, *arguments], cwd=cwd, check=True, capture_output=True, text=True).stdout
+
+
+def at_head(name: str) -> bytes:
+    """A file as Git's HEAD has it: `make repro` rewrites dvc.lock, metrics/ and what depends on them in the working tree, and on
+    another CPU to other figures."""
+    return subprocess.run(["git", "cat-file", "blob", f"HEAD:{name}"], cwd=ROOT, check=True, capture_output=True).stdout
+
+
+@pytest.fixture(scope="session")
+def committed(tmp_path_factory) -> Path:
+    """A folder with metrics/ and params.yaml of HEAD: what a whole run on the bundled data left."""
+    folder = tmp_path_factory.mktemp("committed")
+    command = ["git", "archive", "HEAD", "metrics", "params.yaml"]
+    packed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
 
 
 def copy_project(target: Path) -> Path:
@@ -148,23 +221,46 @@ ENVIRONMENT = os.environ | {
 }
 
 
+# Forks of one process that has imported what takes long (tests/forked.py), or, with TEST_FORKS=0, processes of their own.
+FORKS = Server(ENVIRONMENT) if sys.platform == "linux" and os.environ.get("TEST_FORKS") != "0" else None
+if FORKS:
+    atexit.register(FORKS.end)
+
+
+def started(arguments: list, cwd: Path, env: dict[str, str] = ENVIRONMENT, together: bool = False):
+    """`python arguments`, as subprocess.Popen gives it, with its stdout in a pipe, and its stderr too."""
+    if FORKS:
+        return FORKS.start(arguments, cwd, env, together)
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT if together else subprocess.PIPE}
+    return subprocess.Popen([sys.executable, *arguments], cwd=cwd, env=env, text=True, preexec_fn=hears_ctrl_c, **pipes)
+
+
+def python(*arguments: str | Path, cwd: Path, env: dict[str, str] = ENVIRONMENT) -> subprocess.CompletedProcess:
+    process = started(list(arguments), cwd, env)
+    out, err = process.communicate()
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
 def dvc(*arguments: str, cwd: Path, fails: bool = False) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True
-    )
+    """DVC, whose stages `python` runs, are forks too."""
+    done = python("-m", "dvc", *arguments, cwd=cwd)
     assert bool(done.returncode) == fails, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
 def verify(folder: Path, *options: str, env: dict[str, str] = ENVIRONMENT) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "src/verify.py"), *options]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    return python(ROOT / "src/verify.py", *options, cwd=folder, env=env)
 
 
 @pytest.fixture(scope="session")
 def project(tiny_model, tmp_path_factory) -> Path:
-    """A repository of the pipeline on the tiny model and table, reproduced and committed."""
-    folder = copy_project(tmp_path_factory.mktemp("project") / "repo")
+    """A repository of the pipeline on the tiny model and table, reproduced and committed; this process's own copy."""
+    made = once(tmp_path_factory, "reproduced", lambda folder: make_project(folder, tiny_model))
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("project") / "repo", symlinks=True))
+
+
+def make_project(folder: Path, tiny_model: Path) -> None:
+    copy_project(folder)
     raw = folder / "data/raw/tiny.csv"
     raw.parent.mkdir(parents=True)
     rows = table_rows()
@@ -191,7 +287,6 @@ def project(tiny_model, tmp_path_factory) -> Path:
     dvc("repro", cwd=folder)
     git("add", "-A", cwd=folder)
     git("commit", "-q", "-m", "run", cwd=folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -43,10 +43,12 @@ SYSTEM = ("/usr", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev", "/opt", "/b
 
 @dataclass
 class Run:
-    """Of a stage: its entry in dvc.lock, paths that were opened for reading by witness, parameters that were read, files of the
-    project that are another than before, files that it left in the home and the temporary folder, and its outputs' md5."""
+    """Of a stage: the project's folder, its entry in dvc.lock, paths that were opened for reading by witness, parameters
+    that were read, files of the project that are another than before, files that it left in the home and the temporary folder,
+    and its outputs' md5."""
 
     stage: str
+    folder: Path
     declared: dict
     opened: dict[str, set[Path]]
     parameters: set[str]
@@ -59,43 +61,40 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def place(project, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("declared") / "另一个 folder"
+def plain(project, tmp_path_factory) -> dict[str, Run]:
+    folder = tmp_path_factory.mktemp("plain") / "另一个 folder"
     git("clone", "-q", str(project), str(folder), cwd=folder.parent)
-    return folder
+    return {stage: record(folder, stage) for stage in STAGES}
 
 
 @pytest.fixture(scope="module")
-def plain(place) -> dict[str, Run]:
-    return {stage: record(place, stage) for stage in STAGES}
-
-
-@pytest.fixture(scope="module")
-def rich(place, plain) -> dict[str, Run]:
-    parameters = yaml.safe_load((place / "params.yaml").read_text(encoding="utf-8"))
+def rich(project, tmp_path_factory) -> dict[str, Run]:
+    folder = tmp_path_factory.mktemp("rich") / "另一个 folder"
+    shutil.copytree(project, folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    parameters = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     for group, values in RICH.items():
         parameters[group] |= values
-    (place / "params.yaml").write_text(yaml.safe_dump(parameters), encoding="utf-8")
-    return {stage: record(place, stage) for stage in RICH_STAGES}
+    (folder / "params.yaml").write_text(yaml.safe_dump(parameters), encoding="utf-8")
+    return {stage: record(folder, stage) for stage in RICH_STAGES}
 
 
 @pytest.fixture(params=[("plain", stage) for stage in STAGES] + [("rich", stage) for stage in RICH_STAGES], ids="-".join)
-def run(request, plain, rich) -> Run:
+def run(request, project) -> Run:
     kind, stage = request.param
-    return {"plain": plain, "rich": rich}[kind][stage]
+    return request.getfixturevalue(kind)[stage]
 
 
 def record(folder: Path, stage: str) -> Run:
     declared = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))["stages"][stage]
     aside = folder.parent / "aside"
     shutil.rmtree(aside, ignore_errors=True)
-    for name in ("home", "tmp", "pycache"):
+    for name in ("home", "tmp"):
         (aside / name).mkdir(parents=True)
     for out in declared["outs"]:  # as DVC does
         path = folder / out["path"]
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     environment = {name: value for name, value in ENVIRONMENT.items() if not name.startswith(("HF_", "XDG_", "LANG", "LC_"))} | {
-        "HOME": str(aside / "home"), "TMPDIR": str(aside / "tmp"), "PYTHONPYCACHEPREFIX": str(aside / "pycache"),
+        "HOME": str(aside / "home"), "TMPDIR": str(aside / "tmp"), "PYTHONDONTWRITEBYTECODE": "1",
         "ACCELERATE_MIXED_PRECISION": "bf16", "PYTHONHASHSEED": "1", "LC_ALL": "C", "TZ": "Pacific/Kiritimati",
     }  # fmt: skip
     command = [sys.executable, str(ROOT / "tests/recorded.py"), str(aside / "reads.json"), *declared["cmd"].split()[1:]]
@@ -112,7 +111,7 @@ def record(folder: Path, stage: str) -> Run:
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     left = {name for name in contents(aside) if name.startswith(("home/", "tmp/"))}
     made = {out["path"]: md5_of(folder / out["path"]) for out in declared["outs"]}
-    return Run(stage, declared, opened, set(found["parameters"]), changed, left, made)
+    return Run(stage, folder, declared, opened, set(found["parameters"]), changed, left, made)
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -141,23 +140,22 @@ def inside(path: str, places: list[str]) -> bool:
     return any(path == place or path.startswith(f"{place}/") for place in places)
 
 
-def test_a_stage_reads_what_it_declares(run, place):
+def test_a_stage_reads_what_it_declares(run):
     own = [out + suffix for out in run.outputs() for suffix in ("", ".partial", ".former")]
     declared = [dep["path"] for dep in run.declared["deps"]] + [".cache"] + ["params.yaml"] * ("params" in run.declared)
     for witness, opened in run.opened.items():
-        read = {path.relative_to(place).as_posix() for path in opened if path.is_relative_to(place)}
+        read = {path.relative_to(run.folder).as_posix() for path in opened if path.is_relative_to(run.folder)}
         read -= {"src", "src/reranker"}  # which Python lists to import from them
         assert len(read) > 5, witness
         assert {name for name in read if not inside(name, declared + own + KEYED.get(run.stage, []))} == set(), witness
 
 
-def test_outside_the_project_a_stage_reads_what_is_installed_and_leaves_nothing(run, place, tiny_model):
-    aside = place.parent / "aside"
+def test_outside_the_project_a_stage_reads_what_is_installed_and_leaves_nothing(run, tiny_model):
     places = [*SYSTEM, sys.prefix, sys.base_prefix, os.path.realpath(sys.executable), str(ROOT / "tests")]
-    places += [str(aside / "pycache"), str(aside / "tmp")]  # both were empty, and what is left in the latter the last line says
+    places.append(str(run.folder.parent / "aside/tmp"))  # which was empty, and what is left in it the last line says
     places += [str(tiny_model)] * (run.stage == "fetch")  # retriever.path
     for witness, opened in run.opened.items():
-        outside = {str(path) for path in opened if not path.is_relative_to(place)}
+        outside = {str(path) for path in opened if not path.is_relative_to(run.folder)}
         assert {path for path in outside if not inside(path, places)} == set(), witness
     assert run.left == set()
 
@@ -180,8 +178,8 @@ def test_another_folder_hash_seed_locale_and_time_zone_give_the_same_bytes(plain
 
 
 @pytest.mark.skipif(not STRACE, reason="strace is not installed, or may not trace")
-def test_strace_sees_all_that_python_sees_and_more(run, place):
-    audited, traced = ({path for path in run.opened[name] if path.is_relative_to(place)} for name in ("audit", "strace"))
+def test_strace_sees_all_that_python_sees_and_more(run):
+    audited, traced = ({path for path in run.opened[name] if path.is_relative_to(run.folder)} for name in ("audit", "strace"))
     assert audited - traced == set()
     if run.stage == "retrieve":
-        assert {place / f"models/retriever/{name}" for name in ("model.safetensors", "tokenizer.json")} <= traced
+        assert {run.folder / f"models/retriever/{name}" for name in ("model.safetensors", "tokenizer.json")} <= traced

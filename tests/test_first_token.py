@@ -13,6 +13,8 @@ from transformers import (
 
 from reranker.first_token import first_token_only
 
+pytestmark = pytest.mark.trained
+
 SIZES = {
     "vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64,
     "max_position_embeddings": 40, "num_labels": 1, "pad_token_id": 1,

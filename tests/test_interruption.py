@@ -2,15 +2,13 @@
 
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
 
-from conftest import ENVIRONMENT, hears_ctrl_c
+from conftest import started
 from verify import md5_of
 
 CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -20,10 +18,8 @@ def stage(folder: Path) -> dict:
     return yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["train"]
 
 
-def start(folder: Path) -> subprocess.Popen:
-    command = [sys.executable, *stage(folder)["cmd"].split()[1:]]
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, preexec_fn=hears_ctrl_c, **pipe)
+def start(folder: Path):
+    return started(stage(folder)["cmd"].replace("${train.launcher}", "python").split()[1:], folder, together=True)
 
 
 def outputs(folder: Path) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The report, from the committed metrics, and in a real browser where there is one."""
 
+import io
 import json
 import re
 import shutil
@@ -9,38 +10,35 @@ import pandas as pd
 import pytest
 import vl_convert
 
-from conftest import ROOT
+from conftest import at_head
 from report import main
 from reranker.evidence import verdict
 from reranker.report import questions, rank_band
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-RANKS = pd.read_csv(ROOT / "metrics/per_query.csv", dtype={"id": str})
-FIRST = pd.read_csv(ROOT / "metrics/first.csv", dtype=str)
+RANKS = pd.read_csv(io.BytesIO(at_head("metrics/per_query.csv")), dtype={"id": str})
+FIRST = pd.read_csv(io.BytesIO(at_head("metrics/first.csv")), dtype=str)
 
 
 def make(folder: Path) -> Path:
-    """report/index.html of the metrics under `folder`."""
-    main(str(folder / "metrics"), str(ROOT / "params.yaml"), str(folder / "report"))
+    """report/index.html of the metrics and parameters under `folder`."""
+    main(str(folder / "metrics"), str(folder / "params.yaml"), str(folder / "report"))
     return folder / "report/index.html"
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("report")
-    shutil.copytree(ROOT / "metrics", folder / "metrics")
-    return make(folder)
+def report(committed, tmp_path_factory) -> Path:
+    return make(shutil.copytree(committed, tmp_path_factory.mktemp("report") / "run"))
 
 
-def test_it_says_what_the_metrics_say_and_is_the_same_each_time(report, tmp_path):
+def test_it_says_what_the_metrics_say_and_is_the_same_each_time(report, committed, tmp_path):
     text = report.read_text(encoding="utf-8")
-    result = json.loads((ROOT / "metrics/eval.json").read_text())
+    result = json.loads((committed / "metrics/eval.json").read_text())
     found = result["against"]["all"]["fused"]["base"]["hit@1"]
     assert f"<b>{100 * result['all']['fused']['hit@1']:.1f} %</b> of\n{result['all']['questions']} test questions" in text
     line = f"{100 * found['difference']:+.1f} points, 95 % interval {100 * found['low']:+.1f} to {100 * found['high']:+.1f}"
     assert line in text and verdict(found) == "better"
-    shutil.copytree(ROOT / "metrics", tmp_path / "metrics")
-    assert make(tmp_path).read_bytes() == report.read_bytes()
+    assert make(shutil.copytree(committed, tmp_path / "run")).read_bytes() == report.read_bytes()
 
 
 def test_it_asks_no_other_address(report):
@@ -84,8 +82,8 @@ def test_disputed_questions_stand_first():
     assert rows[2]["ranks"] == {"base": None, "fused": 2} and rows[2]["first"]["base"] is None
 
 
-def test_a_run_without_validation_suspects_or_documents_has_a_page(tmp_path):
-    shutil.copytree(ROOT / "metrics", tmp_path / "metrics")
+def test_a_run_without_validation_suspects_or_documents_has_a_page(committed, tmp_path):
+    shutil.copytree(committed, tmp_path, dirs_exist_ok=True)
     for name in ("valid", "suspects"):
         path = tmp_path / f"metrics/{name}.csv"
         path.write_text(path.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
@@ -170,9 +168,9 @@ def test_it_speaks_both_languages_and_fits_a_phone_in_the_dark(opened):
     assert troubles == []
 
 
-def test_text_of_the_data_stays_text(opened, tmp_path):
+def test_text_of_the_data_stays_text(opened, committed, tmp_path):
     go, troubles = opened
-    shutil.copytree(ROOT / "metrics", tmp_path / "metrics")
+    shutil.copytree(committed, tmp_path, dirs_exist_ok=True)
     evil = "<img src=x onerror=document.title='taken'></script><script>document.title='taken'</script>{{ 7 * 7 }}"
     first = FIRST.copy()
     first["question"] = evil

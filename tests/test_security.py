@@ -481,9 +481,9 @@ def test_a_text_is_no_formula_in_a_spreadsheet_and_is_read_back(text, tmp_path):
     assert as_written(as_text(text)) == text.replace("\r", "\n")
 
 
-def test_the_committed_tables_hold_no_such_text():
+def test_the_committed_tables_hold_no_such_text(committed):
     """So that writing them with the prefix changed no byte."""
-    for path in (ROOT / "metrics").glob("*.csv"):
+    for path in (committed / "metrics").glob("*.csv"):
         cells = pd.read_csv(path, dtype=str, keep_default_na=False)
         texts = [cell for name in cells for cell in cells[name] if not re.fullmatch(r"[-+]?[\d.]+(e[-+]\d+)?", cell)]
         assert [cell for cell in texts if as_text(cell) != cell] == [], path.name
@@ -516,7 +516,7 @@ class Page(html.parser.HTMLParser):
 EVIL = "=</script></pre></option><script>document.title='taken'</script><img src=x onerror=alert(1)>|`[a](javascript:b)\n# x"
 
 
-def test_text_of_the_data_is_no_markup_in_the_report(tmp_path):
+def test_text_of_the_data_is_no_markup_in_the_report(committed, tmp_path):
     import report
 
     def made(folder: Path) -> Page:
@@ -525,9 +525,7 @@ def test_text_of_the_data_is_no_markup_in_the_report(tmp_path):
 
     pages = []
     for name in ("plain", "evil"):
-        folder = tmp_path / name
-        shutil.copytree(ROOT / "metrics", folder / "metrics")
-        shutil.copy(ROOT / "params.yaml", folder / "params.yaml")
+        folder = shutil.copytree(committed, tmp_path / name)
         if name == "evil":
             for file, columns in (
                 ("first", ["question", "evidence"]), ("suspects", ["question"]), ("passages", ["title", "text"]), ("by_document", ["document"])
@@ -559,7 +557,7 @@ def test_a_comparison_in_markdown_escapes_what_another_revision_holds():
     assert "- \\<img src=x\\>\\|\\[a\\](javascript:b)\\`c\\` \\# d: rank 2 -> 1" in text
 
 
-def test_names_in_the_table_of_metrics_can_be_no_markup(tmp_path):
+def test_names_in_the_table_of_metrics_can_be_no_markup(committed, tmp_path):
     """evaluate.compare is the one place that names of systems come from."""
     values = yaml.load((ROOT / "tests/params.yaml").read_text(encoding="utf-8"), Loader)
     for name in ("a|b", "<b>", "`a`", "[a](b)", "=1", "-a", "A", "a b", "a\n"):
@@ -567,7 +565,7 @@ def test_names_in_the_table_of_metrics_can_be_no_markup(tmp_path):
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
         with pytest.raises(InputError, match="String should match pattern"):
             load(tmp_path / "params.yaml")
-    result = json.loads((ROOT / "metrics/eval.json").read_text())
+    result = json.loads((committed / "metrics/eval.json").read_text())
     table = markdown_table(result, [1, 3, 5, 8], 10)
     rows = [line for line in table.splitlines() if line.startswith("|") and "---" not in line]
     assert all(re.fullmatch(r"[a-z0-9][a-z0-9.-]*", row.split("|")[1].strip()) for row in rows) and len(rows) > 20

@@ -347,6 +347,7 @@ def bert(wanted):
     return model
 
 
+@pytest.mark.trained
 def test_hidden_states_are_those_of_bert(weights):
     ids = torch.tensor([[0, 5, 9, 3, 11, 4, 7, 10, 6, 2], [0, 8, 4, 2, 1, 1, 1, 1, 1, 1]])  # 10 positions; 1 pads
     mask = (ids != 1).long()

@@ -13,7 +13,7 @@ from FlagEmbedding.abc.finetune.reranker import AbsRerankerDataArguments
 from FlagEmbedding.finetune.reranker.encoder_only.base import CrossEncoderModel
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from conftest import ROOT, kill_training_at, table_rows
+from conftest import ROOT, kill_training_at, python, table_rows
 from reranker.checkpoints import save
 from reranker.errors import InputError
 from reranker.files import read_jsonl, write_jsonl
@@ -102,7 +102,7 @@ def test_a_smaller_last_batch_is_grouped_rightly(samples, tiny_model, tmp_path):
         loss = grouped(**GroupCollator(tokenizer, 4096, 8)(items)).loss
         logits = model(**padded(tokenizer, items)).logits.view(3, 4)
     plain = -(logits[:, 0] - logits.logsumexp(dim=1)).mean()
-    assert loss.item() == pytest.approx(plain.item(), abs=1e-6)
+    assert loss.item() == pytest.approx(plain.item(), abs=1e-5)  # float32, added up in another order
 
 
 def padded(tokenizer, items):
@@ -123,7 +123,7 @@ def test_sub_batches_without_repeats_give_the_plain_loss_and_gradient(samples, t
     batches = collated["pair"]["batches"]
     assert len(batches) > 1 and sum(len(batch["input_ids"]) for batch in batches) == 3 * 6
     loss, plain = ours(**collated).loss, theirs(padded(tokenizer, items)).loss
-    assert loss.item() == pytest.approx(plain.item(), abs=1e-6)
+    assert loss.item() == pytest.approx(plain.item(), abs=1e-5)  # float32, added up in another order
     loss.backward()
     plain.backward()
     gradients = [{name: weight.grad for name, weight in model.named_parameters()} for model in (ours, theirs)]
@@ -328,11 +328,9 @@ def test_running_out_of_memory_names_the_parameters_to_change(samples, tiny_mode
     save(AutoModelForSequenceClassification.from_config(config), tokenizer, tmp_path / "wide")
     params = TRAIN.model_copy(update={"batch_size": 32, "group_size": 6, "accumulation": 1, "epochs": 1.0})
     given = [str(samples), str(tmp_path / "wide"), str(tmp_path / "scratch")]
-    command = [sys.executable, "-c", LIMITED, str(ROOT / "src"), params.model_dump_json(), *given]
     said = {}
     for spare in (16 << 20, 4 << 30):  # of some 250 MB
-        done = subprocess.run([*command, str(spare)], capture_output=True, text=True)
-        said[spare] = done.stdout
+        said[spare] = python("-c", LIMITED, str(ROOT / "src"), params.model_dump_json(), *given, str(spare), cwd=tmp_path).stdout
     assert "refused: train: memory ran out; lower train.batch_size (and raise train.accumulation" in said[16 << 20]
     assert "refused" not in said[4 << 30] and "memory: about 0.3" in said[4 << 30]
 

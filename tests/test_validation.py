@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from conftest import ROOT, kill_training_at, table_rows
@@ -108,7 +109,7 @@ def test_the_curve_starts_with_the_base_and_the_best_checkpoint_is_kept(samples,
     tuned = points[1:]
     assert summary["valid"]["best"] == max(point["eval_MRR@10"] for point in tuned) == value(runner)
     assert summary["best_step"] == next(p["step"] for p in tuned if p["eval_MRR@10"] == summary["valid"]["best"])
-    assert summary["valid"]["best"] > summary["valid"]["base"] + 0.05
+    assert summary["valid"]["best"] > summary["valid"]["base"] + 0.02  # more than one question's better place
     assert scores == runner.validation.score(runner.model.model, runner.tokenizer)
 
 
@@ -129,20 +130,35 @@ def test_the_measure_that_decides_is_the_one_named(samples, tiny_model, tmp_path
     assert summary["valid"]["best"] == value(runner, "hit@1") == max(p["eval_hit@1"] for p in curve(runner.trainer.state.log_history)[1:])
 
 
+def told(values: list[float], **changes) -> Validation:
+    """A validation whose measures come to these values, one evaluation after the other, since when a real training is at its best
+    depends on the CPU; the scores are the model's own."""
+    guide, left = validation(**changes), iter(values)
+    guide.measure = lambda scores: dict.fromkeys(("hit@1", "MRR@10", "nDCG@10"), next(left))
+    return guide
+
+
 def test_a_checkpoint_better_than_the_last_is_the_output(samples, tiny_model, tmp_path):
-    """A rate that first teaches and then destroys: what is kept is from before."""
-    runner = guided(samples, tiny_model, tmp_path / "run", lr=0.02, epochs=8.0, scheduler="constant", evals_per_epoch=2, warmup_ratio=0.0)
-    values = [point["eval_MRR@10"] for point in curve(runner.trainer.state.log_history)]
-    assert max(values[1:]) > values[-1]
-    keep_best(runner)
-    assert value(runner) == max(values[1:])
+    guide = told([0.1, 0.2, 0.6, 0.4, 0.6])  # of two that are as good the first
+    runner = train(guide.params.train, 3, samples, tiny_model, tmp_path / "run", guide)
+    last = copy.deepcopy(runner.model.model.state_dict())
+    summary, scores = keep_best(runner)
+    assert summary == {"best_step": 18, "valid": {"measure": "MRR@10", "base": 0.1, "best": 0.6}}
+    kept, stored = runner.model.model.state_dict(), load_file(tmp_path / "run/checkpoint-18/model.safetensors")
+    assert all(torch.equal(kept[name], stored[name]) for name in stored)
+    assert not all(torch.equal(kept[name], last[name]) for name in stored)
+    assert scores == guide.score(runner.model.model, runner.tokenizer)
 
 
-def test_training_stops_when_it_no_longer_gets_better(samples, tiny_model, tmp_path):
-    runner = guided(samples, tiny_model, tmp_path / "run", lr=0.5, epochs=20.0, patience=2, scheduler="constant", warmup_ratio=0.0)
-    values = [point["eval_MRR@10"] for point in curve(runner.trainer.state.log_history)]
-    assert len(values) - 1 - values.index(max(values)) == 2 and len(values) < 21
-    assert runner.trainer.state.global_step == 9 * (len(values) - 1)
+@pytest.mark.parametrize(
+    "values, evaluations", [([0.1, 0.2, 0.5, 0.3, 0.5], 4), ([0.5, 0.2, 0.3], 2), ([0.1, 0.2, 0.1, 0.3, 0.2, 0.4], 5)]
+)
+def test_training_stops_after_so_many_evaluations_without_a_new_best(samples, tiny_model, tmp_path, values, evaluations):
+    """The base's value is the first; one as good is no new best; five evaluations are all that there are."""
+    guide = told(values, epochs=5.0, patience=2)
+    runner = train(guide.params.train, 3, samples, tiny_model, tmp_path / "run", guide)
+    assert runner.trainer.state.global_step == 9 * evaluations
+    assert [point["eval_MRR@10"] for point in curve(runner.trainer.state.log_history)] == values[: evaluations + 1]
 
 
 def test_merged_weights_by_hand():

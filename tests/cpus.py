@@ -1,0 +1,71 @@
+"""The tests that train or score a model, with the kernels of other CPUs and with one and two threads, a row for each.
+
+    python tests/cpus.py [arguments of pytest]
+
+What a sum of floats comes to depends on the order in which it is added up, and so on the width of the CPU's registers and on how
+many threads share the work. These switches choose other kernels on one machine: ATEN_CPU_CAPABILITY those of torch's own
+operations, MKL_CBWR those of MKL's matrix products, ONEDNN_MAX_CPU_ISA oneDNN's. (MKL_ENABLE_INSTRUCTIONS changed no bit on an AMD
+EPYC.) The column `bits` tells whether they had an effect: it is a hash of a small network's output and gradients. Rows with the
+same bits test the same arithmetic.
+"""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+KERNELS = {
+    "default": {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41"},
+    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "the chip's own": {},
+}
+SWITCHES = {name for settings in KERNELS.values() for name in settings}
+
+
+def bits() -> str:
+    """Of float32 products, a normalisation, an activation, and what flows back through them, in this process."""
+    import torch
+
+    torch.set_num_threads(int(os.environ["TEST_THREADS"]))
+    torch.manual_seed(1)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(384, 1536), torch.nn.GELU(), torch.nn.Linear(1536, 384), torch.nn.LayerNorm(384), torch.nn.Linear(384, 1)
+    )
+    out = model(torch.randn(96, 384))
+    out.square().mean().backward()
+    content = [out, *(weight.grad for weight in model.parameters())]
+    return hashlib.sha256(b"".join(tensor.detach().numpy().tobytes() for tensor in content)).hexdigest()[:8]
+
+
+def main(*arguments: str) -> int:
+    failed = False
+    print("| kernels | threads | bits | passed | failed | seconds |\n|---|---|---|---|---|---|", flush=True)
+    for kernels, settings in KERNELS.items():
+        for threads in (1, 2):
+            environment = {name: value for name, value in os.environ.items() if name not in SWITCHES} | settings
+            environment |= {"TEST_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+            command = [sys.executable, __file__, "--bits"]
+            digest = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip()
+            command = [sys.executable, "-m", "pytest", "-m", "trained and not slow", *arguments]
+            command += ["-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"] * (threads == 1)  # a core for each thread
+            began = time.monotonic()
+            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+            seconds = time.monotonic() - began
+            count = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error)", done.stdout[-2000:])}
+            bad = count.get("failed", 0) + count.get("error", 0)
+            print(f"| {kernels} | {threads} | {digest} | {count.get('passed', 0)} | {bad} | {seconds:.0f} |", flush=True)
+            if done.returncode:
+                failed = True
+                print(done.stdout[-8000:] + done.stderr[-2000:], file=sys.stderr)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--bits"]:
+        print(bits())
+    else:
+        sys.exit(main(*sys.argv[1:]))
