@@ -53,7 +53,7 @@ def test_a_learning_rate_that_diverges_is_stopped(samples, tiny_model, tmp_path)
     point = resume_point(tmp_path / "run")
     assert Path(point).name == f"checkpoint-{int(step) // 20 * 20}"
     assert rest == (
-        f"; lower train.lr (1) or train.max_grad_norm, or raise train.warmup_ratio; the weights of before are in {point}"
+        f"; lower train.lr (1) or train.max_grad_norm, or raise train.warmup_ratio; the last good weights are in {point}"
     )
 
 
@@ -89,7 +89,7 @@ def test_a_collapsed_model_is_stopped_after_a_window(samples, tiny_model, tmp_pa
     line = stopped(samples, flat, tmp_path / "run", lr=1e-9)
     assert line.startswith(
         f"train: step {WINDOW}: collapsed, every passage of a group has had the same score for {WINDOW} steps, loss 1.386 where "
-        "chance is 1.386; lower train.lr (1e-09) or raise train.warmup_ratio; the weights of before are in "
+        "chance is 1.386; lower train.lr (1e-09) or raise train.warmup_ratio; the last good weights are in "
     )
 
 
@@ -99,7 +99,7 @@ def test_a_loss_that_is_not_finite_is_stopped_at_the_first_step(samples, tiny_mo
     line = stopped(samples, broken, tmp_path / "run")
     assert line == (
         "train: step 1: the loss (nan) or its gradient is not finite; lower train.lr (0.005), or look for teacher scores or weights "
-        "that are not finite; no resume point was due before it"
+        "that are not finite; no checkpoint had been saved yet"
     )
 
 
