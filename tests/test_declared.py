@@ -78,7 +78,12 @@ def rich(project, tmp_path_factory) -> dict[str, Run]:
     return {stage: record(folder, stage) for stage in RICH_STAGES}
 
 
-@pytest.fixture(params=[("plain", stage) for stage in STAGES] + [("rich", stage) for stage in RICH_STAGES], ids="-".join)
+@pytest.fixture(
+    params=[
+        *(pytest.param(("plain", stage), id=f"plain-{stage}") for stage in STAGES),
+        *(pytest.param(("rich", stage), id=f"rich-{stage}", marks=pytest.mark.slow) for stage in RICH_STAGES),
+    ]
+)
 def run(request, project) -> Run:
     kind, stage = request.param
     return request.getfixturevalue(kind)[stage]
