@@ -156,7 +156,8 @@ def test_a_stage_reads_what_it_declares(run):
 
 
 def test_outside_the_project_a_stage_reads_what_is_installed_and_leaves_nothing(run, tiny_model):
-    places = [*SYSTEM, sys.prefix, os.path.realpath(sys.prefix), sys.base_prefix, os.path.realpath(sys.executable), str(ROOT / "tests")]
+    places = [*SYSTEM, sys.prefix, sys.base_prefix, os.path.realpath(sys.executable), str(ROOT / "tests")]
+    places.append(os.path.realpath(sys.prefix))  # an environment may be a link
     places.append(str(run.folder.parent / "aside/tmp"))  # which was empty, and what is left in it the last line says
     places += [str(tiny_model)] * (run.stage == "fetch")  # retriever.path
     for witness, opened in run.opened.items():
