@@ -32,7 +32,7 @@ from reranker.packed import pack
 
 torch.set_num_threads(THREADS)
 ROOT = Path(__file__).parent.parent
-LONGEST = ["test_declared", "test_interruption", "test_pipeline", "test_verify", "test_training", "test_team", "test_validation"]
+LONGEST = ["test_declared", "test_security", "test_interruption", "test_pipeline", "test_verify", "test_team", "test_training"]
 """What takes longest begins first, so that no process is left alone with it at the end."""
 APART = ["test_pipeline", "test_team"]
 """Files whose tests may go to either process; those of others stay together, with the fixtures of their module."""

@@ -78,7 +78,12 @@ def rich(project, tmp_path_factory) -> dict[str, Run]:
     return {stage: record(folder, stage) for stage in RICH_STAGES}
 
 
-@pytest.fixture(params=[("plain", stage) for stage in STAGES] + [("rich", stage) for stage in RICH_STAGES], ids="-".join)
+@pytest.fixture(
+    params=[
+        *(pytest.param(("plain", stage), id=f"plain-{stage}") for stage in STAGES),
+        *(pytest.param(("rich", stage), id=f"rich-{stage}", marks=pytest.mark.slow) for stage in RICH_STAGES),
+    ]
+)
 def run(request, project) -> Run:
     kind, stage = request.param
     return request.getfixturevalue(kind)[stage]
@@ -152,6 +157,7 @@ def test_a_stage_reads_what_it_declares(run):
 
 def test_outside_the_project_a_stage_reads_what_is_installed_and_leaves_nothing(run, tiny_model):
     places = [*SYSTEM, sys.prefix, sys.base_prefix, os.path.realpath(sys.executable), str(ROOT / "tests")]
+    places.append(os.path.realpath(sys.prefix))  # an environment may be a link
     places.append(str(run.folder.parent / "aside/tmp"))  # which was empty, and what is left in it the last line says
     places += [str(tiny_model)] * (run.stage == "fetch")  # retriever.path
     for witness, opened in run.opened.items():

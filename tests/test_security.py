@@ -739,6 +739,7 @@ def where_found(folder: Path, outputs: list[str]) -> set[tuple[str, str]]:
     }
 
 
+@pytest.mark.slow
 def test_no_secret_of_the_environment_is_written_or_printed(project, hub, tiny_model, tmp_path):
     """The pipeline from a private base on the Hub to the published checkpoint, and what fails on the way."""
     work = Path(shutil.copytree(project, tmp_path / "work", symlinks=True))

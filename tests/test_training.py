@@ -454,6 +454,7 @@ def test_only_a_run_with_the_same_inputs_resumes(samples, tiny_model, tmp_path):
     assert key != run_key(TRAIN, 3, [other], tiny_model)
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one(samples, tiny_model, tmp_path):
     """torchrun with 2 gloo processes and half the accumulation: the same samples in the same steps, the same loss."""
     script = tmp_path / "two.py"
