@@ -48,7 +48,10 @@ def metrics() -> dict[str, dict]:
         },
         "eval": {"split": "test", "fusion_weights": {"reranker": 2.5, "dense": 40.0, "bm25": 0.0}, **groups}
         | {"against": {"all": {"reranker": against, "fused": against}}},
-        "environment": {"device": "cpu (x86_64)", "precision": "fp32", "python": "3.11.7", "packages": {"torch": "2.13.0+cpu"}},
+        "environment": {
+            "device": "cpu (x86_64)", "instructions": ["avx2"], "threads": 2, "precision": "fp32", "python": "3.11.7",
+            "packages": {"torch": "2.13.0+cpu"},
+        },
     }
 
 

@@ -228,7 +228,7 @@ def provenance(params: Params, origin: Origin, license: str | None) -> str:
     rows = [
         ("Git commit of the training repository", code(origin.commit) + (", with uncommitted changes" if origin.dirty else "")),
         ("md5 of the checkpoint in its `dvc.lock`", code(origin.md5)),
-        ("evaluated on", plain(f"{machine['device']}, {machine['precision']}, Python {machine['python']}")),
+        ("scored on", plain(chip(machine))),
         ("packages", plain(", ".join(f"{name} {version}" for name, version in machine["packages"].items()))),
         ("licence", licence),
     ]
@@ -237,6 +237,16 @@ def provenance(params: Params, origin: Origin, license: str | None) -> str:
         "publishing adds (`README.md`, `LICENSE`, `.gitattributes`)."
     )
     return f"## How it was made\n\n{table(['', ''], rows)}\n\n{again}"
+
+
+def chip(machine: dict) -> str:
+    """A machine by what rounding and speed depend on.
+
+    >>> chip({"device": "cpu (x86_64)", "instructions": ["avx2", "avx512_bf16"], "threads": 2, "precision": "bf16", "python": "3.11.7"})
+    'cpu (x86_64) with avx2, avx512_bf16, 2 threads, bf16, Python 3.11.7'
+    """
+    instructions = f" with {', '.join(machine['instructions'])}" if machine["instructions"] else ""
+    return f"{machine['device']}{instructions}, {machine['threads']} threads, {machine['precision']}, Python {machine['python']}"
 
 
 def measures(params: Params, found: dict) -> list[str]:

@@ -4,7 +4,8 @@
 
 The disk is ext4 in a file, which FS_IOC_SHUTDOWN stops at once and without its journal, as xfstests does it to prove that a file
 system recovers. Each stage is cut at a random moment and as soon as its `dvc repro` has ended, when DVC calls done what the
-kernel has yet to write. Neither DVC nor this repository waits for that. It needs root.
+kernel has yet to write. Stages wait until their outputs are on the disk (`reranker.files.settle`), DVC does not wait for its cache
+and dvc.lock. It needs root.
 """
 
 import fcntl
