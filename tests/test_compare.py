@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from conftest import ENVIRONMENT, ROOT
+from conftest import ENVIRONMENT, ROOT, python
 from reranker.evidence import compare
 
 HEADER = "id,passage,qa_type,seen,bm25,reranker,fused\n"
@@ -53,7 +53,7 @@ def repository(tmp_path_factory) -> Path:
 
 
 def compared(repository: Path, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(ROOT / "src/compare.py"), *arguments], cwd=repository, capture_output=True, text=True)
+    return python(ROOT / "src/compare.py", *arguments, cwd=repository)
 
 
 def test_the_difference_of_two_revisions_is_paired_and_judged(repository):
