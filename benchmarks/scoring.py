@@ -152,7 +152,7 @@ def main() -> None:
         print(json.dumps(timed(options.turn[0], options.model, json.loads(Path(options.turn[1]).read_text(encoding="utf-8")))))
         return
 
-    from reranker.device import choose_precision, describe_machine
+    from reranker.device import describe_machine
 
     given = loads(options.queries, options.depth, options.whole)
     with tempfile.TemporaryDirectory() as folder:

@@ -198,7 +198,7 @@ def main() -> None:
         return
 
     from reranker.files import write_jsonl
-    from reranker.device import choose_precision, describe_machine
+    from reranker.device import describe_machine
 
     with tempfile.TemporaryDirectory() as folder:
         groups = str(Path(folder, "groups.jsonl"))

@@ -8,9 +8,7 @@ from sentence_transformers import CrossEncoder as SentenceTransformersCrossEncod
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from conftest import table_rows
-from reranker.device import choose_precision
 from reranker.scoring import CrossEncoder
-from reranker.errors import InputError
 
 ROWS = table_rows()
 DOCS = list(dict.fromkeys(row["doc"] for row in ROWS))
