@@ -124,6 +124,17 @@ def test_the_first_point_is_of_known_scores_where_there_are_some(samples, tiny_m
     assert keep_best(runner)[0]["valid"]["base"] == first["eval_MRR@10"]
 
 
+def test_training_in_bf16_has_plain_attention_and_validation_leaves_it_so(samples, tiny_model, tmp_path):
+    found = {}
+    for precision, attention in (("bf16", "eager"), ("fp32", "sdpa")):
+        runner = guided(samples, tiny_model, tmp_path / precision, precision=precision)
+        assert runner.model.model.config._attn_implementation == attention
+        found[precision] = [entry["loss"] for entry in runner.trainer.state.log_history if "loss" in entry]
+        assert len(curve(runner.trainer.state.log_history)) == 5
+    # bf16 has 8 bits of mantissa: other digits, the same course
+    assert found["bf16"] != found["fp32"] and found["bf16"] == pytest.approx(found["fp32"], abs=0.2)
+
+
 def test_the_measure_that_decides_is_the_one_named(samples, tiny_model, tmp_path):
     runner = guided(samples, tiny_model, tmp_path / "run", best="hit@1")
     summary, _ = keep_best(runner)
