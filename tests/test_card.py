@@ -43,7 +43,7 @@ def test_the_bundled_base_data_and_licence_are_named():
     assert "intfloat/multilingual-e5-small by way of the training repository's bundled base" in text
     assert "`data/raw/yunshan`: 12 passages; questions: 18 train, 9 valid, 16 test |" in text and "| dropped rows | 2 empty |" in text
     assert f"| `{COMMIT}` |" in text and "| `9987263b1903fd0aaf4e58c1b57f71ef.dir` |" in text
-    assert "| torch 2.13.0+cpu |" in text and "cpu (x86\\_64), fp32, Python 3.11.7" in text
+    assert "| torch 2.13.0+cpu |" in text and "cpu (x86\\_64) with avx2, 2 threads, fp32, Python 3.11.7" in text
 
 
 def test_a_base_on_the_hub_brings_no_licence_of_its_own():

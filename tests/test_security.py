@@ -33,6 +33,7 @@ from reranker.params import Loader, Retriever, Source, load
 from reranker.provenance import read_lock
 from reranker.ranking import Ranker
 from reranker.reranking import markdown_table
+from reranker import runs
 from reranker.retrieval import Encoder
 from reranker.safe_checkpoint import refuse_unsafe
 from reranker.sources import fetch
@@ -682,7 +683,7 @@ def test_the_check_finds_what_it_is_for(source, found):
 
 
 def test_the_loader_of_yaml_is_the_safe_one():
-    assert issubclass(Loader, yaml.SafeLoader)
+    assert issubclass(Loader, yaml.SafeLoader) and issubclass(runs.Loader, yaml.constructor.SafeConstructor)
     tags = [tag for tag in {**Loader.yaml_constructors, **Loader.yaml_multi_constructors} if tag and "python" in tag]
     assert tags == []
 

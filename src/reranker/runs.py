@@ -16,7 +16,7 @@ from reranker.errors import InputError
 
 EVALUATION, RANKS, MACHINE, LOCK = "metrics/eval.json", "metrics/per_query.csv", "metrics/environment.json", "dvc.lock"
 HERE = "the working tree"
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Safe like SafeLoader, and ten times as fast."""
 
 NAMED = 3
@@ -93,9 +93,9 @@ def locked_stages(text: str, name: str = LOCK) -> dict[str, dict]:
         InputError: it is not a lock of DVC's, or has aliases, by which a few lines can stand for gigabytes.
     """
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, LOADER)):
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader)):
             raise InputError(f"{name}: it has YAML aliases, which DVC does not write; run dvc repro")
-        stages = (yaml.load(text, LOADER) or {}).get("stages", {})
+        stages = (yaml.load(text, Loader) or {}).get("stages", {})
         for stage in stages.values():
             for entry in [*stage.get("deps", []), *stage.get("outs", [])]:
                 entry["path"]
