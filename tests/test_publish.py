@@ -312,7 +312,7 @@ def conflict(project: Path) -> None:
         (other_metrics, "metrics/eval.json is not the one of dvc.lock; git checkout it, or run dvc repro"),
         (other_params, "stage train of dvc.lock was run with another train than params.yaml has; run dvc repro"),
         (other_code, "stage train of dvc.lock was run with another src/put.py than there is; run dvc repro"),
-        (trained_alone, "stage evaluate of dvc.lock was run before models/reranker was made anew; run dvc repro"),
+        (trained_alone, "stage evaluate in dvc.lock is older than models/reranker; run dvc repro"),
         (dirty, "uncommitted changes, which nobody could make again: src/new.py; commit them first"),
         (conflict, "dvc.lock: not a lock of DVC's (merge conflict?); take one side's and run dvc repro"),
         (lambda project: shutil.rmtree(project / "models/reranker"), "models/reranker: no checkpoint (config.json or safetensors"),

@@ -92,7 +92,7 @@ def test_a_stage_that_ran_before_the_one_it_reads_from_is_found(run):
     path.write_text(yaml.safe_dump(lock), encoding="utf-8")
     try:
         assert verify(run).stderr == (
-            "error: stage score of dvc.lock was run before models/reranker was made anew; run dvc repro\n"
+            "error: stage score in dvc.lock is older than models/reranker; run dvc repro\n"
         )
     finally:
         path.write_text(good, encoding="utf-8")

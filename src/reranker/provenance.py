@@ -122,7 +122,7 @@ def refuse_other_inputs(lock: dict[str, dict]) -> None:
             if dep["path"].startswith("src/") and (not path.is_file() or file_md5(str(path)) != dep["md5"]):
                 raise InputError(f"stage {name} of dvc.lock was run with another {path} than there is; run dvc repro")
             if made.get(dep["path"], dep["md5"]) != dep["md5"]:
-                raise InputError(f"stage {name} of dvc.lock was run before {path} was made anew; run dvc repro")
+                raise InputError(f"stage {name} in dvc.lock is older than {path}; run dvc repro")
 
 
 def uncommitted() -> list[str]:
