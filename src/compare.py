@@ -86,14 +86,9 @@ def read_ranks(revision: str | None) -> pd.DataFrame:
             lock = dvc.api.read(LOCK, rev=revision, encoding="utf-8")
         except (DvcException, FileNotFoundError):
             lock = ""
-    if stale := ranked_before(lock):
-        raise InputError(f"{revision or 'the working tree'}: {RANKS} is older than {stale}; run dvc repro there, to its end")
+    if stale := not_evaluated(locked_stages(lock)):
+        raise InputError(f"{revision or HERE}: {RANKS} is older than {stale}; run dvc repro there, to its end")
     return read_csv(io.StringIO(text), dtype={"id": str}).set_index("id")
-
-
-def ranked_before(lock: str) -> str | None:
-    """What the stage `evaluate` of a dvc.lock has not seen in its present state: an experiment may end with the stage `train`."""
-    return not_evaluated(locked_stages(lock))
 
 
 def ranks(table: pd.DataFrame, system: str, name: str) -> dict[str, int | None]:

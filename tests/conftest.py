@@ -1,6 +1,6 @@
 """A tiny XLM-RoBERTa cross-encoder with a real Unigram tokenizer, made here in a second, for tests that run everything.
 
-By pytest-xdist's processes (`make test`) the model and the run of the whole pipeline are made once and shared.
+The processes of pytest-xdist (`make test`) share one model and one run of the whole pipeline.
 """
 
 import atexit
@@ -35,7 +35,7 @@ ROOT = Path(__file__).parent.parent
 LONGEST = ["test_declared", "test_security", "test_interruption", "test_pipeline", "test_verify", "test_team", "test_training"]
 """What takes longest begins first, so that no process is left alone with it at the end."""
 APART = ["test_pipeline", "test_team"]
-"""Files whose tests may go to either process; those of others stay together, with the fixtures of their module."""
+"""Tests of these files may go to either process. Those of other files stay together, with the fixtures of their module."""
 
 
 def stay_together(nodeid: str) -> str:
@@ -93,7 +93,7 @@ def table_rows() -> list[dict]:
 
 
 def once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
-    """A folder that `make` fills, once for all of pytest-xdist's processes, whose temporary folders lie beside it."""
+    """A folder that `make` fills once for all processes of pytest-xdist. Their temporary folders lie beside it."""
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with open(base / f"{name}.lock", "w") as lock:
@@ -242,7 +242,7 @@ def python(*arguments: str | Path, cwd: Path, env: dict[str, str] = ENVIRONMENT)
 
 
 def dvc(*arguments: str, cwd: Path, fails: bool = False) -> str:
-    """DVC, whose stages `python` runs, are forks too."""
+    """What DVC prints. Its stages are forks too."""
     done = python("-m", "dvc", *arguments, cwd=cwd)
     assert bool(done.returncode) == fails, done.stdout + done.stderr
     return done.stdout + done.stderr

@@ -23,7 +23,6 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from compare import as_text as comparison
-from compare import ranked_before
 from conftest import ENVIRONMENT, ROOT, dvc, git, kill_training_at
 from fetch import main as fetch_stage
 from hub import Fault
@@ -595,7 +594,7 @@ def test_an_object_tag_in_dvc_lock_is_refused_and_not_made(tmp_path, mark):
     with pytest.raises(InputError, match="not a lock of DVC's"):
         read_lock(path)
     with pytest.raises(InputError, match="not a lock of DVC's"):
-        ranked_before(path.read_text())
+        runs.locked_stages(path.read_text())
     assert not mark.exists()
 
 

@@ -142,8 +142,8 @@ def test_the_measure_that_decides_is_the_one_named(samples, tiny_model, tmp_path
 
 
 def told(values: list[float], **changes) -> Validation:
-    """A validation whose measures come to these values, one evaluation after the other, since when a real training is at its best
-    depends on the CPU; the scores are the model's own."""
+    """A validation that measures these values, one evaluation after the other. The scores are the model's own. When a real training
+    is at its best depends on the CPU."""
     guide, left = validation(**changes), iter(values)
     guide.measure = lambda scores: dict.fromkeys(("hit@1", "MRR@10", "nDCG@10"), next(left))
     return guide
