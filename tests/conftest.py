@@ -27,10 +27,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, XLMRobertaConfi
 
 from forked import Server
 from hub import Client, Hub
+from reranker import device
 from reranker.checkpoints import save
 from reranker.packed import pack
 
 torch.set_num_threads(THREADS)
+if os.environ.get("TEST_BF16") == "1":  # this process takes itself for one on a chip that multiplies bf16; stages that it starts do not
+    device.bf16_instructions = lambda: ["avx512_bf16"]
 ROOT = Path(__file__).parent.parent
 LONGEST = ["test_declared", "test_security", "test_interruption", "test_pipeline", "test_verify", "test_team", "test_training"]
 """What takes longest begins first, so that no process is left alone with it at the end."""

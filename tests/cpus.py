@@ -5,7 +5,7 @@
 What a sum of floats comes to depends on the order in which it is added up, and so on the width of the CPU's registers and on how
 many threads share the work. These switches choose other kernels on one machine: ATEN_CPU_CAPABILITY those of torch's own
 operations, MKL_CBWR those of MKL's matrix products, ONEDNN_MAX_CPU_ISA oneDNN's. (MKL_ENABLE_INSTRUCTIONS changed no bit on an
-AMD EPYC.) The column `bits` tells whether they had an effect: it is a hash of a small network's output and gradients. Rows with
+AMD EPYC.) TEST_BF16 makes `precision: auto` bf16 in the tests' own processes, as on a chip that multiplies it. The column `bits` tells whether they had an effect: it is a hash of a small network's output and gradients. Rows with
 the same bits test the same arithmetic.
 """
 
@@ -22,6 +22,7 @@ KERNELS = {
     "default": {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41"},
     "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
     "the chip's own": {},
+    "the chip's own, bf16 for auto": {"TEST_BF16": "1"},
 }
 SWITCHES = {name for settings in KERNELS.values() for name in settings}
 

@@ -35,7 +35,7 @@ def viewing(tiny_model, tmp_path_factory):
 
 def test_whole_passages_are_ranked_by_a_checkpoint_that_says_nothing_of_views(tiny_model):
     scores = CrossEncoder(tiny_model, 512, "fp32").score([(QUERY, doc) for doc in DOCS])
-    found = Ranker(tiny_model).rank(QUERY, DOCS)
+    found = Ranker(tiny_model, "fp32").rank(QUERY, DOCS)
     assert [ranked.index for ranked in found] == sorted(range(len(DOCS)), key=lambda i: -scores[i])
     assert [ranked.score for ranked in found] == pytest.approx(sorted(scores, reverse=True), abs=1e-5)
     assert found[0].view == DOCS[found[0].index]
@@ -49,7 +49,7 @@ def test_a_passage_is_as_good_as_its_best_view(viewing):
         texts = [f"手册。{doc[start : start + 10] if start is not None else doc[5 * (len(starts) - 1) :]}" for start in starts]
         scores = encoder.score([(QUERY, text) for text in texts])
         best[index] = (max(scores), texts[scores.argmax()])
-    found = Ranker(viewing).rank(QUERY, [Passage("手册", doc) for doc in DOCS], top_k=5)
+    found = Ranker(viewing, "fp32").rank(QUERY, [Passage("手册", doc) for doc in DOCS], top_k=5)
     assert [ranked.index for ranked in found] == sorted(best, key=lambda i: -best[i][0])[:5]
     assert [(ranked.score, ranked.view) for ranked in found] == [(pytest.approx(best[r.index][0], abs=1e-5), best[r.index][1]) for r in found]
 
@@ -65,7 +65,7 @@ def test_equal_scores_keep_the_order_given_and_many_queries_are_ranked_as_one_by
 
 def test_a_packed_reranker_is_ranked_by_as_it_is(tiny_model, tmp_path):
     pack(tiny_model, tmp_path / "packed", list(range(len(AutoTokenizer.from_pretrained(tiny_model)))))
-    packed, plain = (Ranker(folder).rank(QUERY, DOCS) for folder in (tmp_path / "packed", tiny_model))
+    packed, plain = (Ranker(folder, "fp32").rank(QUERY, DOCS) for folder in (tmp_path / "packed", tiny_model))
     assert [ranked.score for ranked in packed] == pytest.approx([ranked.score for ranked in plain], abs=0.05)
 
 

@@ -15,6 +15,7 @@ from reranker.fusion import first_stage, fuse
 from reranker.retrieval import BM25, Encoder, Retrieval, Words
 
 PARAMS = load(ROOT / "tests/params.yaml")
+RETRIEVER = PARAMS.retriever.model_copy(update={"precision": "fp32"})
 TEXTS = ["苹果手机的价格", "香蕉的价格与产地", "手机保修两年", "产地是海南", "！？"]
 
 
@@ -135,7 +136,7 @@ def test_a_weight_of_zero_leaves_its_list_out():
 
 @pytest.fixture(scope="module")
 def encoder(tiny_model):
-    return Encoder(str(tiny_model), PARAMS.retriever.model_copy(update={"max_length": 64}), batch_tokens=40)
+    return Encoder(str(tiny_model), RETRIEVER.model_copy(update={"max_length": 64}), batch_tokens=40)
 
 
 def test_vectors_are_unit_length_in_input_order_and_do_not_depend_on_the_batch(encoder):
@@ -154,14 +155,14 @@ def test_pooling_is_the_mean_over_tokens_or_the_first_token(tiny_model, encoder)
     mean = torch.nn.functional.normalize(hidden.mean(0), dim=0).numpy()
     first = torch.nn.functional.normalize(hidden[0], dim=0).numpy()
     assert encoder.encode(["车是什么"], "query: ", "text")[0] == pytest.approx(mean, abs=1e-5)
-    cls = Encoder(str(tiny_model), PARAMS.retriever.model_copy(update={"pooling": "cls", "max_length": 64}))
+    cls = Encoder(str(tiny_model), RETRIEVER.model_copy(update={"pooling": "cls", "max_length": 64}))
     assert cls.encode(["车是什么"], "query: ", "text")[0] == pytest.approx(first, abs=1e-5)
 
 
 def test_the_prefix_and_the_length_limit_reach_the_model(encoder, tiny_model):
     plain = encoder.encode(["车是什么"], "", "text")
     assert np.abs(encoder.encode(["车是什么"], "query: ", "text") - plain).max() > 1e-3
-    short = Encoder(str(tiny_model), PARAMS.retriever.model_copy(update={"max_length": 8}))
+    short = Encoder(str(tiny_model), RETRIEVER.model_copy(update={"max_length": 8}))
     assert short.encode(["车" * 30], "", "t") == pytest.approx(short.encode(["车" * 7], "", "t"), abs=1e-6)
 
 
@@ -300,7 +301,7 @@ def test_rounding_by_another_cpu_and_the_order_of_the_corpus_change_no_candidate
 
 
 def test_the_encoder_multiplies_in_the_precision_that_is_set(tiny_model):
-    settings = PARAMS.retriever.model_copy(update={"max_length": 100})
+    settings = RETRIEVER.model_copy(update={"max_length": 100})
     vectors = {}
     for precision in ("fp32", "bf16"):
         made = Encoder(str(tiny_model), settings.model_copy(update={"precision": precision}))
