@@ -4,7 +4,7 @@
 #   dvc queue start && dvc queue status
 #   python experiments/validation_table.py HEAD ablation-one-view ablation-group-8 ...
 # Each run ends with the stage train, so that no test question is scored, and ranks the validation questions twice: by the base
-# and by what came out. Time: about 11 minutes a run on 2 CPU cores.
+# and by what came out. Time: about as long as the stage train takes (docs/performance.md).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 others=("$@")
@@ -20,6 +20,9 @@ change views-of-2 -S retrieve.views_depth=2
 change shown-64 -S retrieve.shown=64
 change shown-128 -S retrieve.shown=128
 change whole-passages -S retrieve.shown=0 -S train.group_size=3
+change units-views -S samples.units.whole=0.0
+change units-windows -S samples.units.view=0.0 -S samples.units.window=0.5
+change untitled -S samples.untitled=0.2
 change positive-shown -S samples.pair=passage
 change positive-evidence -S samples.pair=evidence
 change no-random-negatives -S samples.random_negatives=0

@@ -7,4 +7,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 exec dvc exp run --name bge-v2-m3 \
   -S base.source=hub -S base.repo=BAAI/bge-reranker-v2-m3 -S base.revision=953dc6f6f85a1b2dbfca4c34a2796e7dde08d41e \
-  -S train.lr=1e-5 -S train.gradient_checkpointing=true -S score.batch_tokens=65536 "$@"
+  -S retrieve.shown=0 -S train.lr=1e-5 -S train.gradient_checkpointing=true -S score.batch_tokens=65536 "$@"

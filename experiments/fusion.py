@@ -19,6 +19,7 @@ from reranker.measures import measure
 from reranker.params import load
 from reranker.reranking import fit_fusion, rankers
 from reranker.fusion import first_stage, fuse
+from reranker.ways import RANKED
 
 FOLDS = 10
 
@@ -51,8 +52,7 @@ def fitted(weights_of: dict[str, list[float]]) -> dict[str, list[str]]:
     """The fused row as `evaluate` makes it."""
 
     def systems(q: str):
-        settings = params.evaluate.model_copy(update={"fusion_weights": weights_of[q]})
-        return rankers(candidates[q], {"reranker": logits[q]}, params.retrieve, settings)
+        return rankers(candidates[q], {RANKED: {"reranker": logits[q]}}, {RANKED: weights_of[q]}, 1, params.retrieve)
 
     return {q: systems(q)["fused"](params.train.valid_depth) for q in gold}
 

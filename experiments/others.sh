@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Other rerankers as rows of the same tables, on the same candidates and views: bge-reranker-large and bge-reranker-v2-m3.
+# Other rerankers as rows of the same tables, on the same candidates, in views and whole: bge-reranker-large and bge-reranker-v2-m3.
 #   experiments/others.sh [dvc exp run options]
 # Training is not run again. Needs the Hub (2.2 and 2.3 GB) and, for a reasonable time, a GPU: 560 and 568 M parameters over 12 000
 # pairs. For one more, with `dvc exp run -S '+evaluate.compare.NAME={...}'`, name a commit of it; the article's own result is

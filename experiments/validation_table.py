@@ -28,7 +28,7 @@ def validated(revision: str) -> tuple[dict[str, dict[str, float]], float]:
 
     gold = {question["id"]: question["passage"] for question in rows("data/prepared/valid.jsonl")}
     ranked = {row["id"]: sorted(row["scores"], key=lambda name: -row["scores"][name]) for row in rows("data/validation/valid.jsonl")}
-    base = json.loads(dvc.api.read("metrics/train.json", rev=revision))["valid"]["base"]
+    base = json.loads(dvc.api.read("metrics/train.json", rev=revision))["base"]["MRR@10"]
     return per_question(gold, ranked, [1], 10), base
 
 

@@ -7,28 +7,31 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
 from reranker.errors import run
 from reranker.evidence import compare
-from reranker.files import read_jsonl
+from reranker.files import read_by_id, read_jsonl
 from reranker.params import load
-from reranker.reranking import evaluate_systems
+from reranker.reranking import evaluate_systems, titled
+from reranker.ways import read_scores
 
 
 def main() -> None:
     params = load()
     split = params.score.split
     questions = list(read_jsonl(f"data/prepared/{split}.jsonl"))
-    candidates = {row["id"]: row["candidates"] for row in read_jsonl(f"data/candidates/{split}.jsonl")}
-    base = {row["id"]: row["scores"] for row in read_jsonl(f"data/baseline/{split}.jsonl")}
+    keys = [question["id"] for question in questions]
+    candidates = read_by_id(f"data/candidates/{split}.jsonl", "candidates", keys)
+    base = read_scores(Path(f"data/baseline/{split}.jsonl"), keys, params.retrieve)
     # There is no fine-tuned reranker: the base stands in its place, and the rows that it makes are not shown.
-    scores = {"base": base, "reranker": base}
-    result, _, _, values = evaluate_systems(questions, candidates, scores, set(), params.score.depth, params.retrieve, params.evaluate)
+    scores = {way: {"base": found, "reranker": found} for way, found in base.items()}
+    result, _, _, values = evaluate_systems(questions, candidates, scores, dict.fromkeys(base, (1.0, 0.0, 0.0)), set(), params)
     print(f"{len(questions)} {split} questions, nothing fine-tuned; base - dense with its 95 % interval\n")
     names = list(values["base"])
     print(f"| system | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
-    for system in ("bm25", "dense", "retriever", "base"):
-        print(f"| {system} | {' | '.join(format(result['all'][system][name], '.3f') for name in names)} |")
-    ours, theirs = values["base"], values["dense"]
-    found = [compare(list(ours[name].values()), list(theirs[name].values()), params.evaluate.resamples, params.seed) for name in names]
-    print(f"| base - dense | {' | '.join('{difference:+.3f} [{low:+.3f}, {high:+.3f}]'.format(**one) for one in found)} |")
+    for system in (name for name in values if not name.startswith(("reranker", "fused"))):
+        print(f"| {titled(system)} | {' | '.join(format(result['all'][system][name], '.3f') for name in names)} |")
+    for system in (name for name in values if name.startswith("base")):
+        both = [[list(values[one][name].values()) for one in (system, "dense")] for name in names]
+        found = [compare(*pair, params.evaluate.resamples, params.seed) for pair in both]
+        print(f"| {titled(system)} - dense | {' | '.join('{difference:+.3f} [{low:+.3f}, {high:+.3f}]'.format(**one) for one in found)} |")
 
 
 if __name__ == "__main__":

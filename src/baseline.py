@@ -6,12 +6,13 @@ computed once, and not again when training changes.
 
 from pathlib import Path
 
-from reranker.candidate_scores import audited, score_candidates, score_labels, write_scores
+from reranker.candidate_scores import asked_candidates, audited, score_labels
 from reranker.files import read_by_id, replacing
 from reranker.params import load
 from reranker.passages import read_passages, read_questions
 from reranker.scoring import CrossEncoder
 from reranker.stage import run_stage
+from reranker.ways import RANKED, write_scores
 
 
 def main(prepared: str, candidate_folder: str, model: str, compared: str, baseline: str) -> None:
@@ -25,20 +26,20 @@ def main(prepared: str, candidate_folder: str, model: str, compared: str, baseli
         for name, asked in ((split, questions), ("train", trained))
     )
 
+    asked = asked_candidates(questions, candidates, corpus, params)
+
     def encoder(folder: str | Path) -> CrossEncoder:
         return CrossEncoder(folder, params.score.max_length, params.score.precision, params.score.batch_tokens)
 
     with replacing(baseline) as folder:
         base = encoder(model)
-        scored = score_candidates(base, questions, candidates, corpus, params.score.depth, params.retrieve, "with the base")
-        write_scores(folder / f"{split}.jsonl", scored)
+        write_scores(folder / f"{split}.jsonl", asked.score(base, "with the base"))
         labels = score_labels(base, trained, found, corpus, params.retrieve, "training labels with the base")
-        write_scores(folder / "train.jsonl", labels)
+        write_scores(folder / "train.jsonl", {RANKED: labels})
         del base  # one model in memory at a time
         for name in params.evaluate.compare:
             other = encoder(Path(compared, name))
-            scored = score_candidates(other, questions, candidates, corpus, params.score.depth, params.retrieve, f"with {name}")
-            write_scores(folder / name / f"{split}.jsonl", scored)
+            write_scores(folder / name / f"{split}.jsonl", asked.score(other, f"with {name}"))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from reranker.pretraining import as_training, fragments, samples
 from reranker.sampling import held_out_passages
 from reranker.stage import run_stage
 from reranker.validation import Validation
+from reranker.ways import write_scores
 
 SCRATCH = Path(".cache/pretrain")
 
@@ -58,7 +59,7 @@ def main(prepared: str, candidate_folder: str, base: str, retriever: str, pretra
             shutil.copytree(base, folder, copy_function=link_or_copy)
         print("pretrain.epochs is 0: the base as it is")
     with replacing(start) as folder:
-        write_jsonl(folder / "valid.jsonl", ({"id": key, "scores": found} for key, found in scores.items()))
+        write_scores(folder / "valid.jsonl", scores)
     write_json(metrics, summary)
     if summary.get("merge", {}).get("chosen") == 0:
         print("WARNING: pre-training ranks the validation questions no better, so models/pretrained IS the base", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Training questions and their candidates -> FlagEmbedding's jsonl samples.
 
-    python src/samples.py data/prepared data/candidates models/teacher data/samples metrics/samples.json
+python src/samples.py data/prepared data/candidates models/teacher data/samples metrics/samples.json
 """
 
 import itertools
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from reranker.errors import InputError
 from reranker.files import read_jsonl, replacing, write_json, write_jsonl
 from reranker.params import Params, load
-from reranker.passages import SPLITS, Passage, drawn_window, read_passages
+from reranker.passages import SPLITS, Passage, read_passages
 from reranker.sampling import (
     all_negatives,
     hard_negatives,
@@ -23,6 +23,7 @@ from reranker.sampling import (
     without_false_negatives,
 )
 from reranker.stage import run_stage
+from reranker.units import Unit, draw_unit
 
 TAUGHT = 4096
 """Samples that the teacher scores at a time."""
@@ -42,40 +43,42 @@ def build(
         held_out: passages that are no negatives.
         about: passage -> training questions about it, whose evidence or answer stands for it where `samples.pair` says so.
     """
-    pair, window = params.samples.pair, params.retrieve.shown
+    pair = params.samples.pair
 
-    def positive(question: dict, shown: Mapping[str, tuple[int, int]], pair: str = pair) -> str:
-        own = question["passage"]
-        return paired_text(question, pair, corpus[own], shown[own], window)
-
-    def positives(question: dict, shown: Mapping[str, tuple[int, int]]) -> list[str]:
-        if pair == "both":
-            return list(dict.fromkeys(positive(question, shown, one) for one in ("passage", "evidence")))
-        return [positive(question, shown)]
+    def drawn_unit(question: dict) -> Unit:
+        return draw_unit(params.samples, params.retrieve.shown, params.seed, question["id"])
 
     def nearest(found: Sequence[dict]) -> dict[str, tuple[int, int]]:
-        return {candidate["passage"]: candidate["views"][0] for candidate in found}
+        return {candidate["passage"]: candidate["nearest"] for candidate in found}
 
     if params.samples.strategy == "all":
-        texts = [(question["question"], positive(question, nearest(found))) for question, found in asked]
-        yield from all_negatives(texts, params.samples.neg_batch_size, params.samples.n_neg_batch)
+        rows = [(question, nearest(found)[question["passage"]], drawn_unit(question)) for question, found in asked]
+
+        def shown(row: int, other: int) -> str:
+            question, near, _ = rows[other]
+            return paired_text(question, pair, corpus[question["passage"]], near, rows[row][2])
+
+        questions = [question["question"] for question, *_ in rows]
+        yield from all_negatives(questions, shown, params.samples.neg_batch_size, params.samples.n_neg_batch)
         return
 
     allowed = [passage for passage in corpus if passage not in held_out]
     for question, found in asked:
-        shown = nearest(found)
-        own = positives(question, shown)
+        near, unit, passage = nearest(found), drawn_unit(question), corpus[question["passage"]]
+        pairs = ("passage", "evidence") if pair == "both" else (pair,)
+        own = list(dict.fromkeys(paired_text(question, one, passage, near[question["passage"]], unit) for one in pairs))
 
-        def text_of(passage: str) -> str:
+        def text_of(other: str) -> str:
             # A passage that was no candidate has no window nearest to this query: one is drawn.
-            rng = random.Random(f"{params.seed}:{question['id']}:{passage}")
-            whole = corpus[passage]
-            if whole == corpus[question["passage"]]:  # where titles are not shown; equal ones were merged
+            rng = random.Random(f"{params.seed}:{question['id']}:{other}")
+            if unit.of(corpus[other]) == unit.of(passage):  # where titles are not shown; equal ones were merged
                 return own[0]
-            drawn = drawn_window(rng, len(whole.text), window)
-            span = shown.get(passage, drawn)
-            # A negative's window is the one that would be shown, never the one around another question's evidence.
-            return paired_text(rng.choice(about[passage]), pair, whole, span, window) if passage in about else whole.view(*span)
+            drawn = unit.drawn(rng, corpus[other])
+            span = near.get(other, drawn)
+            # A negative's window is the one nearest to this question, never the one around another question's evidence.
+            if other in about:
+                return paired_text(rng.choice(about[other]), pair, corpus[other], span, unit)
+            return unit.text(corpus[other], span)
 
         sample = hard_negatives(question, found, own, text_of, allowed, held_out, params.samples, params.seed)
         if sample:

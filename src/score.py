@@ -7,13 +7,14 @@ A training label is doubtful where the base prefers another passage: only there 
 
 from pathlib import Path
 
-from reranker.candidate_scores import prefers_another, score_candidates, score_labels, write_scores
+from reranker.candidate_scores import asked_candidates, prefers_another, score_labels
 from reranker.device import describe_machine
 from reranker.files import read_by_id, read_jsonl, replacing, write_json
 from reranker.params import load
 from reranker.passages import read_passages, read_questions
 from reranker.scoring import CrossEncoder
 from reranker.stage import run_stage
+from reranker.ways import RANKED, write_scores
 
 
 def main(prepared: str, candidate_folder: str, baseline: str, model: str, scores: str, environment: str) -> None:
@@ -29,12 +30,10 @@ def main(prepared: str, candidate_folder: str, baseline: str, model: str, scores
     )
     encoder = CrossEncoder(model, params.score.max_length, params.score.precision, params.score.batch_tokens)
     with replacing(scores) as folder:
-        scored = score_candidates(
-            encoder, questions, candidates, corpus, params.score.depth, params.retrieve, "with the fine-tuned"
-        )
+        scored = asked_candidates(questions, candidates, corpus, params).score(encoder, "with the fine-tuned")
         write_scores(folder / f"{split}.jsonl", scored)
         labels = score_labels(encoder, doubtful, found, corpus, params.retrieve, "doubtful labels with the fine-tuned")
-        write_scores(folder / "train.jsonl", labels)
+        write_scores(folder / "train.jsonl", {RANKED: labels})
     write_json(environment, describe_machine(params.score.precision))
 
 

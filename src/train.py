@@ -12,13 +12,14 @@ from pathlib import Path
 import pandas as pd
 
 from reranker.errors import InputError
-from reranker.files import read_by_id, replacing, write_json, write_jsonl, write_text
+from reranker.files import read_by_id, replacing, write_json, write_text
 from reranker.memory import keep_freed_memory
 from reranker.params import Params, load
 from reranker.passages import read_passages, read_questions
 from reranker.stage import run_stage
 from reranker.training import keep_best, run_key, save_reranker, train
-from reranker.validation import Validation, curve
+from reranker.validation import MEASURES, Validation, curve
+from reranker.ways import RANKED, SAID, read_scores, ways, write_scores
 
 
 def main(
@@ -44,12 +45,12 @@ def main(
         inference = {"max_length": params.score.max_length, **shown}
         save_reranker(runner, folder, inference)
     with replacing(ranked) as folder:
-        write_jsonl(folder / "valid.jsonl", ({"id": key, "scores": found} for key, found in scores.items()))
+        write_scores(folder / "valid.jsonl", scores)
     state = runner.trainer.state
     losses = pd.DataFrame([entry for entry in state.log_history if "loss" in entry])
     losses = losses[["step", "loss", "learning_rate", "grad_norm"]]
     write_text(Path(metrics, "train.csv"), losses.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-    names = ["hit@1", "MRR@10", "nDCG@10"]
+    names = [name if way == RANKED else f"{way} {name}" for way in ways(params.retrieve) for name in MEASURES]
     ranked = [[entry["step"], *(entry[f"eval_{name}"] for name in names)] for entry in curve(state.log_history)]
     table = pd.DataFrame(ranked, columns=["step", *names])
     write_text(Path(metrics, "valid.csv"), table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
@@ -73,7 +74,7 @@ def read_validation(params: Params, corpus: Path, questions: Path, candidates: P
             "train.evals_per_epoch to 0"
         )
     keys = [question["id"] for question in asked]
-    found, scores = read_by_id(candidates, "candidates", keys), read_by_id(start, "scores", keys)
+    found, scores = read_by_id(candidates, "candidates", keys), read_scores(start, keys, params.retrieve)
     return Validation(asked, found, read_passages(corpus, params.retrieve.title), params, scores)
 
 
@@ -81,12 +82,28 @@ def report(best: dict) -> None:
     """Say what was kept and why; loudly where that is the base."""
     if not best:
         return
-    valid, merge = best["valid"], best.get("merge", {"chosen": 1.0, "valid": {}})
-    value = merge["valid"].get(str(merge["chosen"]), valid["best"])
+    merge, measure = best.get("merge", {"chosen": 1.0}), best["valid"]["measure"]
+    values = [
+        f"{name} {value:.3f}, the base's {best['base'][name]:.3f}"
+        for name, value in best["kept"].items()
+        if name.endswith(measure)
+    ]
     print(
         f"kept: step {best['best_step']}, {merge['chosen']:g} of its weights and {1 - merge['chosen']:g} of the base's; "
-        f"validation {valid['measure']} {value:.3f}, the base's {valid['base']:.3f}"
+        f"validation {'; '.join(values)}"
     )
+    for share, worse in merge.get("worse", {}).items():
+        print(
+            f"WARNING: a share of {share} of the fine-tuned weights was not kept: it ranks the validation questions worse than the "
+            f"base beyond luck, {' and '.join(SAID[way] for way in worse)}",
+            file=sys.stderr,
+        )
+    if best["worse"]:
+        print(
+            "WARNING: models/reranker ranks the validation questions worse than the base beyond luck, "
+            f"{' and '.join(SAID[way] for way in best['worse'])}: put 0.0 and 1.0 into train.merge, or try a lower train.lr",
+            file=sys.stderr,
+        )
     if merge["chosen"] == 0:
         print(
             "WARNING: no fine-tuned weights rank the validation questions better than the base, so models/reranker IS the "

@@ -30,6 +30,7 @@ from hub import Client, Hub
 from reranker import device
 from reranker.checkpoints import save
 from reranker.packed import pack
+from reranker.sampling import all_negatives
 
 torch.set_num_threads(THREADS)
 if os.environ.get("TEST_BF16") == "1":  # this process takes itself for one on a chip that multiplies bf16; stages that it starts do not
@@ -93,6 +94,11 @@ def table_rows() -> list[dict]:
                 }
             )
     return rows
+
+
+def article(rows: list[tuple[str, str]], batch_size: int | None, n_batch: int) -> list[dict]:
+    """The article's samples of (question, text)."""
+    return list(all_negatives([question for question, _ in rows], lambda _, other: rows[other][1], batch_size, n_batch))
 
 
 def once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
@@ -282,7 +288,7 @@ def make_project(folder: Path, tiny_model: Path) -> None:
         "lr": 0.003, "epochs": 2, "group_size": 4, "batch_size": 2, "accumulation": 1, "query_max_length": 16,
         "passage_max_length": 80, "logging_steps": 2, "precision": "fp32", "valid_depth": 8,
     }  # fmt: skip
-    parameters["score"] |= {"depth": 8, "max_length": 100, "precision": "fp32"}
+    parameters["score"] |= {"depth": 8, "whole_depth": 5, "max_length": 100, "precision": "fp32"}
     parameters["evaluate"] |= {"ks": [1, 2], "multiplier": 3}
     (folder / "params.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False), encoding="utf-8")
     dvc("init", "-q", "-f", cwd=folder)

@@ -19,7 +19,7 @@ ELSEWHERE = {
     r"make (repro|test|docs-check|interop|lock|faults|audit)": ".ci/run, tests/test_committed.py, docs/reliability.md",
     r"dvc exp run .*=hub|experiments/(bge|others|article)|.*source: hub": "the Hub: tests/test_hub_source.py, against one on this machine",
     r"dvc exp run -S base.source=e5-small": "half a gigabyte: tests/test_sources.py",
-    r"experiments/(ablation|seeds|never-worse|bundled-base|zero-shot|bundled|lr-sweep)": "hours: tests/test_experiments.py checks what they set",
+    r"experiments/(ablation|seeds|never-worse|general-base|zero-shot|bundled|lr-sweep)": "hours: tests/test_experiments.py checks what they set",
     r"python benchmarks/": "hours, and other packages: docs/performance.md is their output",
     r"python experiments/": "tests/test_experiments.py, tests/test_pipeline.py",
     r"dvc remote (add|modify)|dvc push|dvc pull|git clone|git commit|dvc exp (push|pull|list)|dvc import|dvc update|git checkout --theirs|git checkout -- dvc.lock|dvc gc":

@@ -236,7 +236,7 @@ def between(passages=PASSAGES, train=(QUESTION,), candidates=None, change=None):
         write_jsonl(folder / "prepared/corpus.jsonl", passages)
         for split, rows in (("train", train), ("valid", ()), ("test", ())):
             write_jsonl(folder / f"prepared/{split}.jsonl", rows)
-        listed = [{"passage": p["id"], "dense": 1, "bm25": 1, "dense_score": 0.5, "bm25_score": 1.0, "views": [[0, len(p.get("text", ""))]]} for p in passages]
+        listed = [{"passage": p["id"], "dense": 1, "bm25": 1, "dense_score": 0.5, "bm25_score": 1.0, "nearest": [0, len(p.get("text", ""))], "views": [[0, len(p.get("text", ""))]]} for p in passages]
         found = [{"id": row["id"], "candidates": listed} for row in train] if candidates is None else candidates
         write_jsonl(folder / "candidates/train.jsonl", found)
         if change:
@@ -283,7 +283,7 @@ def judged(stage, change):
             for split, row in rows.items():
                 put(folder / name / f"{split}.jsonl", row + "\n")
         for path in ("baseline/test.jsonl", "baseline/train.jsonl", "scores/test.jsonl", "scores/train.jsonl", "start/valid.jsonl"):
-            write_jsonl(folder / path, [{"id": f"q-{Path(path).stem}", "scores": {"p1": 1.0, "p2": 0.5, "p3": 0.0}}])
+            write_jsonl(folder / path, [{"id": f"q-{Path(path).stem}", **dict.fromkeys(("scores", "whole"), {"p1": 1.0, "p2": 0.5, "p3": 0.0})}])
         for file, text in change.items():
             put(folder / file, text)
         stage()

@@ -109,12 +109,38 @@ def test_measures_follow_cutoff_and_ks():
 
 def test_whole_passages_and_other_losses_are_described():
     text = written(parameters(retrieve={"shown": 0, "title": False}))
-    assert "It has learned from whole passages, which `shown: 0`" in text and "views of" not in text
+    assert "Give it whole passages. On the candidates of a first stage that is the row **this model** of the results." in text
+    assert '("问题", "一段文字")' in text and "views" not in text
     assert "| distillation | none |" in text
     taught = parameters(
         samples={"teacher": "reranker"}, train={"distill_weight": 1.0}, teacher={"source": "hub", "repo": "BAAI/big", "revision": COMMIT}
     )
     assert "| distillation | weight 1, temperature 1, from `BAAI/big` |" in written(taught)
+
+
+@pytest.mark.parametrize(
+    "shown, shares, untitled, expected",
+    [
+        (64, (1.0, 0.0, 0.0), 0.0, "views of 64 characters 100%"),
+        (64, (1.0, 1.0, 2.0), 0.25, "views of 64 characters 25%, windows of 64 to 320 characters 25%, whole passages 50%; without titles 25%"),
+        (0, (1.0, 2.0, 1.0), 0.0, "whole passages 50%, windows of 64 to 320 characters 50%"),
+    ],
+)
+def test_what_training_showed_is_described(shown, shares, untitled, expected):
+    samples = {"units": dict(zip(("view", "window", "whole"), shares)), "untitled": untitled}
+    assert f"| shown | {expected} |" in written(parameters(retrieve={"shown": shown}, samples=samples))
+
+
+def test_where_views_are_shown_whole_passages_have_rows_of_their_own():
+    found = origin()
+    everything, against = found.metrics["eval"]["all"], found.metrics["eval"]["against"]["all"]
+    everything |= {name: dict.fromkeys(VALUES, value) for name, value in (("base_whole", 0.25), ("reranker_whole", 0.375))}
+    cell = {"difference": 0.125, "low": 0.0625, "high": 0.1875, "p": 0.01}
+    against["reranker_whole"] = {rival: dict.fromkeys(VALUES, cell) for rival in everything}
+    text = written(parameters(retrieve={"shown": 64}), of=found)
+    assert "| **this model, whole passages** | 0.375 | 0.375 | 0.375 |" in text and "| base, whole passages | 0.250 |" in text
+    assert "| this model, whole passages - base, whole passages | +0.125 [+0.062, +0.188] |" in text
+    assert "that is the row **this model, whole passages** of the results" in text and '("问题", "标题。一段文字")' in text
 
 
 def test_an_evaluation_without_seen_passages_or_a_dirty_tree():

@@ -74,7 +74,7 @@ def test_gold_rank():
 
 
 RETRIEVE = PARAMS.retrieve.model_copy(update={"bm25_depth": 1, "dense_weight": 1.0, "bm25_weight": 0.1, "rrf_k": 60})
-EVALUATE = PARAMS.evaluate.model_copy(update={"ks": [1, 2], "cutoff": 10, "multiplier": 3, "fusion_weights": [1.0, 50.0, 0.0]})
+EVALUATE = PARAMS.evaluate.model_copy(update={"ks": [1, 2], "cutoff": 10, "multiplier": 3})
 CANDIDATES = [
     {
         "passage": key,
@@ -88,8 +88,24 @@ CANDIDATES = [
 SCORES = {"base": dict(zip("abcdef", [0, 1, 2, 3, 4, 5])), "reranker": dict(zip("abcdef", [1, 1, 9, 1, 1, 1]))}
 
 
+def ranked(weights=(1.0, 50.0, 0.0), whole_depth=3, **whole):
+    """The systems with SCORES, and with other ones of whole passages."""
+    scores = {"scores": SCORES} | ({"whole": whole} if whole else {})
+    return rankers(CANDIDATES, scores, dict.fromkeys(scores, weights), whole_depth, RETRIEVE)
+
+
+def test_whole_passages_are_ranked_over_their_own_depth():
+    whole = {"base": dict(zip("abc", [0, 1, 2])), "reranker": dict(zip("abc", [2, 30, 1]))}
+    systems = ranked(**whole)
+    assert list(systems)[3:] == ["base", "reranker", "fused", "base_whole", "reranker_whole", "fused_whole"]
+    assert systems["base_whole"](6) == systems["base_whole"](3) == ["c", "b", "a"] and systems["base_whole"](2) == ["b", "a"]
+    assert systems["reranker_whole"](6) == ["b", "a", "c"] and systems["reranker"](4) == ["c", "a", "b", "d"]
+    assert systems["fused_whole"](6) == ["b", "a", "c"]  # a: 2 + 50 * 0.9, b: 30 + 50 * 0.8, c: 1 + 50 * 0.7
+
+
 def test_every_system_ranks_the_same_candidates():
-    systems = rankers(CANDIDATES, SCORES, RETRIEVE, EVALUATE)
+    systems = ranked()
+    assert list(systems) == ["bm25", "dense", "retriever", "base", "reranker", "fused"]
     assert systems["dense"](3) == ["a", "b", "c"]
     assert systems["bm25"](3) == ["f"]
     assert systems["retriever"](3) == ["a", "b", "c"]
@@ -110,8 +126,7 @@ def test_every_system_ranks_the_same_candidates():
     ],
 )
 def test_the_fused_row_orders_by_the_weighted_sum_of_three_scores(weights, ranking):
-    settings = EVALUATE.model_copy(update={"fusion_weights": weights})
-    assert rankers(CANDIDATES, SCORES, RETRIEVE, settings)["fused"](6) == ranking
+    assert ranked(weights)["fused"](6) == ranking
 
 
 def drawn_for_fusion(questions=60, seed=0):
@@ -225,7 +240,8 @@ def evaluated():
     ]
     candidates = {q["id"]: CANDIDATES for q in questions}
     scores = {name: {q["id"]: SCORES[name] for q in questions} for name in SCORES}
-    return evaluate_systems(questions, candidates, scores, {"c"}, 6, RETRIEVE, EVALUATE)
+    params = PARAMS.model_copy(update={"retrieve": RETRIEVE, "evaluate": EVALUATE, "score": PARAMS.score.model_copy(update={"depth": 6})})
+    return evaluate_systems(questions, candidates, {"scores": scores}, {"scores": [1.0, 50.0, 0.0]}, {"c"}, params)
 
 
 def test_groups_and_both_protocols():

@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from conftest import ENVIRONMENT, ROOT, dvc, git, table_rows
 from reranker.files import read_jsonl
-from reranker.params import Params
+from reranker.fusion import first_stage
+from reranker.params import Params, load
 from reranker.scoring import CrossEncoder
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -94,7 +96,7 @@ def test_the_whole_run_leaves_what_it_promises(project):
     assert [path.name for path in (project / ".cache/train").iterdir()] == ["tokens"]
     result = json.loads((project / "metrics/eval.json").read_text())
     assert result["all"]["questions"] == 9
-    systems = {"bm25", "dense", "retriever", "base", "reranker", "fused"}
+    systems = {"bm25", "dense", "retriever", "base", "reranker", "fused", "base_whole", "reranker_whole", "fused_whole"}
     assert systems == set(result["all"]) - {"questions"} == set(result["article"]) - {"questions"}
     ranks = list(csv.DictReader((project / "metrics/per_query.csv").open()))
     share = sum(row["reranker"] == "1" for row in ranks) / len(ranks)
@@ -113,8 +115,9 @@ def test_the_whole_run_leaves_what_it_promises(project):
     asked = list(read_jsonl(project / "data/prepared/train.jsonl"))
     assert len(asked) == 18 and all(row["passage"] in judged[row["id"]] for row in asked)
     assert {len(scores) for scores in judged.values()} <= {5, 6}
-    assert set(result["against"]) | {"article", "split", "fusion_weights", "against"} == set(result)
-    assert list(result["fusion_weights"]) == ["reranker", "dense", "bm25"]
+    weights = {"fusion_weights", "fusion_weights_whole"}
+    assert set(result["against"]) | {"article", "split", "against", *weights} == set(result)
+    assert all(list(result[name]) == ["reranker", "dense", "bm25"] for name in weights)
     compared = result["against"]["unseen"]["reranker"]["retriever"]["MRR@10"]
     gain = result["unseen"]["reranker"]["MRR@10"] - result["unseen"]["retriever"]["MRR@10"]
     assert compared["difference"] == pytest.approx(gain, abs=2e-6)
@@ -153,6 +156,8 @@ CHANGES = {
     "views": ("retrieve.views", 2, {"retrieve", "pretrain", "train", "baseline", "score", "evaluate"}),
     "title": ("retrieve.title", False, {"retrieve", "samples", "pretrain", "train", "baseline", "score", "evaluate"}),
     "samples": ("samples.skip_top", 0.5, {"samples"}),
+    "units": ("samples.untitled", 0.5, {"samples", "pretrain"}),
+    "whole_depth": ("score.whole_depth", 4, {"baseline", "score", "evaluate"}),
     "teacher": ("teacher.source", "bundled", {"fetch"}),
     "pretrain": ("pretrain.fragments", 1, {"pretrain"}),
     "lr": ("train.lr", 0.001, {"train"}),
@@ -202,8 +207,9 @@ def test_an_experiment_with_another_lr_runs_train_score_and_evaluate_alone_at_th
         stdout=subprocess.PIPE, text=True,
     ).stdout.splitlines()
     name, hit, reciprocal, base, apart = (cell.strip() for cell in row.strip("|").split("|"))
-    assert name == "slower" and base == f"{slower['valid']['base']:.3f}"
-    assert reciprocal == f"{slower['merge']['valid'][str(slower['merge']['chosen'])]:.3f}"
+    assert name == "slower" and base == f"{slower['base']['MRR@10']:.3f}" and reciprocal == f"{slower['kept']['MRR@10']:.3f}"
+    both = slower["kept"]["MRR@10"], slower["kept"]["whole MRR@10"]
+    assert slower["merge"]["valid"][str(slower["merge"]["chosen"])] == pytest.approx(sum(both) / 2)
     difference, low, high = (float(number.strip("[],")) for number in apart.split())
     assert difference == pytest.approx(float(reciprocal) - float(main.split("|")[3]), abs=2e-3) and low <= difference <= high
     git("checkout", "-q", "--", ".", cwd=project)
@@ -273,9 +279,11 @@ def test_another_reranker_is_a_row_beside_the_base_and_training_is_not_run_again
     try:
         assert [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")] == ["fetch", "baseline", "evaluate", "report"]
         result = json.loads((project / "metrics/eval.json").read_text())
-        assert list(result["all"]) == ["questions", "bm25", "dense", "retriever", "base", "twin", "reranker", "fused"]
+        assert list(result["all"]) == ["questions", "bm25", "dense", "retriever", "base", "twin", "reranker", "fused"] + [
+            f"{name}_whole" for name in ("base", "twin", "reranker", "fused")
+        ]
         for group in ("all", "unseen", "article"):
-            assert result[group]["twin"] == result[group]["base"]
+            assert result[group]["twin"] == result[group]["base"] and result[group]["twin_whole"] == result[group]["base_whole"]
         assert {name: result["all"][name] for name in before["all"]} == before["all"]
         assert result["against"]["all"]["fused"]["twin"] == result["against"]["all"]["fused"]["base"]
         assert "article_twin" in (project / "metrics/hit_at_k.csv").read_text()
@@ -336,7 +344,28 @@ def test_without_pre_training_the_base_is_passed_on_with_its_scores(project):
             ((start, end),) = spans[question][passage]
             pairs.append((asked[question], texts[passage][start:end]))
             scores.append(score)
-    assert CrossEncoder(theirs.parent, 100, "fp32").score(pairs) == pytest.approx(scores, abs=1e-4)
+    model = CrossEncoder(theirs.parent, 100, "fp32")
+    assert model.score(pairs) == pytest.approx(scores, abs=1e-4)
+    whole = {row["id"]: row["whole"] for row in read_jsonl(project / "data/start/valid.jsonl")}
+    pairs = [(asked[question], texts[passage]) for question, found in whole.items() for passage in found]
+    assert model.score(pairs) == pytest.approx([score for found in whole.values() for score in found.values()], abs=1e-4)
+    assert {key: list(found) for key, found in whole.items()} == {key: list(found) for key, found in known.items()}
+
+
+def test_the_rows_of_whole_passages_are_what_other_tools_give(project):
+    """sentence-transformers, told nothing but the folder, over whole passages of the first `score.whole_depth` candidates."""
+    from sentence_transformers import CrossEncoder as Peer
+
+    texts = {row["id"]: row["text"] for row in read_jsonl(project / "data/prepared/corpus.jsonl")}
+    asked = {row["id"]: row for row in read_jsonl(project / "data/prepared/test.jsonl")}
+    peer = Peer(str(project / "models/reranker"), device="cpu", activation_fn=torch.nn.Identity())
+    right, retrieve = 0, load(project / "params.yaml").retrieve
+    for row in read_jsonl(project / "data/candidates/test.jsonl"):
+        question, found = asked[row["id"]], first_stage(row["candidates"], 5, retrieve)
+        scores = dict(zip(found, peer.predict([(question["question"], texts[name]) for name in found])))
+        right += max(found, key=scores.get) == question["passage"]
+    result = json.loads((project / "metrics/eval.json").read_text())
+    assert result["all"]["reranker_whole"]["hit@1"] == pytest.approx(right / len(asked), abs=1e-6)
 
 
 def exp_commit(folder: Path, name: str) -> str:

@@ -37,7 +37,7 @@ def made(left_out=frozenset(), **changes):
     corpus = {key: Passage("题", text) for key, text in texts.items()}
     (asked, *_) = fragments({"p": Passage("", TEXT)}, 9, seed=1)
     found = [
-        {"passage": name, "dense_score": score, "views": [(0, 64)]} for name, score in (("p", 0.9), ("a", 0.8), ("b", 0.7))
+        {"passage": name, "dense_score": score, "nearest": (0, 64)} for name, score in (("p", 0.9), ("a", 0.8), ("b", 0.7))
     ]
     return list(samples([asked], [found], corpus, set(left_out), params))
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from conftest import ROOT
 from reranker.errors import InputError
 from reranker.files import write_jsonl
-from reranker.params import load
+from reranker.params import Units, load
 from reranker.passages import Passage
 from reranker.questions import SPLITS, prepare
 from reranker.retrieval import Retrieval
@@ -169,8 +169,9 @@ def test_what_prepare_gave_is_prepared_to_the_same(drawn, unicode):
 def test_no_negative_is_a_positive_or_of_a_passage_that_is_held_out(drawn, pair, shown, random_negatives):
     prepared = made(*drawn)
     retrieve = PARAMS.retrieve.model_copy(update={"dense_weight": 0.0, "window": 0, "stride": 0, "shown": shown, "depth": 5})
+    units = Units(view=1.0, window=1.0, whole=1.0)
     samples = PARAMS.samples.model_copy(
-        update={"pair": pair, "negatives": 3, "random_negatives": random_negatives, "teacher": "none"}
+        update={"pair": pair, "negatives": 3, "random_negatives": random_negatives, "teacher": "none", "units": units, "untitled": 0.5}
     )
     params = PARAMS.model_copy(update={"retrieve": retrieve, "samples": samples})
     corpus = {passage["id"]: Passage("", passage["text"]) for passage in prepared.passages}

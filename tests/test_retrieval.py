@@ -192,6 +192,7 @@ def test_candidates_rank_like_a_plain_loop(encoder, title, monkeypatch):
             assert candidate["dense"] == order.index(candidate["passage"]) + 1
             ((start, end),) = candidate["views"]
             assert any(start <= first and last <= end for first, last in best[candidate["passage"]])
+            assert candidate["nearest"] in best[candidate["passage"]]
             length = len(passages[candidate["passage"]].text)
             assert end - start == min(10, length) and end <= length
         listed = [c["passage"] for c in found]
@@ -214,7 +215,7 @@ def test_without_a_dense_retriever_candidates_are_bm25s_and_the_own_passage():
     assert [c["bm25"] for c in found] == [1, 2, None]
     assert [c["bm25_score"] for c in found] == pytest.approx([scores[2], scores[0], 0.0], abs=1e-4)
     assert {(c["dense"], c["dense_score"]) for c in found} == {(None, 0.0)}
-    assert [c["views"] for c in found] == [[(0, len(TEXTS[i]))] for i in (2, 0, 3)]
+    assert [c["views"] for c in found] == [[c["nearest"]] for c in found] == [[(0, len(TEXTS[i]))] for i in (2, 0, 3)]
     assert first_stage(found, 5, params) == ["p2", "p0"]
 
 

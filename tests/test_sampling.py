@@ -3,11 +3,12 @@ import random
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, article
 from reranker.files import write_jsonl
-from reranker.params import load
+from reranker.params import Units, load
 from reranker.passages import Passage
-from reranker.sampling import all_negatives, hard_negatives, held_out_passages, in_random_order, paired_text, taught, without_false_negatives
+from reranker.sampling import hard_negatives, held_out_passages, in_random_order, paired_text, taught, without_false_negatives
+from reranker.units import Unit, draw_unit
 
 PARAMS = load(ROOT / "tests/params.yaml").samples
 
@@ -26,7 +27,7 @@ def plain_build_qa_samples(rows, neg_batch_size, n_neg_batch):
 
 def test_241_questions_give_3615_samples_with_negatives_in_table_order():
     rows = [(f"问题{i}", f"文本{i}") for i in range(241)]
-    samples = list(all_negatives(rows, 16, 32))
+    samples = article(rows, 16, 32)
     assert len(samples) == 3615
     assert samples[0] == {"query": "问题0", "pos": ["文本0"], "neg": [f"文本{i}" for i in range(1, 17)]}
     assert samples[14]["neg"] == [f"文本{i}" for i in range(225, 241)]
@@ -38,11 +39,11 @@ def test_241_questions_give_3615_samples_with_negatives_in_table_order():
 def test_the_articles_construction_is_reproduced(rows, size, batches):
     table = [(f"q{i}", f"t{i % 40}") for i in range(rows)]  # some texts repeat
     expected = [sample for sample in plain_build_qa_samples(table, size, batches) if sample["neg"]]
-    assert list(all_negatives(table, size, batches)) == expected
+    assert article(table, size, batches) == expected
 
 
 def test_all_negatives_in_one_sample():
-    assert list(all_negatives([("a", "1"), ("b", "2"), ("c", "1")], None, 5)) == [
+    assert article([("a", "1"), ("b", "2"), ("c", "1")], None, 5) == [
         {"query": "a", "pos": ["1"], "neg": ["2"]},
         {"query": "b", "pos": ["2"], "neg": ["1", "1"]},
         {"query": "c", "pos": ["1"], "neg": ["2"]},
@@ -157,25 +158,92 @@ ROW = {"question": "q", "answer": "答案", "context": "证据在这里"}
 
 
 @pytest.mark.parametrize(
-    "pair, row, window, expected",
+    "pair, row, size, expected",
     [
         ("passage", ROW, 20, "前" * 20),
         ("qd", ROW, 20, "证据在这里"),
         ("qa", ROW, 20, "答案"),
         ("evidence", ROW, 20, "前" * 8 + "证据在这里" + "后" * 7),
-        ("evidence", ROW, 0, DOC[:20]),
+        ("evidence", ROW, 0, DOC),
+        ("passage", ROW, 30, "前" * 30),  # the nearest 20, and what is around them
         ("evidence", ROW | {"context": "不在文中"}, 20, "前" * 20),
         ("qd", ROW | {"context": ""}, 20, "前" * 20),
         ("qa", ROW | {"answer": ""}, 20, "前" * 20),
     ],
 )
-def test_what_stands_for_a_passage(pair, row, window, expected):
-    assert paired_text(row, pair, Passage("", DOC), (0, 20), window) == expected
+def test_what_stands_for_a_passage(pair, row, size, expected):
+    assert paired_text(row, pair, Passage("", DOC), (0, 20), Unit(size, True)) == expected
 
 
 def test_a_window_around_evidence_at_the_end_stays_inside():
     row = ROW | {"context": "后后后"}
-    assert paired_text(row, "evidence", Passage("题", "前" * 60 + "后后后"), (0, 20), 20) == "题。" + "前" * 17 + "后后后"
+    passage = Passage("题", "前" * 60 + "后后后")
+    assert paired_text(row, "evidence", passage, (0, 20), Unit(20, True)) == "题。" + "前" * 17 + "后后后"
+    assert paired_text(row, "evidence", passage, (0, 20), Unit(20, False)) == "前" * 17 + "后后后"
+
+
+def drawn(questions=400, shown=80, **changes) -> list[Unit]:
+    units = {f"units_{name}": 0.0 for name in ("view", "window", "whole")} | changes
+    shares = Units(**{name.removeprefix("units_"): units.pop(name) for name in list(units) if name.startswith("units_")})
+    return [draw_unit(PARAMS.model_copy(update={"units": shares} | units), shown, 42, f"q{i}") for i in range(questions)]
+
+
+def test_units_are_drawn_by_their_shares():
+    found = drawn(units_view=1.0, units_window=2.0, units_whole=1.0, window_sizes=[64, 320], untitled=0.25)
+    sizes = [unit.size for unit in found]
+    assert 70 < sizes.count(80) < 130 and 70 < sizes.count(0) < 130  # a quarter of 400 is 100; a window of 80 is rare
+    windows = [size for size in sizes if size not in (0, 80)]
+    assert min(windows) >= 64 and max(windows) <= 320 and len(set(windows)) > 100
+    assert 70 < sum(not unit.titled for unit in found) < 130
+
+
+@pytest.mark.parametrize("shown, sizes", [(80, {80}), (0, {0})])
+def test_a_view_is_what_the_reranker_is_shown(shown, sizes):
+    assert {unit.size for unit in drawn(shown=shown, units_view=1.0)} == sizes
+
+
+def test_a_unit_depends_on_the_question_alone():
+    many = drawn(units_view=1.0, units_whole=1.0)
+    assert drawn(questions=7, units_view=1.0, units_whole=1.0) == many[:7] and len(set(many)) == 2
+
+
+@pytest.mark.parametrize("strategy", ["hard", "all"])
+def test_all_texts_of_a_group_are_of_one_unit(strategy):
+    """Each passage has 400 characters of its own; so a text's characters tell its passage, and their number its unit."""
+    from samples import build
+
+    corpus = {key: Passage(f"{key}题", key * 400) for key in "甲乙丙丁"}
+    spans = [{"passage": key, "dense_score": 0.5, "nearest": (100, 164)} for key in corpus]
+    rows = [{"id": f"q{i}", "question": "问", "passage": "甲乙丙丁"[i % 4], "context": "", "answer": ""} for i in range(60)]
+    full = load(ROOT / "tests/params.yaml")
+    units = Units(view=1.0, window=1.0, whole=1.0)
+    changes = {"strategy": strategy, "units": units, "untitled": 0.5, "negatives": 2, "random_negatives": 1, "window": 3, "n_neg_batch": 1}
+    params = full.model_copy(update={"samples": PARAMS.model_copy(update=changes), "retrieve": full.retrieve.model_copy(update={"shown": 80})})
+    found = list(build(params, corpus, ((row, spans) for row in rows), held_out=set(), about={}))
+    assert len(found) == 60
+    kinds = set()
+    for row, sample in zip(rows, found):
+        unit = draw_unit(params.samples, 80, params.seed, row["id"])
+        for text in sample["pos"] + sample["neg"]:
+            assert len(text) == (unit.size or 400) + 3 * unit.titled and ("题。" in text) == unit.titled
+        kinds.add(({0: "whole", 80: "view"}.get(unit.size, "window"), unit.titled))
+    assert len(kinds) == 6
+
+
+def test_without_titles_a_passage_of_the_same_text_is_no_negative():
+    from samples import build
+
+    corpus = {"a": Passage("甲", "同文" * 9), "b": Passage("乙", "同文" * 9), "c": Passage("丙", "异文" * 9)}
+    spans = [{"passage": key, "dense_score": 0.5, "nearest": (at, at + 4)} for at, key in enumerate(corpus)]
+    row = {"id": "q", "question": "问", "passage": "a", "context": "", "answer": ""}
+    full = load(ROOT / "tests/params.yaml")
+    found = {}
+    for untitled in (0.0, 1.0):
+        changes = {"negatives": 3, "random_negatives": 2, "window": 3, "untitled": untitled}
+        params = full.model_copy(update={"samples": PARAMS.model_copy(update=changes), "retrieve": full.retrieve.model_copy(update={"shown": 8})})
+        (sample,) = build(params, corpus, [(row, spans)], held_out=set(), about={})
+        found[untitled] = sorted(sample["neg_passages"])
+    assert found == {0.0: ["b", "c"], 1.0: ["c"]}
 
 
 def test_samples_are_plain_json():
@@ -189,7 +257,7 @@ def test_both_positives_are_what_is_shown_and_the_window_around_the_evidence():
     texts = {"a": "甲" * 40 + "证据在此", "b": "乙" * 10, "c": "丙" * 10, "d": "丁" * 10}
     corpus = {key: Passage("", text) for key, text in texts.items()}
     spans = {"a": (0, 8), "b": (0, 8), "c": (0, 8), "d": (0, 8)}
-    candidates = [{"passage": key, "dense_score": 0.5, "views": [span]} for key, span in spans.items()]
+    candidates = [{"passage": key, "dense_score": 0.5, "nearest": span} for key, span in spans.items()]
     rows = [
         {"id": f"q{key}", "question": f"问{key}", "passage": key, "context": context, "answer": ""}
         for key, context in (("a", "证据在此"), ("b", "乙乙"))
@@ -238,11 +306,11 @@ def test_the_share_of_questions_whose_evidence_is_shown(tmp_path, monkeypatch, a
     rows = [{"id": key, "question": key, "answer": "", "context": contexts[key], "passage": "a"} for key in asked]
     for split, found in (("train", rows), ("valid", []), ("test", [])):
         write_jsonl(tmp_path / f"prepared/{split}.jsonl", found)
-    other = {"passage": "b", "dense_score": 0.1, "views": [(0, 7)]}
+    other = {"passage": "b", "dense_score": 0.1, "nearest": (0, 7), "views": [(0, 7)]}
     (tmp_path / "candidates").mkdir()
     write_jsonl(
         tmp_path / "candidates/train.jsonl",
-        ({"id": key, "candidates": [{"passage": "a", "dense_score": 0.5, "views": shown[key]}, other]} for key in asked),
+        ({"id": key, "candidates": [{"passage": "a", "dense_score": 0.5, "nearest": shown[key][0], "views": shown[key]}, other]} for key in asked),
     )
     main("prepared", "candidates", "none", "samples", "samples.json")
     assert json.loads((tmp_path / "samples.json").read_text())["evidence_shown"] == share

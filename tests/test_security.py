@@ -23,7 +23,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from compare import as_text as comparison
-from conftest import ENVIRONMENT, ROOT, dvc, git, kill_training_at
+from conftest import ENVIRONMENT, ROOT, article, dvc, git, kill_training_at
 from fetch import main as fetch_stage
 from hub import Fault
 from reranker.errors import InputError
@@ -428,11 +428,11 @@ def test_a_refused_checkpoint_leaves_all_outputs_of_the_stage(checkpoint, tiny_m
 
 def test_a_pickle_in_a_resume_point_is_not_run(tiny_model, tmp_path, mark):
     """transformers loads optimizer.pt, scheduler.pt and rng_state.pth of .cache with weights_only: tensors and plain values."""
-    from test_training import TRAIN, all_negatives, table_rows, write_jsonl
+    from test_training import TRAIN, table_rows, write_jsonl
 
     rows = [row for row in table_rows() if row["dataset"] == "train"]
     samples = tmp_path / "train.jsonl"
-    write_jsonl(samples, all_negatives([(row["question"], row["context"]) for row in rows], 5, 2))
+    write_jsonl(samples, article([(row["question"], row["context"]) for row in rows], 5, 2))
     scratch = tmp_path / "scratch"
     params = "t.TRAIN.model_copy(update={'save_steps': 2, 'evals_per_epoch': 0})"
     kill_training_at(

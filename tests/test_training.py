@@ -13,13 +13,12 @@ from FlagEmbedding.abc.finetune.reranker import AbsRerankerDataArguments
 from FlagEmbedding.finetune.reranker.encoder_only.base import CrossEncoderModel
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from conftest import ROOT, kill_training_at, python, table_rows
+from conftest import ROOT, article, kill_training_at, python, table_rows
 from reranker.checkpoints import save
 from reranker.errors import InputError
 from reranker.files import read_jsonl, write_jsonl
 from reranker.groups import GroupCollator, GroupDataset, GroupModel, distillation, sub_batches
 from reranker.params import load
-from reranker.sampling import all_negatives
 from reranker.training import Runner, resume_point, run_key, save_reranker, train
 
 TRAIN = load(ROOT / "tests/params.yaml").train.model_copy(
@@ -35,7 +34,7 @@ TRAIN = load(ROOT / "tests/params.yaml").train.model_copy(
 def samples(tmp_path_factory) -> Path:
     rows = [row for row in table_rows() if row["dataset"] == "train"]
     path = tmp_path_factory.mktemp("samples") / "train.jsonl"
-    write_jsonl(path, all_negatives([(row["question"], row["context"]) for row in rows], 5, 2))
+    write_jsonl(path, article([(row["question"], row["context"]) for row in rows], 5, 2))
     return path
 
 

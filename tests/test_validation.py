@@ -7,12 +7,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from conftest import ROOT, kill_training_at, table_rows
+from conftest import ROOT, article, kill_training_at, table_rows
 from reranker.checkpoints import draw_head, save
 from reranker.files import write_jsonl
 from reranker.params import load
 from reranker.passages import Passage
-from reranker.sampling import all_negatives
 from reranker.training import keep_best, resume_point, train
 from reranker.validation import Validation, choose_merge, curve, merged
 
@@ -31,9 +30,9 @@ def spans(passage: str, views: int) -> list[tuple[int, int]]:
     return [(0, len(DOCS[passage].text)), (0, 9), (5, 14)][:views]
 
 
-def validation(views: int = 1, **changes) -> Validation:
+def validation(views: int = 1, whole: bool = False, **changes) -> Validation:
     """The table's training and validation questions over the 12 passages, in an order that puts none first; the first three
-    of them in so many views."""
+    of them in so many views; and each of them whole, too."""
     rows = [row for row in table_rows() if row["dataset"] != "test"]
     questions = [{"id": f"q{i}", "question": row["question"], "passage": row["uuid"]} for i, row in enumerate(rows)]
     candidates = {}
@@ -44,14 +43,16 @@ def validation(views: int = 1, **changes) -> Validation:
             {"passage": passage, "dense": rank, "bm25": None, "views": spans(passage, views if rank < 4 else 1)}
             for rank, passage in enumerate(order, 1)
         ]
-    return Validation(questions, candidates, DOCS, PARAMS.model_copy(update={"train": TRAIN.model_copy(update=changes)}))
+    retrieve = PARAMS.retrieve.model_copy(update={"shown": 64 if whole else 0})
+    params = PARAMS.model_copy(update={"train": TRAIN.model_copy(update=changes), "retrieve": retrieve})
+    return Validation(questions, candidates, DOCS, params)
 
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory) -> Path:
     rows = [row for row in table_rows() if row["dataset"] == "train"]
     path = tmp_path_factory.mktemp("samples") / "train.jsonl"
-    write_jsonl(path, all_negatives([(row["question"], row["doc"]) for row in rows], 9, 1))
+    write_jsonl(path, article([(row["question"], row["doc"]) for row in rows], 9, 1))
     return path
 
 
@@ -73,11 +74,12 @@ def test_the_measures_are_those_of_a_plain_loop(tiny_model, views):
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model).eval()
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     guide = validation(views)
-    assert len(guide.pairs) == len(guide.gold) * (6 if views == 1 else 3 * 3 + 3)
+    keys, pairs = guide.asked.pairs["scores"]
+    assert len(pairs) == len(guide.gold) * (6 if views == 1 else 3 * 3 + 3)
     ranks = []
-    for question in {key for key, _ in guide.keys}:
+    for question in {key for key, _ in keys}:
         scored = {}
-        for (key, passage), (text, doc) in zip(guide.keys, guide.pairs):
+        for (key, passage), (text, doc) in zip(keys, pairs):
             if key == question:
                 with torch.no_grad():
                     logit = model(**tokenizer(text, doc, return_tensors="pt")).logits.item()
@@ -115,11 +117,10 @@ def test_the_curve_starts_with_the_base_and_the_best_checkpoint_is_kept(samples,
 
 def test_the_first_point_is_of_known_scores_where_there_are_some(samples, tiny_model, tmp_path):
     guide = validation()
-    guide.start = {question: {p: float(p == gold) for p in dict.fromkeys(p for q, p in guide.keys if q == question)}
-                   for question, gold in guide.gold.items()}  # fmt: skip
+    guide.start = {"scores": known(guide)}
     runner = train(guide.params.train.model_copy(update={"epochs": 1.0}), 3, samples, tiny_model, tmp_path / "run", guide)
     first, last = curve(runner.trainer.state.log_history)
-    assert first["eval_hit@1"] == pytest.approx(sum(gold in guide.start[q] for q, gold in guide.gold.items()) / len(guide.gold))
+    assert first["eval_hit@1"] == pytest.approx(sum(gold in guide.start["scores"][q] for q, gold in guide.gold.items()) / len(guide.gold))
     assert first["eval_hit@1"] > 0.6 and last["eval_MRR@10"] == value(runner)
     assert keep_best(runner)[0]["valid"]["base"] == first["eval_MRR@10"]
 
@@ -141,11 +142,24 @@ def test_the_measure_that_decides_is_the_one_named(samples, tiny_model, tmp_path
     assert summary["valid"]["best"] == value(runner, "hit@1") == max(p["eval_hit@1"] for p in curve(runner.trainer.state.log_history)[1:])
 
 
+def known(guide: Validation, right: float = 1.0) -> dict[str, dict[str, float]]:
+    """Scores that are `right` for a question's own passage and 0 for the others."""
+    return {
+        question: {passage: right * (passage == gold) for passage in found}
+        for (question, gold), found in zip(guide.gold.items(), candidates_of(guide).values())
+    }
+
+
+def candidates_of(guide: Validation) -> dict[str, list[str]]:
+    keys, _ = guide.asked.pairs["scores"]
+    return {question: list(dict.fromkeys(passage for key, passage in keys if key == question)) for question in guide.gold}
+
+
 def told(values: list[float], **changes) -> Validation:
     """A validation that measures these values, one evaluation after the other. The scores are the model's own. When a real training
     is at its best depends on the CPU."""
     guide, left = validation(**changes), iter(values)
-    guide.measure = lambda scores: dict.fromkeys(("hit@1", "MRR@10", "nDCG@10"), next(left))
+    guide.measure = lambda scores: dict.fromkeys(("hit@1", "MRR@10", "nDCG@10"), next(left, 0.7))
     return guide
 
 
@@ -154,7 +168,8 @@ def test_a_checkpoint_better_than_the_last_is_the_output(samples, tiny_model, tm
     runner = train(guide.params.train, 3, samples, tiny_model, tmp_path / "run", guide)
     last = copy.deepcopy(runner.model.model.state_dict())
     summary, scores = keep_best(runner)
-    assert summary == {"best_step": 18, "valid": {"measure": "MRR@10", "base": 0.1, "best": 0.6}}
+    kept = {"hit@1": 0.7, "MRR@10": 0.7, "nDCG@10": 0.7}
+    assert summary == {"best_step": 18, "valid": {"measure": "MRR@10", "base": 0.1, "best": 0.6}, "base": kept, "kept": kept, "worse": []}
     kept, stored = runner.model.model.state_dict(), load_file(tmp_path / "run/checkpoint-18/model.safetensors")
     assert all(torch.equal(kept[name], stored[name]) for name in stored)
     assert not all(torch.equal(kept[name], last[name]) for name in stored)
@@ -197,10 +212,11 @@ def test_the_mixture_that_the_mean_of_logits_ranks_best_is_scored_and_the_best_i
     model, tokenizer, base, tuned, scores = mixed(guide, tiny_model)
     found = choose_merge(model, tokenizer, base, tuned, {share: scores[share] for share in (0.0, 1.0)}, guide)
     means = {
-        share: {q: {p: share * scores[1.0][q][p] + (1 - share) * scores[0.0][q][p] for p in scores[0.0][q]} for q in scores[0.0]}
+        share: {q: {p: share * one[q][p] + (1 - share) * zero[q][p] for p in zero[q]} for q in zero}
+        for zero, one in [(scores[0.0]["scores"], scores[1.0]["scores"])]
         for share in (0.25, 0.5, 0.75)
     }
-    assert found.predicted == {share: guide.measure(made)["MRR@10"] for share, made in means.items()}
+    assert found.predicted == {share: guide.measure({"scores": made})["MRR@10"] for share, made in means.items()}
     ends = {share: guide.measure(scores[share])["MRR@10"] for share in (0.0, 1.0)}
     likely = max((0.75, 0.5, 0.25), key=found.predicted.get)
     assert found.predicted[likely] > max(ends.values())  # so that there is something to score
@@ -226,12 +242,56 @@ def test_no_mixture_is_scored_where_an_end_is_as_good_as_any_is_predicted_to_be(
     guide = validation(merge=[0.0, 0.5, 1.0])
     guide.score = None  # what calls it fails
     model, tokenizer, base, tuned, _ = mixed(validation(merge=[]), tiny_model)
-    right = {q: {p: float(p == gold) for p in dict.fromkeys(p for key, p in guide.keys if key == q)} for q, gold in guide.gold.items()}
-    wrong = {q: {p: -2 * score for p, score in found.items()} for q, found in right.items()}
+    right, wrong = {"scores": known(guide)}, {"scores": known(guide, -2.0)}
     found = choose_merge(model, tokenizer, base, tuned, {0.0: right, 1.0: wrong}, guide)
     assert (found.chosen, list(found.valid), list(found.predicted)) == (0.0, [0.0, 1.0], [0.5])
     assert found.predicted[0.5] < found.valid[0.0] and found.scores is right
     assert all(torch.equal(weight, base[name]) for name, weight in model.state_dict().items())
+
+
+def test_both_ways_are_measured_and_their_mean_decides(tiny_model):
+    """Whole passages are what the tokenizer cuts at the model's limit; the views are shorter."""
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(tiny_model).eval(), AutoTokenizer.from_pretrained(tiny_model)
+    guide = validation(views=3, whole=True)
+    found = guide.score(model, tokenizer)
+    assert list(found) == ["scores", "whole"] and found["scores"] != found["whole"]
+    for question, passages in candidates_of(guide).items():
+        assert list(found["whole"][question]) == passages
+    (query, text), *_ = guide.asked.pairs["whole"][1]
+    with torch.no_grad():
+        logit = model(**tokenizer(query, text, return_tensors="pt")).logits.item()
+    (question, passage), *_ = guide.asked.pairs["whole"][0]
+    assert text == DOCS[passage].text and found["whole"][question][passage] == pytest.approx(logit, abs=1e-4)
+    measured = guide.measure(found)
+    assert list(measured) == ["hit@1", "MRR@10", "nDCG@10", "whole hit@1", "whole MRR@10", "whole nDCG@10"]
+    assert guide.value(measured) == (measured["MRR@10"] + measured["whole MRR@10"]) / 2
+
+
+@pytest.mark.parametrize("losing", ["scores", "whole"])
+def test_what_gains_one_way_and_loses_the_other_is_not_kept(tiny_model, losing):
+    """The fine-tuned weights are right in one way, where the base is wrong, and wrong in the other, where it ranks as the first
+    stage does: in the mean they are ahead, and they are refused."""
+    guide = validation(whole=True, merge=[0.0, 1.0])
+    model, tokenizer, base, tuned, _ = mixed(validation(merge=[]), tiny_model)
+    gaining = "whole" if losing == "scores" else "scores"
+    before = {losing: known(guide, 0.0), gaining: known(guide, -1.0)}
+    after = {losing: known(guide, -1.0), gaining: known(guide, 1.0)}
+    value = {name: guide.value(guide.measure(found)) for name, found in (("before", before), ("after", after))}
+    assert value["after"] > value["before"]
+    found = choose_merge(model, tokenizer, base, tuned, {0.0: before, 1.0: after}, guide)
+    assert (found.chosen, found.worse) == (0.0, {1.0: [losing]})
+    assert all(torch.equal(weight, base[name]) for name, weight in model.state_dict().items())
+
+
+def test_a_loss_that_may_be_luck_is_no_reason_to_refuse(tiny_model):
+    guide = validation(whole=True, merge=[0.0, 1.0])
+    model, tokenizer, base, tuned, _ = mixed(validation(merge=[]), tiny_model)
+    before = {"scores": known(guide, 0.0), "whole": known(guide, 0.0)}
+    after = {"scores": known(guide, 1.0), "whole": known(guide, 0.0)}
+    question = next(q for q, passage in guide.gold.items() if passage in after["whole"][q])
+    after["whole"][question] |= {guide.gold[question]: -1.0}  # one question of 27
+    found = choose_merge(model, tokenizer, base, tuned, {0.0: before, 1.0: after}, guide)
+    assert (found.chosen, found.worse) == (1.0, {})
 
 
 @pytest.mark.parametrize("lr", [1e-6, 1e-3, 0.5])

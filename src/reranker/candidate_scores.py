@@ -2,20 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 
-from reranker.files import write_jsonl
 from reranker.fusion import first_stage
-from reranker.maxp import max_over_views, view_pairs
-from reranker.params import Retrieve
+from reranker.maxp import Asked, max_over_views, view_pairs
+from reranker.params import Params, Retrieve
 from reranker.passages import Passage
 from reranker.scoring import CrossEncoder
+from reranker.ways import RANKED, WHOLE, Scores, ways
 
 AUDITED, AUDIT_DEPTH = 1000, 5
 """Training questions that are audited, at most, and candidates that their own passage is held against."""
-
-Scores = Mapping[str, Mapping[str, float]]
-"""question id -> passage -> raw logit of its best view."""
 
 
 def candidate_pool(candidates: Sequence[dict], depth: int, params: Retrieve) -> list[str]:
@@ -29,18 +26,13 @@ def candidate_pool(candidates: Sequence[dict], depth: int, params: Retrieve) -> 
     return list(found)
 
 
-def score_candidates(
-    model: CrossEncoder,
-    questions: Sequence[dict],
-    candidates: Mapping[str, Sequence[dict]],
-    corpus: Mapping[str, Passage],
-    depth: int,
-    params: Retrieve,
-    what: str,
-) -> Scores:
-    """Score the views of each question's candidates."""
-    keys, pairs = view_pairs(questions, candidates, corpus, lambda found: candidate_pool(found, depth, params))
-    return {question["id"]: {} for question in questions} | max_over_views(keys, model.score(pairs, what))
+def asked_candidates(
+    questions: Sequence[dict], candidates: Mapping[str, Sequence[dict]], corpus: Mapping[str, Passage], params: Params
+) -> Asked:
+    """What rerankers are asked to score: each question's candidates, every way."""
+    depths = {RANKED: params.score.depth, WHOLE: params.score.whole_depth}
+    chosen = {way: partial(candidate_pool, depth=depths[way], params=params.retrieve) for way in ways(params.retrieve)}
+    return Asked(questions, candidates, corpus, chosen)
 
 
 def audited(questions: Sequence[dict]) -> list[dict]:
@@ -80,11 +72,6 @@ def prefers_another(question: dict, scores: Scores) -> bool:
     """Whether some passage scores higher than the question's own."""
     found = scores[question["id"]]
     return max(found.values()) > found.get(question["passage"], math.inf)
-
-
-def write_scores(path: Path, scores: Scores) -> None:
-    """A line for each question, {id, scores}."""
-    write_jsonl(path, ({"id": key, "scores": found} for key, found in scores.items()))
 
 
 def _score_all(

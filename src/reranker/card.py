@@ -75,24 +75,34 @@ def results(params: Params, found: dict) -> str:
     names, everything = measures(params, found), found["all"]
     first, mrr = [name for name in FIRST_STAGES if name in everything], f"MRR@{params.evaluate.cutoff}"
     best = best_first_stage(everything, mrr)
-    against = found["against"]["all"]["reranker"]
+    whole = "reranker_whole" in everything
 
     def row(title: str, group: str, system: str) -> list[str]:
         return [title, *(f"{found[group][system][name]:.3f}" for name in names)]
 
-    def difference(title: str, rival: str) -> list[str]:
-        cells = [against[rival][name] for name in names]
-        return [f"this model - {title}", *(f"{c['difference']:+.3f} [{c['low']:+.3f}, {c['high']:+.3f}]" for c in cells)]
+    def difference(title: str, rival: str, system: str = "reranker") -> list[str]:
+        cells = [found["against"]["all"][system][rival][name] for name in names]
+        return [f"{titled[system]} - {title}", *(f"{c['difference']:+.3f} [{c['low']:+.3f}, {c['high']:+.3f}]" for c in cells)]
 
     systems = [(f"{name}, first stage", name) for name in first]
     systems += [("base, before fine-tuning", "base"), ("**this model**", "reranker")]
+    titled = {"reranker": "this model", "reranker_whole": "this model, whole passages"}
+    first_one = f"{best}, the best first stage by {mrr}"
+    differences = [difference("base", "base"), difference(first_one, best)]
+    if whole:
+        systems += [("base, whole passages", "base_whole"), ("**this model, whole passages**", "reranker_whole")]
+        differences += [
+            difference("base, whole passages", "base_whole", "reranker_whole"),
+            difference(first_one, best, "reranker_whole"),
+        ]
     parts = [
         "## Results",
         f"{everything['questions']} {split_name(found)} questions; base and fine-tuned order the same {params.score.depth} "
-        "first-stage candidates of each.",
+        "first-stage candidates of each"
+        + (f", and whole passages of {params.score.whole_depth}." if whole else ", whole passages."),
         table(["", *names], [row(title, "all", name) for title, name in systems]),
         "Mean paired differences with 95 % bootstrap intervals; one that holds 0 is no evidence of a difference.",
-        table(["", *names], [difference("base", "base"), difference(f"{best}, the best first stage by {mrr}", best)]),
+        table(["", *names], differences),
     ]
     if "unseen" in found and "seen" in found:
         pairs = [(group, *system) for group in ("unseen", "seen") for system in (("base", "base"), ("this model", "reranker"))]
@@ -107,28 +117,28 @@ def results(params: Params, found: dict) -> str:
 
 def usage(repo: str, revision: str, params: Params) -> str:
     """Examples that run as they stand, one after the other."""
-    titled = ", after its title where it has one" if params.retrieve.title else ""
-    views = (
-        f"It has learned from views of {params.retrieve.shown} characters of a passage{titled}: give it several views of a "
-        "longer passage and take the best score. `reranker` in `config.json` has the sizes."
-        if params.retrieve.shown
-        else f"It has learned from whole passages{titled}, which `shown: 0` under `reranker` in `config.json` says."
-    )
+    titled = ", each after its title, as here" if params.retrieve.title else ""
+    first, second = ("标题。一段文字", "标题。另一段文字") if params.retrieve.title else ("一段文字", "另一段文字")
+    pairs = f'[("问题", "{first}"), ("问题", "{second}")]'
+    whole = f"Give it whole passages{titled}. On the candidates of a first stage that is "
+    whole += "the row **this model, whole passages**" if params.retrieve.shown else "the row **this model**"
     return f'''## How to use it
+
+{whole} of the results.
 
 ```python
 from FlagEmbedding import FlagReranker
 from huggingface_hub import snapshot_download
 
 reranker = FlagReranker(snapshot_download("{repo}", revision="{revision}"))
-scores = reranker.compute_score([("问题", "一段文字"), ("问题", "另一段文字")], max_length={params.score.max_length})
+scores = reranker.compute_score({pairs}, max_length={params.score.max_length})
 ```
 
 ```python
 from sentence_transformers import CrossEncoder
 
 model = CrossEncoder("{repo}", revision="{revision}")
-probabilities = model.predict([("问题", "一段文字"), ("问题", "另一段文字")])  # sigmoids of these scores: the same ranking
+probabilities = model.predict({pairs})  # sigmoids of these scores: the same ranking
 ```
 
 A branch or a tag can move: for a result that can be made again give `revision` the commit, 40 hexadecimal digits.
@@ -136,7 +146,16 @@ A branch or a tag can move: for a result that can be made again give `revision` 
 `FlagModel`, `SentenceTransformer` and other classes for embeddings load it too, and are wrong: they drop the layer that scores, \
 and the vectors that they compare were never trained to be compared.
 
-{views}
+The settings that it was trained and measured with are under `reranker` in `config.json`.''' + (
+        views_usage(repo, revision, params) if params.retrieve.shown else ""
+    )
+
+
+def views_usage(repo: str, revision: str, params: Params) -> str:
+    return f'''
+
+The row **this model** takes of a passage the best score of several views of {params.retrieve.shown} characters, those around the
+windows that the first stage finds nearest to the question. Without one, take views that overlap by half:
 
 ```python
 from transformers import AutoConfig
@@ -171,6 +190,7 @@ def training(params: Params, data: dict, trained: dict) -> str:
         ("dropped rows", ", ".join(f"{count} {plain(name)}" for name, count in data["dropped"].items()) or "none"),
         ("second pre-training", f"on the passages, epochs: {params.pretrain.epochs:g}" if params.pretrain.epochs else "none"),
         ("positives", f"{samples.pair} (`samples.pair`)"),
+        ("shown", units(params)),
         ("negatives", mined if samples.strategy == "hard" else "other questions' positives (`samples.strategy: all`)"),
         ("distillation", taught if train.distill_weight else "none"),
         ("steps", f"{trained['optimizer_steps']}, samples: {trained['samples']}, epochs: {train.epochs:g}"),
@@ -184,6 +204,19 @@ def training(params: Params, data: dict, trained: dict) -> str:
     return f"## Training\n\n{table(['', ''], rows)}"
 
 
+def units(params: Params) -> str:
+    """What the training groups show of their passages, each kind with its share."""
+    samples, shares = params.samples, params.samples.units
+    views = f"views of {params.retrieve.shown} characters" if params.retrieve.shown else "whole passages"
+    low, high = samples.window_sizes
+    kinds = [(shares.view, views), (shares.window, f"windows of {low} to {high} characters"), (shares.whole, "whole passages")]
+    total: dict[str, float] = {}
+    for share, kind in kinds:
+        total[kind] = total.get(kind, 0) + share / sum(shares.model_dump().values())
+    found = ", ".join(f"{kind} {share:.0%}" for kind, share in total.items() if share)
+    return found + (f"; without titles {samples.untitled:.0%}" if samples.untitled else "")
+
+
 def chosen(trained: dict) -> str:
     """Which checkpoint was kept, as metrics/train.json has it."""
     if "best_step" not in trained:
@@ -194,7 +227,8 @@ def chosen(trained: dict) -> str:
     if share == 0:
         text = "**the base itself**: no fine-tuned weights ranked the validation questions better"
     value = merge["valid"].get(str(share), valid["best"])
-    return f"{text}; validation {valid['measure']} {value:.3f}, the base's {valid['base']:.3f}"
+    mean = ", each the mean over views and whole passages" if f"whole {valid['measure']}" in trained.get("kept", {}) else ""
+    return f"{text}; validation {valid['measure']} {value:.3f}, the base's {valid['base']:.3f}{mean}"
 
 
 def limits(params: Params, found: dict, languages: list[str]) -> str:

@@ -17,7 +17,8 @@ import numpy as np
 from scipy.stats import bootstrap, permutation_test
 
 FIRST_STAGES = ("bm25", "dense", "retriever")
-SYSTEMS = ("reranker", "fused")
+SYSTEMS = ("reranker", "fused", "reranker_whole", "fused_whole")
+"""What is compared with every other system; the last two where views are shown."""
 SUSPECT = ("split", "id", "question", "passage", "rival", "base_margin", "reranker_margin")
 
 
@@ -67,7 +68,7 @@ def best_first_stage(measured: Mapping[str, Mapping[str, float]], measure: str) 
 def against(
     values: Mapping[str, Mapping[str, Mapping[str, float]]], groups: Mapping[str, Collection[str]], resamples: int, seed: int
 ) -> dict:
-    """The reranker, alone and fused, against every other system.
+    """The reranker, alone and fused, each way, against every other system.
 
     Args:
         values: system -> measure -> question id -> value.
@@ -89,6 +90,7 @@ def against(
                 if rival not in SYSTEMS
             }
             for system in SYSTEMS
+            if system in values
         }
         for name, group in groups.items()
         if group

@@ -5,9 +5,12 @@ Dai and Callan, "Deeper Text Understanding for IR with Contextual Neural Languag
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 
 from reranker.errors import InputError
 from reranker.passages import Passage
+from reranker.scoring import CrossEncoder
+from reranker.ways import WHOLE, Scores
 
 DIGITS = 4
 """Decimals of a logit. Sums in another order, as another CPU or number of threads takes them, move the sixth in fp32."""
@@ -18,11 +21,13 @@ def view_pairs(
     candidates: Mapping[str, Sequence[dict]],
     corpus: Mapping[str, Passage],
     chosen: Callable[[Sequence[dict]], Iterable[str]],
+    whole: bool = False,
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """The views of each question's chosen candidates, as a reranker reads them.
 
     Args:
-        candidates: question id -> as `Retrieval.candidates` gives them; chosen: of one question's candidates, the passages.
+        candidates: question id -> as `Retrieval.candidates` gives them; chosen: of one question's candidates, the passages;
+        whole: whether a passage has one view, all of it.
 
     Returns:
         (question id, passage id) and (query, text) of every view.
@@ -38,8 +43,9 @@ def view_pairs(
                 raise InputError(
                     f"candidate {passage!r} of {question['id']!r} is not in corpus.jsonl; run dvc repro retrieve --force"
                 )
-            keys += [(question["id"], passage)] * len(views[passage])
-            pairs += [(question["question"], corpus[passage].view(*view)) for view in views[passage]]
+            spans = [()] if whole else views[passage]
+            keys += [(question["id"], passage)] * len(spans)
+            pairs += [(question["question"], corpus[passage].view(*span)) for span in spans]
     return keys, pairs
 
 
@@ -54,3 +60,29 @@ def max_over_views(keys: Sequence[tuple[str, str]], scores: Sequence[float]) -> 
         found = best.setdefault(question, {})
         found[passage] = max(found.get(passage, -math.inf), round(float(score), DIGITS))
     return best
+
+
+class Asked:
+    """Questions with what a reranker reads of their candidates, each way.
+
+    Args:
+        questions, candidates, corpus: as `view_pairs`; chosen: way -> of one question's candidates, the passages.
+    """
+
+    def __init__(
+        self,
+        questions: Sequence[dict],
+        candidates: Mapping[str, Sequence[dict]],
+        corpus: Mapping[str, Passage],
+        chosen: Mapping[str, Callable[[Sequence[dict]], Iterable[str]]],
+    ):
+        self.keys = [question["id"] for question in questions]
+        self.pairs = {way: view_pairs(questions, candidates, corpus, chosen[way], way == WHOLE) for way in chosen}
+
+    def score(self, model: CrossEncoder, what: str) -> dict[str, Scores]:
+        """way -> scores of every question, in the order of `chosen`; none of a question without candidates."""
+        scores = iter(model.score([pair for _, pairs in self.pairs.values() for pair in pairs], what))
+        return {
+            way: {key: {} for key in self.keys} | max_over_views(keys, list(islice(scores, len(keys))))
+            for way, (keys, _) in self.pairs.items()
+        }

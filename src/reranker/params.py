@@ -109,7 +109,7 @@ class Teacher(Source):
 
 
 class Compared(Source):
-    """Another reranker, put behind the same first stage and shown the same views."""
+    """Another reranker, put behind the same first stage and shown the same views, and whole passages."""
 
     source: Literal["bundled", "hub", "path"]
 
@@ -173,13 +173,35 @@ class Retrieve(Group):
         return self.dense_weight > 0 or self.window > 0
 
 
+class Units(Group):
+    """Shares of the training groups, in any unit."""
+
+    view: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Groups that show of each passage what the reranker is shown: `retrieve.shown` characters, or the whole passage."""
+    window: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Groups that show `samples.window_sizes` characters."""
+    whole: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Groups that show whole passages."""
+
+    @model_validator(mode="after")
+    def consistent(self):
+        if not self.view + self.window + self.whole:
+            raise ValueError("view, window and whole are all 0: no group would show anything")
+        return self
+
+
 class Samples(Group):
     strategy: Literal["all", "hard"]
     """`all`: the article's construction. `hard`: negatives mined from the first stage's candidates."""
     pair: Literal["passage", "evidence", "both", "qd", "qa"]
-    """What a question is paired with: the text the reranker will be shown (`passage`), the window around the evidence
+    """What a question is paired with: the part of its passage that is nearest to it (`passage`), the part around the evidence
     (`evidence`), one of these two at a time (`both`, for `hard`), the evidence sentence alone (`qd`, the article's choice),
-    or the answer (`qa`)."""
+    or the answer (`qa`). How large a part is, `units` says."""
+    units: Units
+    window_sizes: Annotated[list[Positive], Field(min_length=2, max_length=2)]
+    """The least and the most characters of a window; each size between them is drawn as often."""
+    untitled: Annotated[float, Field(ge=0, le=1)]
+    """Share of the groups that show no titles."""
     neg_batch_size: Positive | None
     """`all`: negatives in one sample; null puts all of them into one."""
     n_neg_batch: Positive
@@ -204,6 +226,8 @@ class Samples(Group):
 
     @model_validator(mode="after")
     def consistent(self):
+        if self.window_sizes[0] > self.window_sizes[1]:
+            raise ValueError(f"window_sizes {self.window_sizes}: the least comes first")
         if self.random_negatives > self.negatives:
             raise ValueError(f"random_negatives {self.random_negatives} exceeds negatives {self.negatives}")
         if self.strategy == "all" and self.pair == "both":
@@ -308,6 +332,8 @@ class Score(Group):
     """The questions that are ranked: `valid` to choose parameters by, `test` to report."""
     depth: Positive
     """Candidates reranked for each question."""
+    whole_depth: Positive
+    """Candidates reranked as whole passages, beside, where `retrieve.shown` is not 0."""
     max_length: Annotated[int, Field(ge=8)]
     """Tokens of a pair."""
     precision: Literal["auto", "fp32", "bf16", "fp16"]
@@ -356,6 +382,8 @@ class Params(Group):
     def consistent(self):
         if self.score.depth > self.retrieve.depth:
             raise ValueError(f"score.depth {self.score.depth} exceeds retrieve.depth {self.retrieve.depth}")
+        if self.score.whole_depth > self.retrieve.depth:
+            raise ValueError(f"score.whole_depth {self.score.whole_depth} exceeds retrieve.depth {self.retrieve.depth}")
         if self.evaluate.multiplier * max(self.evaluate.ks, default=0) > self.score.depth:
             raise ValueError(
                 f"evaluate.multiplier {self.evaluate.multiplier} times the largest of evaluate.ks, {max(self.evaluate.ks)}, "
@@ -365,6 +393,8 @@ class Params(Group):
             raise ValueError(f"train.valid_depth {self.train.valid_depth} exceeds retrieve.depth {self.retrieve.depth}")
         if self.evaluate.fusion_weights is None and not self.train.evals_per_epoch:
             raise ValueError("evaluate.fusion_weights is empty, which needs train.evals_per_epoch above 0")
+        if self.samples.units.window and not self.retrieve.window:
+            raise ValueError("samples.units.window above 0 needs retrieve.window, which finds the window nearest to a query")
         if (self.teacher.source == "none") == (self.samples.teacher == "reranker"):
             raise ValueError(
                 f"teacher.source '{self.teacher.source}' and samples.teacher '{self.samples.teacher}': a reranker teaches where "

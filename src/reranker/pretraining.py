@@ -9,9 +9,10 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 
-from reranker.params import Params, Samples, Train
-from reranker.passages import Passage, around, drawn_window
+from reranker.params import Params, Train
+from reranker.passages import Passage
 from reranker.sampling import hard_negatives
+from reranker.units import Unit, draw_unit
 
 SENTENCE = re.compile(r"[^。！？!?；;\n]+")
 LENGTHS = range(8, 65)
@@ -36,51 +37,48 @@ def fragments(passages: Mapping[str, Passage], count: int, seed: int) -> list[di
     return drawn
 
 
-def surroundings(passage: Passage, start: int, end: int, shown: int) -> str:
-    """The title and `shown` characters around the gap that cutting [start, end) leaves; all that is left where shown is 0.
+def surroundings(passage: Passage, start: int, end: int, unit: Unit) -> str:
+    """What the unit shows of a passage without [start, end), the gap in its middle.
 
-    >>> whole = Passage("T", "abcdefghij")
-    >>> surroundings(whole, 4, 6, 4), surroundings(whole, 0, 2, 4), surroundings(whole, 4, 6, 0)
+    >>> whole, four = Passage("T", "abcdefghij"), Unit(4, True)
+    >>> surroundings(whole, 4, 6, four), surroundings(whole, 0, 2, four), surroundings(whole, 4, 6, Unit(0, True))
     ('T. cdgh', 'T. cdef', 'T. abcdghij')
     """
-    left = Passage(passage.title, passage.text[:start] + passage.text[end:])
-    return left.view(*around(start, start, shown, len(left.text)))
+    return unit.text(Passage(passage.title, passage.text[:start] + passage.text[end:]), (start, start))
 
 
 def samples(
     asked: Sequence[dict], candidates: Sequence[Sequence[dict]], corpus: Mapping[str, Passage], left_out: Set[str], params: Params
 ) -> Iterator[dict]:
-    """A sample for each fragment: its surroundings above what the first stage finds for it, as the reranker is shown it.
+    """A sample for each fragment: its surroundings above what the first stage finds for it, all in one unit of `samples.units`.
 
     Args:
         candidates: of each fragment, as `Retrieval.candidates` gives them.
         corpus: id -> passage; left_out: passages that are in no sample.
     """
-    own, window = params.pretrain, params.retrieve.shown
+    own = params.pretrain
     allowed = [passage for passage in corpus if passage not in left_out]
-    mining = Samples(
-        strategy="hard",
-        pair="passage",
-        neg_batch_size=None,
-        n_neg_batch=1,
-        negatives=own.group_size - 1,
-        random_negatives=min(own.random_negatives, own.group_size - 1),
-        skip_top=0,
-        window=params.retrieve.depth,
-        absolute_margin=None,
-        relative_margin=None,
-        teacher="retriever",
-        teacher_margin=None,
+    mining = params.samples.model_copy(
+        update={
+            "negatives": own.group_size - 1,
+            "random_negatives": min(own.random_negatives, own.group_size - 1),
+            "skip_top": 0,
+            "window": params.retrieve.depth,
+            "absolute_margin": None,
+            "relative_margin": None,
+            "teacher": "retriever",
+        }
     )
     for fragment, found in zip(asked, candidates, strict=True):
-        spans = {candidate["passage"]: candidate["views"][0] for candidate in found}
+        near = {candidate["passage"]: candidate["nearest"] for candidate in found}
+        unit = draw_unit(params.samples, params.retrieve.shown, params.seed, fragment["id"])
 
         def shown(passage: str) -> str:
             rng = random.Random(f"{params.seed}:{fragment['id']}:{passage}")
-            return corpus[passage].view(*spans.get(passage, drawn_window(rng, len(corpus[passage].text), window)))
+            return unit.text(corpus[passage], near.get(passage) or unit.drawn(rng, corpus[passage]))
 
         end = fragment["start"] + len(fragment["question"])
-        positive = surroundings(corpus[fragment["passage"]], fragment["start"], end, window)
+        positive = surroundings(corpus[fragment["passage"]], fragment["start"], end, unit)
         sample = hard_negatives(fragment, found, [positive], shown, allowed, left_out, mining, params.seed)
         if sample:
             yield sample

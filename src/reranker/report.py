@@ -20,7 +20,8 @@ TEMPLATE = Path(__file__).with_name("report.html.j2")
 RANKS = {"1": (1, 1), "2": (2, 2), "3": (3, 3), "4-5": (4, 5), "6-10": (6, 10), "11+": (11, math.inf)}
 NOT_FOUND = "none"
 COLOURS = {
-    "bm25": "#9aa0a6", "dense": "#4e79a7", "retriever": "#86bcd8", "base": "#f28e2b", "reranker": "#59a14f", "fused": "#d1495b"
+    "bm25": "#9aa0a6", "dense": "#4e79a7", "retriever": "#86bcd8", "base": "#f28e2b", "reranker": "#59a14f", "fused": "#d1495b",
+    "base_whole": "#ffbe7d", "reranker_whole": "#8cd17d", "fused_whole": "#e8919b"
 }  # fmt: skip
 OTHERS = ("#b07aa1", "#9c755f", "#edc948", "#76b7b2", "#ff9da7")  # of evaluate.compare
 MOST_QUESTIONS = 5000

@@ -1,42 +1,52 @@
 """Put a reranker behind the first stage: how scores order the candidates, and how good that order is."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
-from reranker.evidence import best_first_stage
+from reranker.evidence import FIRST_STAGES, best_first_stage
 from reranker.fusion import first_stage
 from reranker.measures import gold_rank, measure, per_question
-from reranker.params import Evaluate, Retrieve
+from reranker.params import Params, Retrieve
+from reranker.ways import RANKED, Scores
 
 FUSED = ("reranker", "dense", "bm25")  # whose scores the fused row weighs
 
 
-def rankers(candidates: Sequence[dict], scores: Mapping[str, Mapping[str, float]], retrieve: Retrieve, evaluate: Evaluate):
+def rankers(
+    candidates: Sequence[dict],
+    scores: Mapping[str, Mapping[str, Mapping[str, float]]],
+    weights: Mapping[str, Sequence[float]],
+    whole_depth: int,
+    retrieve: Retrieve,
+):
     """One question's systems: name -> function from a first-stage depth to a ranking; no `dense` where it was not run.
 
     Args:
-        scores: of each reranker, passage -> logit for this question; equal logits keep the first stage's order. `reranker` is
-            the one that is fused.
+        scores: way -> of each reranker, passage -> logit for this question; equal logits keep the first stage's order. `reranker`
+            is the one that is fused.
+        weights: way -> of FUSED.
+        whole_depth: candidates that are ranked as whole passages, at most.
     """
 
     def single(name: str) -> Callable[[int], list[str]]:
         ranked = sorted((c for c in candidates if c[name]), key=lambda c: c[name])
         return lambda depth: [c["passage"] for c in ranked if c[name] <= depth]
 
-    def reranked(name: str) -> Callable[[int], list[str]]:
-        return lambda depth: sorted(first_stage(candidates, depth, retrieve), key=lambda passage: -scores[name][passage])
+    def ranked(score: Callable[[str], float], most: float) -> Callable[[int], list[str]]:
+        return lambda depth: sorted(first_stage(candidates, min(depth, most), retrieve), key=lambda passage: -score(passage))
 
-    def fused(depth: int) -> list[str]:
-        first, weights = first_stage(candidates, depth, retrieve), evaluate.fusion_weights
-        return sorted(first, key=lambda passage: -np.dot(weights, features[passage]))
-
-    features = _features(candidates, scores["reranker"])
     systems = {"bm25": single("bm25")} | ({"dense": single("dense")} if retrieve.dense else {})
     systems["retriever"] = lambda depth: first_stage(candidates, depth, retrieve)
-    return systems | {name: reranked(name) for name in scores} | {"fused": fused}
+    for way, by_name in scores.items():
+        most, end = (math.inf, "") if way == RANKED else (whole_depth, f"_{way}")
+        systems |= {f"{name}{end}": ranked(found.__getitem__, most) for name, found in by_name.items()}
+        features = _features(candidates, by_name["reranker"])
+        systems[f"fused{end}"] = ranked(lambda passage, f=features, w=weights[way]: np.dot(w, f[passage]), most)
+    return systems
 
 
 def fit_fusion(
@@ -102,18 +112,17 @@ def question_groups(rows: Sequence[dict]) -> dict[str, list[str]]:
 def evaluate_systems(
     questions: Sequence[dict],
     candidates: Mapping[str, Sequence[dict]],
-    scores: Mapping[str, Mapping[str, Mapping[str, float]]],
+    scores: Mapping[str, Mapping[str, Scores]],
+    weights: Mapping[str, Sequence[float]],
     trained: set[str],
-    depth: int,
-    retrieve: Retrieve,
-    evaluate: Evaluate,
+    params: Params,
 ) -> tuple[dict, list[dict], list[dict], dict]:
     """All systems on the same candidates, by both protocols.
 
     Args:
-        scores: reranker's name -> question id -> passage -> logit.
+        scores: way -> reranker's name -> scores.
+        weights: way -> of FUSED.
         trained: passages that some training question asks about.
-        depth: candidates reranked in the standard protocol.
 
     Returns:
         the content of eval.json: group of questions -> system -> measure, with the article's protocol (multiplier * k
@@ -121,10 +130,11 @@ def evaluate_systems(
         passage that each system puts first; and system -> measure (hit@1, MRR, nDCG) -> question id -> value, for paired
         comparisons.
     """
-    systems = {
-        q["id"]: rankers(candidates[q["id"]], {name: scores[name][q["id"]] for name in scores}, retrieve, evaluate)
-        for q in questions
-    }
+    depth, evaluate = params.score.depth, params.evaluate
+    systems = {}
+    for q in questions:
+        own = {way: {name: found[q["id"]] for name, found in by_name.items()} for way, by_name in scores.items()}
+        systems[q["id"]] = rankers(candidates[q["id"]], own, weights, params.score.whole_depth, params.retrieve)
     names = list(systems[questions[0]["id"]])
     gold = {q["id"]: q["passage"] for q in questions}
     standard = {name: {q: systems[q][name](depth) for q in gold} for name in names}
@@ -133,7 +143,7 @@ def evaluate_systems(
         return {name: measure({q: gold[q] for q in group}, standard[name], evaluate.ks, evaluate.cutoff) for name in names}
 
     def article(name: str) -> dict[str, float]:
-        wider = evaluate.multiplier if name in (*scores, "fused") else 1
+        wider = 1 if name in FIRST_STAGES else evaluate.multiplier
         hits = {}
         for k in evaluate.ks:
             rankings = {q: systems[q][name](wider * k)[:k] for q in gold}
@@ -178,11 +188,20 @@ def markdown_table(result: dict, ks: Sequence[int], cutoff: int) -> str:
         lines += ["| system | " + " | ".join(shown) + " |", "|---|" + "---|" * len(shown)]
         for system, values in result[group].items():
             if system != "questions":
-                lines.append(f"| {system} | " + " | ".join(f"{values[name]:.3f}" for name in shown) + " |")
+                lines.append(f"| {titled(system)} | " + " | ".join(f"{values[name]:.3f}" for name in shown) + " |")
         lines.append("")
         if group == "all":
             lines += [*_headline(result, cutoff), ""]
     return "\n".join(lines)
+
+
+def titled(system: str) -> str:
+    """A system's name for people.
+
+    >>> titled("reranker_whole"), titled("fused")
+    ('reranker, whole', 'fused')
+    """
+    return system.replace("_", ", ")
 
 
 def _headline(result: dict, cutoff: int) -> list[str]:
@@ -194,5 +213,5 @@ def _headline(result: dict, cutoff: int) -> list[str]:
     for system, rivals in result["against"]["all"].items():
         found = rivals[rival]["hit@1"]
         interval = f"[{found['low']:+.3f}, {found['high']:+.3f}]"
-        lines.append(f"- {system} - {rival}: hit@1 {found['difference']:+.3f} {interval} p={found['p']:.2g}")
+        lines.append(f"- {titled(system)} - {rival}: hit@1 {found['difference']:+.3f} {interval} p={found['p']:.2g}")
     return lines

@@ -151,10 +151,10 @@ class Retrieval:
             total: how many questions there are, for the estimate of what is left; they are read as they are needed.
 
         Yields:
-            each question with its list of {passage, dense, bm25, dense_score, bm25_score, views}: the passage's rank in either
-            list (null where it is in neither's reach), its scores (0 of a retriever that is not run), and the spans that the
-            reranker is shown, the nearest to the query first: up to `views` of the list's first `views_depth` passages, one of
-            the others.
+            each question with its list of {passage, dense, bm25, dense_score, bm25_score, nearest, views}: the passage's rank in
+            either list (null where it is in neither's reach), its scores (0 of a retriever that is not run), the window nearest
+            to the query (all of it where there are none), and the spans that the reranker is shown, the nearest first: up to
+            `views` of the list's first `views_depth` passages, one of the others.
         """
         questions = iter(questions)
         with tqdm(total=total, desc=f"retrieve {what}", unit="question") as bar:
@@ -198,14 +198,16 @@ class Retrieval:
                 "bm25": sparse_rank.get(index),
                 "dense_score": round(float(scores[index]), DIGITS) if scores is not None else 0.0,
                 "bm25_score": round(float(sparse_scores[index]), DIGITS),
-                "views": self._views(index, place, near),
+                **self._spans(index, place, near),
             }
             for place, index in enumerate(listed)
         ]
 
-    def _views(self, index: int, place: int, near: np.ndarray | None) -> list[tuple[int, int]]:
+    def _spans(self, index: int, place: int, near: np.ndarray | None) -> dict:
         if near is None:  # nothing says which part is the nearest
-            return [(0, self.lengths[index])]
+            whole = (0, self.lengths[index])
+            return {"nearest": whole, "views": [whole]}
         count = self.params.views if place < self.params.views_depth else 1
         windows_near = near[self.offsets[index] : self.offsets[index + 1]]
-        return nearest_views(self.spans[index], windows_near, self.params.shown, self.lengths[index], count)
+        views = nearest_views(self.spans[index], windows_near, self.params.shown, self.lengths[index], count)
+        return {"nearest": self.spans[index][int(windows_near.argmax())], "views": views}

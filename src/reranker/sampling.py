@@ -9,33 +9,35 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 
 from reranker.params import Samples
-from reranker.passages import Passage, around
+from reranker.passages import Passage
+from reranker.units import Unit
 
 
-def paired_text(question: dict, pair: str, passage: Passage, shown: tuple[int, int], window: int) -> str:
+def paired_text(question: dict, pair: str, passage: Passage, near: tuple[int, int], unit: Unit) -> str:
     """The text that stands for a question's own passage.
 
     Args:
-        pair: as `samples.pair`; a question without context or answer falls back on what the reranker is shown.
-        shown: the span of `passage` that the reranker is shown for this question.
-        window: characters shown; 0 is the whole passage.
+        pair: as `samples.pair`; a question without context or answer falls back on what is nearest to it.
+        near: the span of `passage` that is nearest to this question.
     """
     if pair == "qd" and question["context"]:
         return question["context"]
     if pair == "qa" and question["answer"]:
         return question["answer"]
-    if pair == "evidence" and window and question["context"]:
+    if pair == "evidence" and question["context"]:
         at = passage.text.find(question["context"])
         if at >= 0:
-            return passage.view(*around(at, at + len(question["context"]), window, len(passage.text)))
-    return passage.view(*shown)
+            near = at, at + len(question["context"])
+    return unit.text(passage, near)
 
 
-def all_negatives(texts: Sequence[tuple[str, str]], batch_size: int | None, n_batch: int) -> Iterator[dict]:
+def all_negatives(
+    questions: Sequence[str], text_of: Callable[[int, int], str], batch_size: int | None, n_batch: int
+) -> Iterator[dict]:
     """The article's `build_qa_samples`: every other question's text is a negative, in table order, in batches.
 
     Args:
-        texts: (question, text) of every row.
+        questions: of every row; text_of: (row, other row) -> the other's text as the row's group shows it.
         batch_size: negatives in one sample; None puts all into one.
         n_batch: at most so many samples a question.
 
@@ -43,14 +45,12 @@ def all_negatives(texts: Sequence[tuple[str, str]], batch_size: int | None, n_ba
         a sample a batch; texts equal to the positive are dropped, and so is a batch that this leaves empty (FlagEmbedding
         divides by the number of negatives). 241 questions with 16 and 32 give 241 * ceil(240 / 16) = 3615.
     """
-    size = batch_size or max(1, len(texts) - 1)
-    batches = min(n_batch, math.ceil((len(texts) - 1) / size))
-    head = [text for _, text in texts[: size * batches + 1]]
-    for index, (question, text) in enumerate(texts):
-        # The other rows' first size * batches texts, without a list of all of them for each question.
-        others = head[:index] + head[index + 1 :] if index < len(head) else head[:-1]
-        for batch in range(batches):
-            negatives = [other for other in others[batch * size : (batch + 1) * size] if other != text]
+    size = batch_size or max(1, len(questions) - 1)
+    for row, question in enumerate(questions):
+        text = text_of(row, row)
+        others = (other for other in range(len(questions)) if other != row)
+        for batch in itertools.islice(iter(lambda: list(itertools.islice(others, size)), []), n_batch):
+            negatives = [negative for negative in (text_of(row, other) for other in batch) if negative != text]
             if negatives:
                 yield {"query": question, "pos": [text], "neg": negatives}
 

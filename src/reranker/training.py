@@ -78,7 +78,8 @@ class ResumableTrainer(EncoderOnlyRerankerTrainer):
             scores = self.validation.score(self.model.model, self.processing_class)
         if self.is_world_process_zero():  # for keep_best, which may be another process after a resumption
             write_text(scores_path(self.args.output_dir, self.state.global_step), json.dumps(scores))
-        metrics = {f"eval_{name}": value for name, value in self.validation.measure(scores).items()}
+        measured = self.validation.measure(scores)
+        metrics = {f"eval_{name}": value for name, value in {**measured, "value": self.validation.value(measured)}.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -156,7 +157,7 @@ class Runner(EncoderOnlyRerankerRunner):
                 save_strategy="steps",
                 save_steps=params.save_steps,
                 save_total_limit=params.save_total_limit,
-                metric_for_best_model=params.best if validation else None,
+                metric_for_best_model="value" if validation else None,
                 greater_is_better=True,
                 remove_unused_columns=False,
                 disable_tqdm=True,
@@ -218,12 +219,12 @@ class Runner(EncoderOnlyRerankerRunner):
         if self.validation:
             trainer.validation = self.validation
             evaluations = max(1, round(self.params.evals_per_epoch * self.params.epochs))
-            trainer.add_callback(Guide(trainer, evaluations, self.params.best, self.params.patience))
+            trainer.add_callback(Guide(trainer, evaluations, self.params.patience))
         return trainer
 
 
 def scores_path(scratch: str | Path, step: int) -> Path:
-    """Where the validation scores of an optimizer step are kept: question id -> passage -> logit."""
+    """Where the validation scores of an optimizer step are kept: way -> question id -> passage -> logit."""
     return Path(scratch, f"scores-{step}.json")
 
 
@@ -345,21 +346,22 @@ def keep_best(runner: Runner) -> tuple[dict, dict]:
     (`choose_merge`). Without validation they stay the last ones.
 
     Returns:
-        for metrics/train.json the chosen step, its value and the base's, the chosen share, the value of each that was scored and
-        the predicted value of each other; and the validation scores of what was kept, question id -> passage -> logit.
+        for metrics/train.json the chosen step, its value and the base's, the chosen share, the value of each that was scored, the
+        predicted value of each other, those refused, the measures of the base and of what was kept, and the ways in which that is
+        worse than the base; and its validation scores, way -> scores.
     """
     if not runner.validation:
         return {}, {}
     params, model = runner.params, runner.model.model
     base, *points = curve(runner.trainer.state.log_history)
-    measured = f"eval_{params.best}"
-    best = max(points, key=lambda point: point[measured])
+    best = max(points, key=lambda point: point["eval_value"])
     scratch = Path(runner.training_args.output_dir)
     tuned = load_file(scratch / f"checkpoint-{best['step']}" / "model.safetensors")
     model.load_state_dict(tuned)
     known = {alpha: json.loads(scores_path(scratch, step).read_text()) for alpha, step in ((0.0, 0), (1.0, best["step"]))}
     scores = known[1.0]
-    summary = {"best_step": best["step"], "valid": {"measure": params.best, "base": base[measured], "best": best[measured]}}
+    valid = {"measure": params.best, "base": base["eval_value"], "best": best["eval_value"]}
+    summary = {"best_step": best["step"], "valid": valid}
     if params.merge and not getattr(model.config, "untrained_head", False):
         files = Path(runner.model_args.model_name_or_path).glob("*.safetensors")  # a large base has several
         original = {name: weight for file in files for name, weight in load_file(file).items()}
@@ -369,7 +371,10 @@ def keep_best(runner: Runner) -> tuple[dict, dict]:
             "chosen": merge.chosen,
             "valid": {str(alpha): value for alpha, value in merge.valid.items()},
             "predicted": {str(alpha): value for alpha, value in merge.predicted.items()},
+            "worse": {str(alpha): found for alpha, found in merge.worse.items()},
         }
+    summary |= {"base": runner.validation.measure(known[0.0]), "kept": runner.validation.measure(scores)}
+    summary["worse"] = runner.validation.worse(scores, known[0.0])
     return summary, scores
 
 

@@ -7,22 +7,31 @@ the base on the validation questions.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import fmean
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from reranker.device import set_attention
+from reranker.evidence import compare, verdict
 from reranker.fusion import first_stage
-from reranker.maxp import max_over_views, view_pairs
-from reranker.measures import measure
+from reranker.maxp import Asked
+from reranker.measures import measure, per_question
 from reranker.params import Params
 from reranker.passages import Passage
 from reranker.scoring import CrossEncoder
+from reranker.ways import RANKED, Scores, ways
+
+CUTOFF = 10
+MEASURES = ("hit@1", "MRR@10", "nDCG@10")
+RESAMPLES = 10_000
+"""Of the bootstrap that tells a loss from luck."""
 
 
 class Validation:
-    """Validation questions and what a reranker is shown of their first `train.valid_depth` candidates.
+    """Validation questions and what a reranker is shown of their first `train.valid_depth` candidates, each way.
 
     Args:
         questions: {id, question, passage}; candidates: question id -> as `Retrieval.candidates` gives them;
@@ -36,39 +45,63 @@ class Validation:
         candidates: Mapping[str, Sequence[dict]],
         corpus: Mapping[str, Passage],
         params: Params,
-        start: Mapping[str, Mapping[str, float]] | None = None,
+        start: Mapping[str, Scores] | None = None,
     ):
         self.params, self.start = params, start
         self.gold = {question["id"]: question["passage"] for question in questions}
-        self.keys, self.pairs = view_pairs(
-            questions, candidates, corpus, lambda found: first_stage(found, params.train.valid_depth, params.retrieve)
-        )
+        chosen = partial(first_stage, depth=params.train.valid_depth, params=params.retrieve)
+        self.asked = Asked(questions, candidates, corpus, dict.fromkeys(ways(params.retrieve), chosen))
 
-    def score(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, dict[str, float]]:
-        """question id -> passage -> logit under this model, which keeps its mode; passages in the first stage's order."""
+    def score(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Scores]:
+        """way -> scores under this model, which keeps its mode; passages in the first stage's order."""
         training, score = model.training, self.params.score
         encoder = CrossEncoder.of(model, tokenizer, score.max_length, self.params.train.precision, score.batch_tokens)
-        scores = encoder.score(self.pairs, "validation")
+        found = self.asked.score(encoder, "validation")
         model.train(training)
         set_attention(model, encoder.precision, training=True)
-        return max_over_views(self.keys, scores)
+        return found
 
-    def measure(self, scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-        """hit@1, MRR@10 and nDCG@10 of the validation questions by these scores.
+    def measure(self, found: Mapping[str, Scores]) -> dict[str, float]:
+        """hit@1, MRR@10 and nDCG@10 of the validation questions by these scores; of another way than the ranked one with its name
+        before them.
 
         A question whose passage is not among its candidates counts as 0, as in `measures`; equal scores keep the first
         stage's order.
         """
-        rankings = {question: sorted(found, key=lambda passage: -found[passage]) for question, found in scores.items()}
-        return measure(self.gold, rankings, [1], 10)
+        return {
+            name if way == RANKED else f"{way} {name}": value
+            for way, scores in found.items()
+            for name, value in measure(self.gold, _rankings(scores), [1], CUTOFF).items()
+        }
+
+    def value(self, measured: Mapping[str, float]) -> float:
+        """What the best checkpoint and mixture have most of: `train.best`, the mean of the ways. `measured`: of `measure`."""
+        best = self.params.train.best
+        return fmean(measured[best if way == RANKED else f"{way} {best}"] for way in self.asked.pairs)
+
+    def worse(self, found: Mapping[str, Scores], base: Mapping[str, Scores]) -> list[str]:
+        """The ways in which these scores rank worse than the base's, beyond luck: by the interval of src/reranker/evidence.py."""
+
+        def values(scores: Scores) -> list[float]:
+            return list(per_question(self.gold, _rankings(scores), [1], CUTOFF)[self.params.train.best].values())
+
+        return [
+            way
+            for way in found
+            if verdict(compare(values(found[way]), values(base[way]), RESAMPLES, self.params.seed)) == "worse"
+        ]
+
+
+def _rankings(scores: Scores) -> dict[str, list[str]]:
+    return {question: sorted(found, key=lambda passage: -found[passage]) for question, found in scores.items()}
 
 
 class Guide(TrainerCallback):
     """Asks the trainer to evaluate and to keep a checkpoint at even distances, and to stop after `train.patience` of them
     without a new best."""
 
-    def __init__(self, trainer, evaluations: int, best: str, patience: int | None):
-        self.trainer, self.evaluations, self.best, self.patience = trainer, evaluations, f"eval_{best}", patience
+    def __init__(self, trainer, evaluations: int, patience: int | None):
+        self.trainer, self.evaluations, self.patience = trainer, evaluations, patience
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.at = {max(1, round((i + 1) * state.max_steps / self.evaluations)) for i in range(self.evaluations)}
@@ -81,7 +114,7 @@ class Guide(TrainerCallback):
 
     def on_evaluate(self, args, state, control, **kwargs):
         # Counted from the curve, which a resumed run has too.
-        values = [point[self.best] for point in curve(state.log_history)]
+        values = [point["eval_value"] for point in curve(state.log_history)]
         if self.patience and len(values) - 1 - values.index(max(values)) >= self.patience:
             control.should_training_stop = True
 
@@ -101,12 +134,14 @@ def merged(base: Mapping[str, torch.Tensor], tuned: Mapping[str, torch.Tensor], 
 @dataclass(frozen=True)
 class Merge:
     """`chosen`: the share of fine-tuned weights; `valid`: share -> value of each that was scored; `predicted`: share -> value of
-    each mixture as the mean of logits predicts it; `scores`: of the chosen one, question id -> passage -> logit."""
+    each mixture as the mean of logits predicts it; `scores`: of the chosen one; `worse`: share -> the ways in which it is worse than
+    the base, of those that were refused for it."""
 
     chosen: float
     valid: dict[float, float]
     predicted: dict[float, float]
-    scores: Mapping[str, Mapping[str, float]]
+    scores: Mapping[str, Scores]
+    worse: dict[float, list[str]] = field(default_factory=dict)
 
 
 def choose_merge(
@@ -114,37 +149,40 @@ def choose_merge(
     tokenizer: PreTrainedTokenizerBase,
     base: Mapping[str, torch.Tensor],
     tuned: Mapping[str, torch.Tensor],
-    known: Mapping[float, Mapping[str, Mapping[str, float]]],
+    known: Mapping[float, Mapping[str, Scores]],
     validation: Validation,
 ) -> Merge:
     """Leave in `model` the mixture of base and fine-tuned weights that ranks the validation questions best.
 
     Scoring a mixture costs as much as an evaluation, and its logits are close to the mean of both ends' logits (Wortsman et al.,
     2022, section 4). That mean is known without scoring, so only the mixture that it ranks best is made and scored, and none
-    where an end is at least as good as it predicts. What is chosen has been scored: it is never worse than either end.
+    where an end is at least as good as it predicts. What is chosen has been scored: it is never worse than either end. One that is
+    worse than the base in one way beyond luck, whatever it gains in the other, is not chosen.
 
     Args:
         known: share -> scores of the validation questions, of the base (0) and of the fine-tuned weights (1).
     """
-    train, scores = validation.params.train, dict(known)
+    scores = dict(known)
 
-    def value(found: Mapping[str, Mapping[str, float]]) -> float:
-        return validation.measure(found)[train.best]
+    def value(found: Mapping[str, Scores]) -> float:
+        return validation.value(validation.measure(found))
 
-    predicted = {share: value(mean_scores(known[0.0], known[1.0], share)) for share in sorted(train.merge) if share not in known}
+    shares = [share for share in sorted(validation.params.train.merge) if share not in known]
+    predicted = {
+        share: value({way: mean_scores(known[0.0][way], known[1.0][way], share) for way in known[0.0]}) for share in shares
+    }
     likely = max(reversed(predicted), key=predicted.get, default=None)
     if likely is not None and predicted[likely] > max(value(found) for found in known.values()):
         model.load_state_dict(merged(base, tuned, likely))
         scores[likely] = validation.score(model, tokenizer)
     valid = {share: value(scores[share]) for share in sorted(scores)}
-    chosen = max(reversed(valid), key=valid.get)
+    worse = {share: found for share in valid if (found := validation.worse(scores[share], known[0.0]))}
+    chosen = max((share for share in reversed(valid) if share not in worse), key=valid.get)
     model.load_state_dict(merged(base, tuned, chosen))
-    return Merge(chosen, valid, predicted, scores[chosen])
+    return Merge(chosen, valid, predicted, scores[chosen], worse)
 
 
-def mean_scores(
-    base: Mapping[str, Mapping[str, float]], tuned: Mapping[str, Mapping[str, float]], share: float
-) -> dict[str, dict[str, float]]:
+def mean_scores(base: Scores, tuned: Scores, share: float) -> dict[str, dict[str, float]]:
     """share * tuned + (1 - share) * base, score by score.
 
     >>> mean_scores({"q": {"p": 1.0}}, {"q": {"p": 3.0}}, 0.25)

@@ -30,8 +30,9 @@ from reranker.files import read_by_id
 from reranker.measures import measure
 from reranker.params import Loader, load
 from reranker.passages import read_passages, read_questions
-from reranker.reranking import score_candidates
+from reranker.candidate_scores import asked_candidates
 from reranker.scoring import CrossEncoder
+from reranker.ways import RANKED
 from verify import md5_of
 
 SLICE = {"train": 32, "valid": 6, "test": 32}
@@ -201,8 +202,8 @@ class Scorer:
         torch.set_num_threads(threads)
         score = self.params.score
         model = CrossEncoder(project / "models/reranker", score.max_length, precision, score.batch_tokens)
-        asked = self.questions, self.candidates, self.corpus, score.depth, self.params.retrieve
-        found = score_candidates(model, *asked, f"{project.name}, {precision}, {threads} threads")
+        asked = asked_candidates(self.questions, self.candidates, self.corpus, self.params)
+        found = asked.score(model, f"{project.name}, {precision}, {threads} threads")[RANKED]
         self.scored = sum(map(len, found.values()))
         return found
 

@@ -1,0 +1,91 @@
+"""Train a general base on samples, or a smaller one by it: see experiments/general-base.sh.
+
+    python experiments/general_base.py data/general/train.jsonl models/base models/l12 --epochs 0.6
+    python experiments/general_base.py data/general/train.jsonl models/l12 models/l6 --layers 0 2 4 7 9 11 --epochs 0.4
+
+With --layers the model is a copy of some layers of the first, and that one's logits are what it learns. A run that was killed goes on
+from its last resume point under .cache/general.
+"""
+
+import argparse
+import copy
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
+
+import torch
+
+from reranker.checkpoints import load_reranker, save
+from reranker.errors import run
+from reranker.files import file_digest, read_jsonl, replacing, write_jsonl
+from reranker.memory import keep_freed_memory
+from reranker.params import Train, load
+from reranker.sampling import taught
+from reranker.scoring import CrossEncoder
+
+RECIPE = {
+    "lr": 2e-4, "batch_size": 64, "accumulation": 1, "group_size": 8, "drop_last": True, "warmup_ratio": 0.08, "scheduler": "cosine",
+    "weight_decay": 0.01, "max_grad_norm": 1.0, "distill_temperature": 1.0,
+    "dropout": 0.0, "freeze_embeddings": True, "evals_per_epoch": 0, "merge": [], "logging_steps": 50, "save_steps": 200,
+}  # fmt: skip
+DISTILLED = {"retriever": 0.3, "reranker": 3.3}
+"""Weight of the divergence from the teacher's scores beside the cross-entropy, by teacher."""
+
+
+def some_layers(model: torch.nn.Module, layers: list[int]) -> torch.nn.Module:
+    """A copy of a model of the BERT family with these of its layers alone."""
+    small = copy.deepcopy(model)
+    small.base_model.encoder.layer = torch.nn.ModuleList(small.base_model.encoder.layer[i] for i in layers)
+    small.config.num_hidden_layers = len(layers)
+    return small
+
+
+def taught_samples(samples: Path, teacher: str, target: Path) -> Path:
+    """The samples with the teacher's logits; those of an earlier call where they are there."""
+    if not target.exists():
+        encoder = CrossEncoder(teacher, load().score.max_length, batch_tokens=65536 if torch.cuda.is_available() else 2048)
+        found = list(read_jsonl(samples))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as partial:
+            write_jsonl(partial, taught(found, lambda pairs: encoder.score(pairs, "with the teacher")))
+    return target
+
+
+def settings(options: argparse.Namespace) -> Train:
+    weight = DISTILLED["reranker" if options.layers else "retriever"]
+    changes = {"epochs": options.epochs, "distill_weight": weight, "lr": options.lr, "batch_size": options.batch_size}
+    return load().train.model_copy(update=RECIPE | changes)
+
+
+def main(*arguments: str) -> None:
+    from reranker.training import run_key, save_reranker, train
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("samples", "model", "target"):
+        parser.add_argument(name)
+    parser.add_argument("--layers", type=int, nargs="+", help="of the model, for a smaller one that learns from it")
+    parser.add_argument("--epochs", type=float, required=True)
+    parser.add_argument("--lr", type=float, default=RECIPE["lr"])
+    parser.add_argument("--batch-size", type=int, default=RECIPE["batch_size"])
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    keep_freed_memory()
+    train_params, samples, start = settings(options), Path(options.samples), Path(options.model)
+    with tempfile.TemporaryDirectory() as temporary:
+        if options.layers:
+            key = f"{file_digest(samples)[:16]}-{file_digest(start / 'model.safetensors')[:16]}"
+            samples = taught_samples(samples, options.model, Path(".cache/general", f"taught-{key}.jsonl"))
+            model, tokenizer = load_reranker(start)
+            start = Path(temporary)
+            save(some_layers(model, options.layers), tokenizer, start)
+        scratch = Path(".cache/general", run_key(train_params, options.seed, [samples], start))
+        runner = train(train_params, options.seed, samples, start, scratch)
+        with replacing(options.target) as folder:
+            save_reranker(runner, folder, None)
+    print(f"{options.target}: {runner.trainer.state.global_step} steps of {train_params.batch_size} groups")
+
+
+if __name__ == "__main__":
+    run(main)
