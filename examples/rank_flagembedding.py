@@ -2,6 +2,8 @@
 
 pip install FlagEmbedding
 python examples/rank_flagembedding.py models/reranker "电池保修几年？" passages.txt
+
+A line of passages.txt is a whole passage, after its title (title。text): the row "reranker, whole" of metrics/table.md.
 """
 
 import sys

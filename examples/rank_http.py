@@ -3,6 +3,8 @@
     python examples/rank_http.py http://127.0.0.1:7997 "电池保修几年？" passages.txt
 
 Infinity, vLLM and Jina's, Cohere's and others' services take this request; text-embeddings-inference names the passages "texts".
+
+A line of passages.txt is a whole passage, after its title (title。text): the row "reranker, whole" of metrics/table.md.
 """
 
 import json

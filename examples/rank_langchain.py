@@ -5,6 +5,8 @@
 
 Behind a retriever: ContextualCompressionRetriever(base_compressor=reranker, base_retriever=retriever), of
 langchain_classic.retrievers, and .invoke(query).
+
+A line of passages.txt is a whole passage, after its title (title。text): the row "reranker, whole" of metrics/table.md.
 """
 
 import sys

@@ -5,6 +5,8 @@
     python examples/rank_llamaindex.py models/reranker "电池保修几年？" passages.txt
 
 Both show the reranker a node's metadata before its text; what it should not see belongs into excluded_embed_metadata_keys.
+
+A line of passages.txt is a whole passage, after its title (title。text): the row "reranker, whole" of metrics/table.md.
 """
 
 import sys

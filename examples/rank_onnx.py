@@ -2,6 +2,8 @@
 
 pip install onnxruntime tokenizers
 python examples/rank_onnx.py reranker-onnx "电池保修几年？" passages.txt
+
+A line of passages.txt is a whole passage, after its title (title。text): the row "reranker, whole" of metrics/table.md.
 """
 
 import json

@@ -3,6 +3,8 @@
 pip install "optimum-onnx[onnxruntime]"        # 0.1.0 wants transformers below 4.58: in an environment of its own
 optimum-cli export onnx --model models/reranker --task text-classification reranker-onnx      # or keep the export
 python examples/rank_optimum.py models/reranker "电池保修几年？" passages.txt
+
+A line of passages.txt is a whole passage, after its title (title。text): the row "reranker, whole" of metrics/table.md.
 """
 
 import sys

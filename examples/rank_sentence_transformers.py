@@ -3,6 +3,8 @@
 pip install sentence-transformers
 pip install sentence-transformers optimum-onnx onnxruntime        # for --onnx: wants transformers below 4.58
 python examples/rank_sentence_transformers.py models/reranker "电池保修几年？" passages.txt
+
+A line of passages.txt is a whole passage, after its title (title。text): the row "reranker, whole" of metrics/table.md.
 """
 
 import sys

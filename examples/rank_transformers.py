@@ -1,6 +1,9 @@
-"""Rank passages by plain transformers, long ones in windows.
+"""Rank passages by plain transformers, in windows of the size that the checkpoint's config names, as src/rank.py does.
 
 python examples/rank_transformers.py models/reranker "电池保修几年？" passages.txt
+
+Every window is scored. The row "reranker" of metrics/table.md is of those nearest to the query alone, which needs a first stage. The
+other programs show whole passages: the row "reranker, whole".
 """
 
 import sys
