@@ -46,7 +46,8 @@ def draw_groups(settings: str, count: int) -> list[dict]:
         samples = list(read_jsonl(ROOT / "data/samples/train.jsonl"))
     else:
         asked = [row for row in read_jsonl(ROOT / "data/prepared/train.jsonl") if row["context"]]
-        samples = list(all_negatives([(row["question"], row["context"]) for row in asked], 16, 32))
+        questions = [row["question"] for row in asked]
+        samples = list(all_negatives(questions, lambda _, other: asked[other]["context"], 16, 32))
     size, step = SETTINGS[settings]["group_size"] - 1, len(samples) // count
     return [
         {"query": row["query"], "pos": row["pos"][:1], "neg": [row["neg"][i % len(row["neg"])] for i in range(size)]}

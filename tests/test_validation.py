@@ -93,6 +93,20 @@ def test_the_measures_are_those_of_a_plain_loop(tiny_model, views):
     assert found["MRR@10"] == pytest.approx(sum(1 / rank for rank in ranks if rank) / len(ranks), abs=1e-6)
 
 
+def test_a_question_that_finds_nothing_counts_as_wrong(tiny_model):
+    """As under BM25 alone, where it shares no word with any passage: its own is listed, and no first stage returns it."""
+    rows = table_rows()[:2]
+    questions = [{"id": f"q{i}", "question": row["question"], "passage": row["uuid"]} for i, row in enumerate(rows)]
+    listed = {"passage": rows[0]["uuid"], "dense": None, "views": spans(rows[0]["uuid"], 1)}
+    candidates = {"q0": [listed | {"bm25": 1}], "q1": [listed | {"bm25": None}]}
+    params = PARAMS.model_copy(update={"train": TRAIN, "retrieve": PARAMS.retrieve.model_copy(update={"shown": 0})})
+    guide = Validation(questions, candidates, DOCS, params)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
+    found = guide.score(model, AutoTokenizer.from_pretrained(tiny_model))
+    assert list(found["scores"]["q0"]) == [rows[0]["uuid"]] and found["scores"]["q1"] == {}
+    assert guide.measure(found)["hit@1"] == 0.5 and guide.worse(found, found) == []
+
+
 def test_measuring_leaves_the_mode_of_the_model(tiny_model):
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
     for mode in (True, False):
