@@ -134,12 +134,16 @@ def test_what_training_showed_is_described(shown, shares, untitled, expected):
 def test_where_views_are_shown_whole_passages_have_rows_of_their_own():
     found = origin()
     everything, against = found.metrics["eval"]["all"], found.metrics["eval"]["against"]["all"]
-    everything |= {name: dict.fromkeys(VALUES, value) for name, value in (("base_whole", 0.25), ("reranker_whole", 0.375))}
+    whole = (("base_whole", 0.25), ("reranker_whole", 0.375), ("fused_whole", 0.625))
+    everything |= {name: dict.fromkeys(VALUES, value) for name, value in whole}
+    found.metrics["eval"]["fusion_weights_whole"] = {"reranker": 1.5, "dense": 20.0, "bm25": 0.0}
     cell = {"difference": 0.125, "low": 0.0625, "high": 0.1875, "p": 0.01}
     against["reranker_whole"] = {rival: dict.fromkeys(VALUES, cell) for rival in everything}
     text = written(parameters(retrieve={"shown": 64}), of=found)
     assert "| **this model, whole passages** | 0.375 | 0.375 | 0.375 |" in text and "| base, whole passages | 0.250 |" in text
     assert "| this model, whole passages - base, whole passages | +0.125 [+0.062, +0.188] |" in text
+    assert "On whole passages, `1.5 * reranker + 20 * dense + 0 * bm25`, these together have hit@1 0.625," in text
+    assert {m["value"] for m in about(text)["model-index"][0]["results"][0]["metrics"]} == {0.375}  # as the snippets use it
     assert "that is the row **this model, whole passages** of the results" in text and '("问题", "标题。一段文字")' in text
 
 

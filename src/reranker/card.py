@@ -44,7 +44,12 @@ def model_card(repo: str, revision: str, params: Params, origin: Origin, license
 
 
 def metadata(repo: str, params: Params, found: dict, license: str | None, languages: list[str]) -> str:
-    """YAML, without its fences. `found`: metrics/eval.json."""
+    """YAML, without its fences, with the results of whole passages, which is how the card's snippets use the model.
+
+    Args:
+        found: metrics/eval.json.
+    """
+    system = "reranker_whole" if "reranker_whole" in found["all"] else "reranker"
     name = " ".join(Path(params.prepare.raw).stem.split())
     slug = re.sub(r"[^\w.-]+|--+|\.\.+", "-", name, flags=re.ASCII).strip("-.")  # what the Hub takes for a data set's id
     return ModelCardData(
@@ -64,7 +69,7 @@ def metadata(repo: str, params: Params, found: dict, license: str | None, langua
                 dataset_split=split_name(found),
                 metric_type=measure.lower(),
                 metric_name=measure,
-                metric_value=found["all"]["reranker"][measure],
+                metric_value=found["all"][system][measure],
             )
             for measure in measures(params, found)
         ],
@@ -108,10 +113,14 @@ def results(params: Params, found: dict) -> str:
         pairs = [(group, *system) for group in ("unseen", "seen") for system in (("base", "base"), ("this model", "reranker"))]
         rows = [row(f"{group}, {found[group]['questions']} questions, {title}", group, name) for group, title, name in pairs]
         parts += ["*Seen* passages had training questions of their own, *unseen* ones had none.", table(["", *names], rows)]
-    if "fused" in everything:
-        weights = " + ".join(f"{weight:g} * {name}" for name, weight in found["fusion_weights"].items())
-        values = ", ".join(f"{name} {everything['fused'][name]:.3f}" for name in names)
-        parts.append(f"With the first stage's scores added to its logit, `{weights}`, these together have {values}.")
+    for system, fitted, start in (
+        ("fused", "fusion_weights", "With the first stage's scores added to its logit"),
+        ("fused_whole", "fusion_weights_whole", "On whole passages"),
+    ):
+        if system in everything:
+            weights = " + ".join(f"{weight:g} * {name}" for name, weight in found[fitted].items())
+            values = ", ".join(f"{name} {everything[system][name]:.3f}" for name in names)
+            parts.append(f"{start}, `{weights}`, these together have {values}.")
     return "\n\n".join(parts)
 
 
