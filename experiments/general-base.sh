@@ -6,8 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dvc exp run --name general-base -S base.source=e5-small -S retriever.source=e5-small fetch
-python experiments/general_samples.py "$1" "$2" models/retriever data/general
-python experiments/general_base.py data/general/train.jsonl models/base models/l12 --epochs 0.6
-python experiments/general_base.py data/general/train.jsonl models/l12 models/l6 --layers 0 2 4 7 9 11 --epochs 0.4
+python experiments/general_samples.py "$1" "$2" models/retriever .cache/general/samples
+python experiments/general_base.py .cache/general/samples/train.jsonl models/base .cache/general/l12 --epochs 0.6
+python experiments/general_base.py .cache/general/samples/train.jsonl .cache/general/l12 .cache/general/l6 --layers 0 2 4 7 9 11 --epochs 0.4
 pip install --quiet --target .cache/tools wordfreq==3.1.1
-PYTHONPATH=.cache/tools python experiments/pack_base.py models/l12 models/bundled
+PYTHONPATH=.cache/tools python experiments/pack_base.py .cache/general/l12 models/bundled

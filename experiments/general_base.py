@@ -1,7 +1,7 @@
 """Train a general base on samples, or a smaller one by it: see experiments/general-base.sh.
 
-    python experiments/general_base.py data/general/train.jsonl models/base models/l12 --epochs 0.6
-    python experiments/general_base.py data/general/train.jsonl models/l12 models/l6 --layers 0 2 4 7 9 11 --epochs 0.4
+    python experiments/general_base.py .cache/general/samples/train.jsonl models/base .cache/general/l12 --epochs 0.6
+    python experiments/general_base.py .cache/general/samples/train.jsonl .cache/general/l12 .cache/general/l6 --layers 0 2 4 7 9 11 --epochs 0.4
 
 With --layers the model is a copy of some layers of the first, and that one's logits are what it learns. A run that was killed goes on
 from its last resume point under .cache/general.

@@ -1,6 +1,6 @@
 """Pairs of a query and its passage, of many documents -> training samples for a general base: see experiments/general-base.sh.
 
-    python experiments/general_samples.py pairs.jsonl.xz passages.jsonl.xz models/retriever data/general [--limit 1000]
+    python experiments/general_samples.py pairs.jsonl.xz passages.jsonl.xz models/retriever .cache/general/samples [--limit 1000]
 
 pairs has query, pos, title, doc, kind (question, or heading: the query is a heading) and, of headings, path: document > headings.
 passages has doc, title (the same path) and text. Both may be compressed by xz.
@@ -12,6 +12,7 @@ only some passages would show, is often the query itself. Vectors are kept in th
 """
 
 import argparse
+import hashlib
 import json
 import lzma
 import random
@@ -60,7 +61,8 @@ def nearest_part(query: str, text: str, size: int) -> tuple[int, int]:
 
 
 def vectors(folder: Path, name: str, encoder: Encoder, texts: list[str], prefix: str) -> np.ndarray:
-    path = folder / f"{name}.npy"
+    """The texts' vectors, those of an earlier call where it had the same texts."""
+    path = folder / f"{name}-{hashlib.sha256(json.dumps([prefix, *texts]).encode()).hexdigest()[:16]}.npy"
     if not path.exists():
         found = encoder.encode(texts, prefix, name)
         with replacing(path) as partial, open(partial, "wb") as out:
@@ -117,10 +119,12 @@ def main(*arguments: str) -> None:
             usable = [
                 p for p, score in zip(near, scores) if p != own and score <= ceiling and found[p][1:] != (document, section)
             ]
-            chosen = rng.sample(usable[:20], min(HARD, len(usable[:20])))
-            siblings = [p for p in of_document[document] if p != own and p not in chosen and found[p][2] != section]
-            if siblings and pair["kind"] == "question":
-                chosen.append(rng.choice(siblings))
+            hard = usable[:20]
+            chosen = rng.sample(hard, min(HARD, len(hard)))
+            if pair["kind"] == "question":
+                siblings = [p for p in of_document[document] if p != own and p not in chosen and found[p][2] != section]
+                if siblings:
+                    chosen.append(rng.choice(siblings))
             while len(chosen) < NEGATIVES:
                 other = rng.randrange(len(found))
                 if other != own and other not in chosen:

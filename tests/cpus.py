@@ -5,8 +5,9 @@
 What a sum of floats comes to depends on the order in which it is added up, and so on the width of the CPU's registers and on how
 many threads share the work. These switches choose other kernels on one machine: ATEN_CPU_CAPABILITY those of torch's own
 operations, MKL_CBWR those of MKL's matrix products, ONEDNN_MAX_CPU_ISA oneDNN's. (MKL_ENABLE_INSTRUCTIONS changed no bit on an
-AMD EPYC.) TEST_BF16 makes `precision: auto` bf16 in the tests' own processes, as on a chip that multiplies it. The column `bits` tells whether they had an effect: it is a hash of a small network's output and gradients. Rows with
-the same bits test the same arithmetic.
+AMD EPYC.) The column `bits` tells whether they had an effect: it is a hash of a small network's output and gradients. Rows with
+the same bits test the same arithmetic. TEST_BF16 is no such switch: it makes `precision: auto` bf16 in the tests' own processes, as
+on a chip that multiplies bf16.
 """
 
 import hashlib

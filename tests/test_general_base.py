@@ -69,7 +69,7 @@ def test_a_sample_has_the_passage_and_others_of_one_unit(slice_of, made):
         assert len(heads) == 1 and not [text for text in texts if " > " in text]
         titled += heads == {True}
         sizes = {len(text) - 3 * (heads == {True}) for text in texts if "续篇" not in text}
-        assert len(sizes) == 1 or min(sizes) > 320  # a window of one size, or wholes, whose lengths differ
+        assert len(sizes) == 1 or min(sizes) > 320  # windows have one size; whole passages are longer than any window
     assert 0 < titled < len(made)
 
 

@@ -173,7 +173,7 @@ settings = AutoConfig.from_pretrained("{repo}", revision="{revision}").reranker
 
 
 def views(title, text):
-    size = settings["shown"] or len(text)
+    size = settings["shown"]
     step = max(1, size // 2)
     before = title + "。" if title and settings["title"] else ""  # ". " after a title without Chinese characters
     return [before + text[start : start + size] for start in range(0, max(1, len(text) - size + step), step)]
@@ -221,8 +221,8 @@ def units(params: Params) -> str:
     kinds = [(shares.view, views), (shares.window, f"windows of {low} to {high} characters"), (shares.whole, "whole passages")]
     total: dict[str, float] = {}
     for share, kind in kinds:
-        total[kind] = total.get(kind, 0) + share / sum(shares.model_dump().values())
-    found = ", ".join(f"{kind} {share:.0%}" for kind, share in total.items() if share)
+        total[kind] = total.get(kind, 0) + share
+    found = ", ".join(f"{kind} {share / sum(total.values()):.0%}" for kind, share in total.items() if share)
     return found + (f"; without titles {samples.untitled:.0%}" if samples.untitled else "")
 
 
