@@ -14,7 +14,7 @@ repro: .venv/installed  ## environment, then the whole pipeline
 	dvc repro
 	@cat metrics/table.md
 	@echo 'The report: report/index.html'
-	@python src/compare.py --machine
+	@tunerank compare --machine
 
 test: .venv/installed  ## environment, then the tests but for those that take minutes each
 	$(PYTEST) -m "not slow"
@@ -26,7 +26,7 @@ test-cpus: .venv/installed  ## what trains or scores a model, with the kernels o
 	python tests/cpus.py
 
 verify: .venv/installed  ## what is here against dvc.lock, byte by byte, and two stages made again
-	python src/verify.py --again prepare samples
+	tunerank verify --again prepare --again samples
 
 # The newest figures lie in .cache/faults/*.md; docs/reliability.md has those of one run.
 faults: .venv/installed .cache/atheris/installed  ## kills, power cuts, full disks, two at once, determinism and a fuzz run, for over an hour
@@ -55,15 +55,16 @@ interop: .venv/installed $(patsubst %,.cache/interop/%/installed,apps optimum in
 	touch $@
 
 # The environment is whole when this file exists: an interrupted installation starts again.
-.venv/installed: requirements.txt
+.venv/installed: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11, 3.12 or 3.13 is needed, this is %d.%d: make PYTHON=python3.11" % sys.version_info[:2] if not (3, 11) <= sys.version_info[:2] <= (3, 13) else 0)'
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --editable .
 	touch $@
 
 # torch's own requirements (CUDA libraries on Linux) are left to pip: they differ between a CPU and a GPU build.
-lock:  ## requirements.txt anew from pyproject.toml, with the newest versions it allows
+lock:  ## rewrite requirements.txt from pyproject.toml, with the newest versions it allows
 	$(PYTHON) -m venv .cache/lock && .cache/lock/bin/python -m pip install --quiet uv
-	.cache/lock/bin/uv pip compile pyproject.toml --group test --universal --python-version 3.11 --no-header --no-annotate \
+	.cache/lock/bin/uv pip compile pyproject.toml --extra pipeline --extra train --extra publish --group lock --group test --universal --python-version 3.11 --no-header --no-annotate \
 	  --quiet --upgrade | grep -vE '^(nvidia-|cuda-|triton)' > requirements.txt.new
 	mv requirements.txt.new requirements.txt

@@ -18,14 +18,16 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
 import torch
 
-from reranker.memory import keep_freed_memory
-from reranker.checkpoints import load_reranker
-from reranker.device import DTYPES, choose_precision, describe_machine
+from tunerank.models.checkpoint import load_classifier
+from tunerank.models.device import DTYPES, choose_precision, describe_machine
+from tunerank.training.preflight import keep_freed_memory
 
 
 def flop(config, matrices: int, pairs: int, length: int) -> float:
     """Of one forward pass. Args: matrices: weights in the layers' linear maps."""
-    return pairs * length * (2 * matrices + 4 * length * config.hidden_size * config.num_hidden_layers)
+    return (
+        pairs * length * (2 * matrices + 4 * length * config.hidden_size * config.num_hidden_layers)
+    )
 
 
 def timed(call) -> float:
@@ -39,22 +41,30 @@ def timed(call) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="models/base")
     parser.add_argument("--pairs", type=int, default=32)
     parser.add_argument("--length", type=int, default=96)
     parser.add_argument("--turns", type=int, default=5)
     options = parser.parse_args()
     keep_freed_memory()
-    model, _ = load_reranker(options.model)  # without dropout
+    model, _ = load_classifier(options.model)  # without dropout
     model.get_input_embeddings().requires_grad_(False)
     config, device = model.config, model.device
-    matrices = sum(m.weight.numel() for m in model.base_model.encoder.modules() if isinstance(m, torch.nn.Linear))
+    matrices = sum(
+        m.weight.numel()
+        for m in model.base_model.encoder.modules()
+        if isinstance(m, torch.nn.Linear)
+    )
     once = flop(config, matrices, options.pairs, options.length)
 
     dtype = DTYPES[choose_precision("auto")]
     ids = torch.randint(5, 1000, (options.pairs, options.length), device=device)
-    tall = torch.randn(options.pairs * options.length, config.hidden_size, device=device, dtype=dtype)
+    tall = torch.randn(
+        options.pairs * options.length, config.hidden_size, device=device, dtype=dtype
+    )
     wide = torch.randn(config.hidden_size, config.intermediate_size, device=device, dtype=dtype)
     repeats = max(1, round(once / (2 * tall.numel() * config.intermediate_size) / 4))
 
@@ -85,7 +95,9 @@ def main() -> None:
             seconds[name].append(timed(call))
     print(json.dumps(describe_machine("auto")))
     peak = works["matrix product"][1] / min(seconds["matrix product"][1:])
-    print(f"{options.pairs} pairs of {options.length} tokens\n| | GFLOP/s | of the matrix product |\n|---|---|---|")
+    print(
+        f"{options.pairs} pairs of {options.length} tokens\n| | GFLOP/s | of the matrix product |\n|---|---|---|"
+    )
     for name, (_, count) in works.items():
         rate = count / min(seconds[name][1:])
         print(f"| {name} | {rate / 1e9:.1f} | {rate / peak:.0%} |")

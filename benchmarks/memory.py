@@ -18,16 +18,25 @@ sys.path.insert(0, str(ROOT / "src"))
 
 
 def turn(keep: bool, count: int) -> float:
-    from reranker.files import read_jsonl
-    from reranker.memory import keep_freed_memory
-    from reranker.params import load
-    from reranker.scoring import CrossEncoder
+    from tunerank.core.files import read_jsonl
+    from tunerank.models.cross_encoder import CrossEncoder
+    from tunerank.params.load import load
+    from tunerank.training.preflight import keep_freed_memory
 
     if keep and not keep_freed_memory():
         sys.exit("this is not glibc's malloc: nothing to compare")
     params = load(ROOT / "params.yaml")
-    pairs = [(row["query"], text) for row in read_jsonl(ROOT / "data/samples/train.jsonl") for text in row["pos"] + row["neg"]]
-    encoder = CrossEncoder(ROOT / "models/base", params.score.max_length, params.score.precision, params.score.batch_tokens)
+    pairs = [
+        (row["query"], text)
+        for row in read_jsonl(ROOT / "data/samples/train.jsonl")
+        for text in row["pos"] + row["neg"]
+    ]
+    encoder = CrossEncoder(
+        ROOT / "models/base",
+        params.score.max_length,
+        params.score.precision,
+        params.score.batch_tokens,
+    )
     encoder.score(pairs[:200])
     start = time.perf_counter()
     encoder.score(pairs[:count])
@@ -39,10 +48,20 @@ def main(count: int, turns: int) -> None:
     for _ in range(turns):
         for keep in rates:
             command = [sys.executable, __file__, "--turn", str(int(keep)), str(count)]
-            rates[keep].append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
+            rates[keep].append(
+                json.loads(
+                    subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+                )
+            )
     for keep, found in rates.items():
-        print(f"{'kept' if keep else 'returned'}: " + ", ".join(f"{rate:.1f}" for rate in found) + " pairs/s")
-    print(f"ratio of medians: {statistics.median(rates[True]) / statistics.median(rates[False]):.2f}")
+        print(
+            f"{'kept' if keep else 'returned'}: "
+            + ", ".join(f"{rate:.1f}" for rate in found)
+            + " pairs/s"
+        )
+    print(
+        f"ratio of medians: {statistics.median(rates[True]) / statistics.median(rates[False]):.2f}"
+    )
 
 
 if __name__ == "__main__":

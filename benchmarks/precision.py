@@ -1,4 +1,4 @@
-"""Pairs a second by precision, attention and length, in training and in scoring: what the rules of src/reranker/device.py rest on.
+"""Pairs a second by precision, attention and length, in training and in scoring: what the rules of src/tunerank/models/device.py rest on.
 
     dvc repro fetch && python benchmarks/precision.py [--model models/base] [--lengths 90 250 450] [--turns 3]
 
@@ -17,11 +17,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
 import torch
 
-from reranker.checkpoints import load_reranker
-from reranker.device import DTYPES, describe_machine
-from reranker.files import read_jsonl
-from reranker.memory import keep_freed_memory
-from reranker.scoring import CrossEncoder
+from tunerank.core.files import read_jsonl
+from tunerank.models.checkpoint import load_classifier
+from tunerank.models.cross_encoder import CrossEncoder
+from tunerank.models.device import DTYPES, describe_machine
+from tunerank.training.preflight import keep_freed_memory
 
 TRAINED, QUERIES, PASSAGES = 16, 24, 10
 
@@ -29,25 +29,40 @@ TRAINED, QUERIES, PASSAGES = 16, 24, 10
 def texts(folder: Path) -> tuple[list[str], list[str]]:
     """Questions, and passages that are each long enough to be cut to any length."""
     passages = [row["text"] for row in read_jsonl(folder / "corpus.jsonl")]
-    return [row["question"] for row in read_jsonl(folder / "valid.jsonl")], [" ".join(passages[i : i + 3]) for i in range(len(passages))]
+    return [row["question"] for row in read_jsonl(folder / "valid.jsonl")], [
+        " ".join(passages[i : i + 3]) for i in range(len(passages))
+    ]
 
 
-def scoring(model, tokenizer, precision: str, attention: str, length: int, questions, passages) -> tuple[float, list[list[int]]]:
+def scoring(
+    model, tokenizer, precision: str, attention: str, length: int, questions, passages
+) -> tuple[float, list[list[int]]]:
     """(pairs a second, each query's order of its passages)."""
     encoder = CrossEncoder.of(model, tokenizer, length, precision, 4096)
     model.set_attn_implementation(attention)
-    pairs = [(questions[q], passages[(7 * q + p) % len(passages)]) for q in range(QUERIES) for p in range(PASSAGES)]
+    pairs = [
+        (questions[q], passages[(7 * q + p) % len(passages)])
+        for q in range(QUERIES)
+        for p in range(PASSAGES)
+    ]
     start = time.perf_counter()
     scores = encoder.score(pairs).reshape(QUERIES, PASSAGES)
     return len(pairs) / (time.perf_counter() - start), (-scores).argsort(1, kind="stable").tolist()
 
 
-def training(model, tokenizer, precision: str, attention: str, length: int, questions, passages) -> float:
+def training(
+    model, tokenizer, precision: str, attention: str, length: int, questions, passages
+) -> float:
     """Pairs a second, forward and backward."""
     model.set_attn_implementation(attention)
     model.train()
     batch = tokenizer(
-        questions[:TRAINED], passages[:TRAINED], truncation="only_second", max_length=length, padding=True, return_tensors="pt"
+        questions[:TRAINED],
+        passages[:TRAINED],
+        truncation="only_second",
+        max_length=length,
+        padding=True,
+        return_tensors="pt",
     ).to(model.device)
     start = time.perf_counter()
     with torch.autocast(model.device.type, DTYPES[precision], enabled=precision != "fp32"):
@@ -60,20 +75,31 @@ def training(model, tokenizer, precision: str, attention: str, length: int, ques
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="models/base")
     parser.add_argument("--data", default="data/prepared", type=Path)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[90, 250, 450], help="tokens of a pair")
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16", "int8"], choices=["fp32", "bf16", "fp16", "int8"])
+    parser.add_argument(
+        "--lengths", type=int, nargs="+", default=[90, 250, 450], help="tokens of a pair"
+    )
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        default=["fp32", "bf16", "int8"],
+        choices=["fp32", "bf16", "fp16", "int8"],
+    )
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
     keep_freed_memory()
     questions, passages = texts(options.data)
     print(json.dumps(describe_machine("auto")))
-    print("| work | tokens | precision | attention | pairs/s | same first 10 |\n|---|---|---|---|---|---|")
+    print(
+        "| work | tokens | precision | attention | pairs/s | same first 10 |\n|---|---|---|---|---|---|"
+    )
     models = {}
     for precision in options.precisions:
-        model, tokenizer = load_reranker(options.model)
+        model, tokenizer = load_classifier(options.model)
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
@@ -87,17 +113,30 @@ def main() -> None:
         for _ in range(options.turns):
             for precision, (model, tokenizer) in models.items():
                 for attention in ("sdpa", "eager"):
-                    work = model, tokenizer, "fp32" if precision == "int8" else precision, attention, length, questions, passages
+                    work = (
+                        model,
+                        tokenizer,
+                        "fp32" if precision == "int8" else precision,
+                        attention,
+                        length,
+                        questions,
+                        passages,
+                    )
                     rate, orders[precision, attention] = scoring(*work)
                     rates.setdefault(("scoring", precision, attention), []).append(rate)
                     if precision != "int8":
-                        rates.setdefault(("training", precision, attention), []).append(training(*work))
+                        rates.setdefault(("training", precision, attention), []).append(
+                            training(*work)
+                        )
         for (what, precision, attention), found in sorted(rates.items()):
             same = ""
             if what == "scoring" and ("fp32", "sdpa") in orders:
                 wanted = orders["fp32", "sdpa"]
                 same = f"{sum(a == b for a, b in zip(orders[precision, attention], wanted)) / QUERIES:.2f}"
-            print(f"| {what} | {length} | {precision} | {attention} | {max(found):.1f} | {same} |", flush=True)
+            print(
+                f"| {what} | {length} | {precision} | {attention} | {max(found):.1f} | {same} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

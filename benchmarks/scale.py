@@ -27,12 +27,20 @@ import yaml
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
-from reranker.params import Loader
+from tunerank.params.base import Loader
 
 PASSAGES_PER_QUESTION = 508 / 1200
 CHANGES = {
     "prepare": {"raw": "raw", "valid_fraction": 0.01, "test_fraction": 0.01},
-    "retrieve": {"dense_weight": 0.0, "bm25_weight": 1.0, "bm25_depth": 50, "depth": 50, "window": 0, "stride": 0, "shown": 0},
+    "retrieve": {
+        "dense_weight": 0.0,
+        "bm25_weight": 1.0,
+        "bm25_depth": 50,
+        "depth": 50,
+        "window": 0,
+        "stride": 0,
+        "shown": 0,
+    },
     "samples": {"teacher": "none"},
     "train": {"distill_weight": 0.0},
 }
@@ -48,7 +56,9 @@ def make_tables(questions: int, folder: Path) -> int:
     rng = random.Random(questions)
     bundled = ROOT / "data/raw/yunshan"
     texts = pd.read_csv(bundled / "corpus.csv")["doc"]
-    asked = pd.read_csv(bundled / "qa.csv", dtype=str, keep_default_na=False)[["question", "answer", "context"]].values.tolist()
+    asked = pd.read_csv(bundled / "qa.csv", dtype=str, keep_default_na=False)[
+        ["question", "answer", "context"]
+    ].values.tolist()
     split = [re.findall(r"[^。！？\n]+[。！？\n]?", text) for text in texts]
     sentences = [sentence for text in split for sentence in text]
     count = max(2, round(questions * PASSAGES_PER_QUESTION))
@@ -57,13 +67,20 @@ def make_tables(questions: int, folder: Path) -> int:
         rows = csv.writer(out)
         rows.writerow(["uuid", "doc"])
         for number in range(count):
-            rows.writerow([f"p{number}", "".join(rng.choices(sentences, k=len(rng.choice(split)))) + f"编号{number}。"])
+            rows.writerow(
+                [
+                    f"p{number}",
+                    "".join(rng.choices(sentences, k=len(rng.choice(split)))) + f"编号{number}。",
+                ]
+            )
     with open(folder / "raw/qa.csv", "w", encoding="utf-8", newline="") as out:
         rows = csv.writer(out)
         rows.writerow(["uuid", "question", "answer", "context"])
         for number in range(questions):
             question, answer, context = rng.choice(asked)
-            rows.writerow([f"p{rng.randrange(count)}", f"{question}（第{number}问）", answer, context])
+            rows.writerow(
+                [f"p{rng.randrange(count)}", f"{question}（第{number}问）", answer, context]
+            )
     return count
 
 
@@ -72,7 +89,10 @@ def run(stage: str, folder: Path) -> tuple[float, float]:
     start = time.perf_counter()
     with open(folder / "log", "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "src" / f"{stage}.py"), *STAGES[stage]], cwd=folder, stdout=log, stderr=log
+            [sys.executable, str(ROOT / "src" / f"{stage}.py"), *STAGES[stage]],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
         )
         _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -81,7 +101,9 @@ def run(stage: str, folder: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--folder", type=Path, default=Path(".cache/scale"))
@@ -89,7 +111,9 @@ def main() -> None:
     params = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"), Loader)
     for group, changes in CHANGES.items():
         params[group].update(changes)
-    print("| stage | questions | passages | seconds | exponent | peak memory, GB |\n|---|---|---|---|---|---|")
+    print(
+        "| stage | questions | passages | seconds | exponent | peak memory, GB |\n|---|---|---|---|---|---|"
+    )
     last: dict[str, tuple[int, float]] = {}
     for size in options.sizes:
         shutil.rmtree(options.folder, ignore_errors=True)
@@ -97,9 +121,16 @@ def main() -> None:
         (options.folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
         for stage in options.stages:
             seconds, memory = run(stage, options.folder)
-            growth = "" if stage not in last else f"{math.log(seconds / last[stage][1]) / math.log(size / last[stage][0]):.2f}"
+            growth = (
+                ""
+                if stage not in last
+                else f"{math.log(seconds / last[stage][1]) / math.log(size / last[stage][0]):.2f}"
+            )
             last[stage] = size, seconds
-            print(f"| {stage} | {size} | {passages} | {seconds:.1f} | {growth} | {memory:.2f} |", flush=True)
+            print(
+                f"| {stage} | {size} | {passages} | {seconds:.1f} | {growth} | {memory:.2f} |",
+                flush=True,
+            )
     shutil.rmtree(options.folder, ignore_errors=True)
 
 

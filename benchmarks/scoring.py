@@ -36,24 +36,32 @@ ONE = 100
 
 def loads(queries: int, depth: int, whole: bool) -> dict[str, list[list[tuple[str, str]]]]:
     """load -> for each of its queries the pairs."""
-    from reranker.files import read_jsonl
-    from reranker.params import load
-    from reranker.passages import read_passages
+    from tunerank.core.files import read_jsonl
+    from tunerank.data.passages import read_passages
+    from tunerank.params.load import load
 
     params = load(ROOT / "params.yaml")
     corpus = read_passages(ROOT / "data/prepared/corpus.jsonl", params.retrieve.title)
     asked = list(read_jsonl(ROOT / "data/prepared/valid.jsonl"))[:queries]
-    found = {row["id"]: row["candidates"] for row in read_jsonl(ROOT / "data/candidates/valid.jsonl")}
+    found = {
+        row["id"]: row["candidates"] for row in read_jsonl(ROOT / "data/candidates/valid.jsonl")
+    }
 
     def text(candidate: dict) -> str:
         passage = corpus[candidate["passage"]]
         return passage.view() if whole else passage.view(*candidate["views"][0])
 
-    many = [[(question["question"], text(candidate)) for candidate in found[question["id"]][:depth]] for question in asked]
+    many = [
+        [(question["question"], text(candidate)) for candidate in found[question["id"]][:depth]]
+        for question in asked
+    ]
     passages = list(corpus.values())[:ONE]
     size = None if whole else params.retrieve.shown or None
     one = [(asked[0]["question"], passage.view(0, size)) for passage in passages]
-    return {f"one query, {len(one)} passages": [one], f"{len(many)} queries, {depth} passages each": many}
+    return {
+        f"one query, {len(one)} passages": [one],
+        f"{len(many)} queries, {depth} passages each": many,
+    }
 
 
 def scorer(system: str, model: str):
@@ -61,27 +69,35 @@ def scorer(system: str, model: str):
     if system == "FlagReranker":
         from FlagEmbedding import FlagReranker
 
-        return FlagReranker(model, use_fp16=False, devices=["cpu"], query_max_length=384, max_length=512).compute_score
+        return FlagReranker(
+            model, use_fp16=False, devices=["cpu"], query_max_length=384, max_length=512
+        ).compute_score
     if system == "sentence-transformers":
         import torch
         from sentence_transformers import CrossEncoder
 
-        from reranker.device import choose_precision
+        from tunerank.models.device import choose_precision
 
         kind = torch.bfloat16 if choose_precision("auto") == "bf16" else torch.float32
         encoder = CrossEncoder(model, max_length=512, model_kwargs={"dtype": kind}, device="cpu")
-        return lambda pairs: encoder.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
+        return lambda pairs: encoder.predict(
+            pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False
+        )
     if system in OPENVINO:
         import torch
         from sentence_transformers import CrossEncoder
 
         options = {"file_name": OPENVINO[system], "export": False}
-        encoder = CrossEncoder(model, max_length=512, backend="openvino", model_kwargs=options, device="cpu")
-        return lambda pairs: encoder.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
+        encoder = CrossEncoder(
+            model, max_length=512, backend="openvino", model_kwargs=options, device="cpu"
+        )
+        return lambda pairs: encoder.predict(
+            pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False
+        )
     if system == "this project":
-        from reranker.memory import keep_freed_memory
-        from reranker.params import load
-        from reranker.scoring import CrossEncoder
+        from tunerank.models.cross_encoder import CrossEncoder
+        from tunerank.params.load import load
+        from tunerank.training.preflight import keep_freed_memory
 
         keep_freed_memory()
         score = load(ROOT / "params.yaml").score
@@ -90,11 +106,21 @@ def scorer(system: str, model: str):
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    plain, tokenizer = AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(model)
+    plain, tokenizer = (
+        AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32).eval(),
+        AutoTokenizer.from_pretrained(model),
+    )
 
     def reference(pairs):
         with torch.inference_mode():
-            return [plain(**tokenizer(*pair, truncation="only_second", max_length=512, return_tensors="pt")).logits.item() for pair in pairs]
+            return [
+                plain(
+                    **tokenizer(
+                        *pair, truncation="only_second", max_length=512, return_tensors="pt"
+                    )
+                ).logits.item()
+                for pair in pairs
+            ]
 
     return reference
 
@@ -111,9 +137,17 @@ def export(model: str, folder: Path) -> None:
     with open(ROOT / "data/samples/train.jsonl", encoding="utf-8") as lines:
         samples = [json.loads(line) for line in itertools.islice(lines, 300)]
     queries, texts = zip(*((sample["query"], sample["pos"][0]) for sample in samples))
-    calibration = Dataset.from_dict(dict(encoder.tokenizer(list(queries), list(texts), truncation=True, max_length=512, padding=True)))
+    calibration = Dataset.from_dict(
+        dict(
+            encoder.tokenizer(
+                list(queries), list(texts), truncation=True, max_length=512, padding=True
+            )
+        )
+    )
     config = OVConfig(quantization_config=OVQuantizationConfig())
-    OVQuantizer.from_pretrained(encoder.transformers_model).quantize(calibration, save_directory=str(folder / "int8"), ov_config=config)
+    OVQuantizer.from_pretrained(encoder.transformers_model).quantize(
+        calibration, save_directory=str(folder / "int8"), ov_config=config
+    )
 
 
 def timed(system: str, model: str, given: dict) -> dict:
@@ -134,14 +168,18 @@ def timed(system: str, model: str, given: dict) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--queries", type=int, default=40)
     parser.add_argument("--depth", type=int, default=24)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--whole", action="store_true")
     parser.add_argument("--model", default=str(ROOT / "models/base"))
     parser.add_argument("--turn", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--openvino", help="the interpreter of an environment from requirements-openvino.txt")
+    parser.add_argument(
+        "--openvino", help="the interpreter of an environment from requirements-openvino.txt"
+    )
     parser.add_argument("--export", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.export:
@@ -149,10 +187,18 @@ def main() -> None:
         print(json.dumps({}))
         return
     if options.turn:
-        print(json.dumps(timed(options.turn[0], options.model, json.loads(Path(options.turn[1]).read_text(encoding="utf-8")))))
+        print(
+            json.dumps(
+                timed(
+                    options.turn[0],
+                    options.model,
+                    json.loads(Path(options.turn[1]).read_text(encoding="utf-8")),
+                )
+            )
+        )
         return
 
-    from reranker.device import describe_machine
+    from tunerank.models.device import describe_machine
 
     given = loads(options.queries, options.depth, options.whole)
     with tempfile.TemporaryDirectory() as folder:
@@ -162,25 +208,43 @@ def main() -> None:
         exported = str(Path(folder, "openvino"))
 
         def command(system: str) -> list[str]:
-            return [__file__, "--model", exported if system in OPENVINO else options.model, "--turn", system, str(file)]
+            return [
+                __file__,
+                "--model",
+                exported if system in OPENVINO else options.model,
+                "--turn",
+                system,
+                str(file),
+            ]
 
         reference = turns.turn("reference", command("reference"))
         systems, pythons = SYSTEMS, {}
         if options.openvino:
-            turns.turn("export", [__file__, "--model", options.model, "--export", exported], options.openvino)
+            turns.turn(
+                "export",
+                [__file__, "--model", options.model, "--export", exported],
+                options.openvino,
+            )
             systems, pythons = (*SYSTEMS, *OPENVINO), dict.fromkeys(OPENVINO, options.openvino)
         found = turns.take_turns(systems, options.turns, command, pythons)
     print(json.dumps(describe_machine("auto")))
     print(f"{'whole passages' if options.whole else 'as shown'}, {options.turns} turns")
-    print("| load | system | pairs/s, median | each turn | ratio | seconds | same first 10 |\n|---|---|---|---|---|---|---|")
+    print(
+        "| load | system | pairs/s, median | each turn | ratio | seconds | same first 10 |\n|---|---|---|---|---|---|---|"
+    )
     for name in given:
         first = statistics.median(one[name]["rate"] for one in found[SYSTEMS[0]])
         for system, results in found.items():
             rates = [one[name]["rate"] for one in results]
             middle, each = statistics.median(rates), ", ".join(f"{rate:.1f}" for rate in rates)
             seconds = statistics.median(one[name]["seconds"] for one in results)
-            same = statistics.fmean(ours == theirs for ours, theirs in zip(results[-1][name]["tops"], reference[name]["tops"]))
-            print(f"| {name} | {system} | {middle:.1f} | {each} | {middle / first:.2f} | {seconds:.1f} | {same:.3f} |")
+            same = statistics.fmean(
+                ours == theirs
+                for ours, theirs in zip(results[-1][name]["tops"], reference[name]["tops"])
+            )
+            print(
+                f"| {name} | {system} | {middle:.1f} | {each} | {middle / first:.2f} | {seconds:.1f} | {same:.3f} |"
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Scoring with one CPU thread a batch (src/reranker/batching.py) beside all threads on one batch: pairs a second, in turns.
+"""Scoring with one CPU thread a batch (src/tunerank/models/batching.py) beside all threads on one batch: pairs a second, in turns.
 
     dvc repro fetch prepare && python benchmarks/threads.py [--model models/base] [--pairs 400] [--turns 3]
 
@@ -17,24 +17,26 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 import numpy as np
 import torch
 
-from reranker.batching import length_batches
-from reranker.device import describe_machine
-from reranker.files import read_jsonl
-from reranker.memory import keep_freed_memory
-from reranker.scoring import CrossEncoder
+from tunerank.core.files import read_jsonl
+from tunerank.models.batching import length_batches
+from tunerank.models.cross_encoder import CrossEncoder, pair_ids
+from tunerank.models.device import describe_machine
+from tunerank.training.preflight import keep_freed_memory
 
 
 def together(encoder: CrossEncoder, pairs, batch_tokens: int) -> np.ndarray:
     """As PyTorch does it: a batch after the other, each operation by all threads."""
-    ids = encoder._token_ids(pairs)
+    ids = pair_ids(encoder.tokenizer, pairs, encoder.max_length)
     scores = np.zeros(len(pairs), np.float32)
     for batch in length_batches([len(one) for one in ids], batch_tokens):
-        scores[batch] = encoder._logits([ids[i] for i in batch])
+        scores[batch] = encoder.logits([ids[i] for i in batch])
     return scores
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="models/base")
     parser.add_argument("--data", default="data/prepared", type=Path)
     parser.add_argument("--pairs", type=int, default=400)
@@ -43,7 +45,10 @@ def main() -> None:
     keep_freed_memory()
     questions = [row["question"] for row in read_jsonl(options.data / "train.jsonl")]
     passages = [row["text"] for row in read_jsonl(options.data / "corpus.jsonl")]
-    pairs = [(questions[i % len(questions)], passages[i % len(passages)][i % 200 :][:90]) for i in range(options.pairs)]
+    pairs = [
+        (questions[i % len(questions)], passages[i % len(passages)][i % 200 :][:90])
+        for i in range(options.pairs)
+    ]
     encoder = CrossEncoder(options.model, batch_tokens=2048)
     systems = {
         "all threads on a batch of 4096 tokens": lambda: together(encoder, pairs, 4096),
@@ -60,11 +65,15 @@ def main() -> None:
                 rates[name].append(len(pairs) / (time.perf_counter() - start))
     print(json.dumps(describe_machine("auto")))
     first, *_ = systems
-    print(f"{torch.get_num_threads()} threads\n\n| | pairs/s, median | each turn | ratio | largest difference of a logit |\n|---|---|---|---|---|")
+    print(
+        f"{torch.get_num_threads()} threads\n\n| | pairs/s, median | each turn | ratio | largest difference of a logit |\n|---|---|---|---|---|"
+    )
     for name, found in rates.items():
         ratio = statistics.median(found) / statistics.median(rates[first])
         apart = np.abs(scores[name] - scores[first]).max()
-        print(f"| {name} | {statistics.median(found):.1f} | {', '.join(f'{rate:.1f}' for rate in found)} | {ratio:.2f} | {apart:.1e} |")
+        print(
+            f"| {name} | {statistics.median(found):.1f} | {', '.join(f'{rate:.1f}' for rate in found)} | {ratio:.2f} | {apart:.1e} |"
+        )
 
 
 if __name__ == "__main__":

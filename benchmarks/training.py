@@ -39,8 +39,8 @@ QUESTIONS, CANDIDATES = 48, 5
 
 def draw_groups(settings: str, count: int) -> list[dict]:
     """The first groups of the training: {query, pos: [text], neg: group_size - 1 texts, repeats included}."""
-    from reranker.files import read_jsonl
-    from reranker.sampling import all_negatives
+    from tunerank.core.files import read_jsonl
+    from tunerank.samples.negatives import all_negatives
 
     if settings == "default":
         samples = list(read_jsonl(ROOT / "data/samples/train.jsonl"))
@@ -50,7 +50,11 @@ def draw_groups(settings: str, count: int) -> list[dict]:
         samples = list(all_negatives(questions, lambda _, other: asked[other]["context"], 16, 32))
     size, step = SETTINGS[settings]["group_size"] - 1, len(samples) // count
     return [
-        {"query": row["query"], "pos": row["pos"][:1], "neg": [row["neg"][i % len(row["neg"])] for i in range(size)]}
+        {
+            "query": row["query"],
+            "pos": row["pos"][:1],
+            "neg": [row["neg"][i % len(row["neg"])] for i in range(size)],
+        }
         for row in samples[::step][:count]
     ]
 
@@ -70,15 +74,28 @@ def clock():
 
 
 def flag_embedding(model: str, groups: str, settings: dict, folder: str):
-    from FlagEmbedding.abc.finetune.reranker import AbsRerankerDataArguments, AbsRerankerModelArguments, AbsRerankerTrainingArguments
+    from FlagEmbedding.abc.finetune.reranker import (
+        AbsRerankerDataArguments,
+        AbsRerankerModelArguments,
+        AbsRerankerTrainingArguments,
+    )
     from FlagEmbedding.finetune.reranker.encoder_only.base import EncoderOnlyRerankerRunner
 
     runner = EncoderOnlyRerankerRunner(
         AbsRerankerModelArguments(model_name_or_path=model),
         AbsRerankerDataArguments(
-            train_data=[groups], train_group_size=settings["group_size"], query_max_len=64, passage_max_len=448, cache_path=folder
+            train_data=[groups],
+            train_group_size=settings["group_size"],
+            query_max_len=64,
+            passage_max_len=448,
+            cache_path=folder,
         ),
-        AbsRerankerTrainingArguments(output_dir=folder, dataloader_pin_memory=False, remove_unused_columns=False, **common(settings)),
+        AbsRerankerTrainingArguments(
+            output_dir=folder,
+            dataloader_pin_memory=False,
+            remove_unused_columns=False,
+            **common(settings),
+        ),
     )
     return runner.trainer, runner.model.model, runner.tokenizer
 
@@ -86,12 +103,16 @@ def flag_embedding(model: str, groups: str, settings: dict, folder: str):
 def sentence_transformers(model: str, groups: str, settings: dict, folder: str):
     import torch
     from datasets import Dataset
-    from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
+    from sentence_transformers.cross_encoder import (
+        CrossEncoder,
+        CrossEncoderTrainer,
+        CrossEncoderTrainingArguments,
+    )
     from sentence_transformers.cross_encoder.losses import MultipleNegativesRankingLoss
     from torch.utils.data import BatchSampler, SequentialSampler
 
-    from reranker.files import read_jsonl
-    from reranker.device import choose_precision
+    from tunerank.core.files import read_jsonl
+    from tunerank.models.device import choose_precision
 
     class GroupLoss(MultipleNegativesRankingLoss):
         def get_in_batch_negatives(self, anchors, candidates):
@@ -99,15 +120,23 @@ def sentence_transformers(model: str, groups: str, settings: dict, folder: str):
 
     rows = list(read_jsonl(groups))
     columns = {"query": [row["query"] for row in rows], "positive": [row["pos"][0] for row in rows]}
-    columns |= {f"negative_{i}": [row["neg"][i] for row in rows] for i in range(settings["group_size"] - 1)}
+    columns |= {
+        f"negative_{i}": [row["neg"][i] for row in rows] for i in range(settings["group_size"] - 1)
+    }
     encoder = CrossEncoder(model, num_labels=1, max_length=512)
     trainer = CrossEncoderTrainer(
         model=encoder,
         args=CrossEncoderTrainingArguments(
             output_dir=folder,
             bf16=choose_precision("auto") == "bf16",
-            batch_sampler=lambda data, batch_size, drop_last, **_: BatchSampler(SequentialSampler(data), batch_size, drop_last),
-            **{name: value for name, value in common(settings).items() if name != "train_sampling_strategy"},
+            batch_sampler=lambda data, batch_size, drop_last, **_: BatchSampler(
+                SequentialSampler(data), batch_size, drop_last
+            ),
+            **{
+                name: value
+                for name, value in common(settings).items()
+                if name != "train_sampling_strategy"
+            },
         ),
         train_dataset=Dataset.from_dict(columns),
         loss=GroupLoss(encoder, scale=1.0, activation_fn=torch.nn.Identity()),
@@ -133,19 +162,29 @@ def common(settings: dict) -> dict:
 
 
 def ours(model: str, groups: str, settings: dict, folder: str, as_configured: bool):
-    from reranker.memory import keep_freed_memory
-    from reranker.files import read_jsonl, write_jsonl
-    from reranker.params import load
-    from reranker.training import Runner
+    from tunerank.core.files import read_jsonl, write_jsonl
+    from tunerank.params.load import load
+    from tunerank.training.preflight import keep_freed_memory
+    from tunerank.training.trainer import Runner
 
     keep_freed_memory()
     own = {} if as_configured else {"dropout": None, "freeze_embeddings": False}
     params = load(ROOT / "params.yaml").train.model_copy(
-        update={"epochs": 1.0, "logging_steps": 1, "save_steps": 10**6, "distill_weight": 0.0, "scheduler": "linear", **settings, **own}
+        update={
+            "epochs": 1.0,
+            "logging_steps": 1,
+            "save_steps": 10**6,
+            "distill_weight": 0.0,
+            "scheduler": "linear",
+            **settings,
+            **own,
+        }
     )
     rows, arranged = list(read_jsonl(groups)), Path(folder, "arranged.jsonl")
     order = list(range(len(rows)))
-    random.Random("42:0").shuffle(order)  # as GroupDataset draws its first epoch, so that this gives the order of the file
+    random.Random("42:0").shuffle(
+        order
+    )  # as GroupDataset draws its first epoch, so that this gives the order of the file
     write_jsonl(arranged, (row for _, row in sorted(zip(order, rows), key=lambda pair: pair[0])))
     runner = Runner(params, 42, arranged, Path(model), Path(folder, "scratch"))
     assert [runner.train_dataset.order(0)[i] for i in range(len(rows))] == order
@@ -159,62 +198,98 @@ def timed(system: str, model: str, groups: str, settings: dict) -> dict:
         elif system == "sentence-transformers":
             trainer, trained, tokenizer = sentence_transformers(model, groups, settings, folder)
         else:
-            trainer, trained, tokenizer = ours(model, groups, settings, folder, system == "this project")
+            trainer, trained, tokenizer = ours(
+                model, groups, settings, folder, system == "this project"
+            )
         steps = clock()
         trainer.add_callback(steps)
         trainer.train()
-    pairs = (len(steps.ends) - 1) * settings["batch_size"] * settings["accumulation"] * settings["group_size"]
+    pairs = (
+        (len(steps.ends) - 1)
+        * settings["batch_size"]
+        * settings["accumulation"]
+        * settings["group_size"]
+    )
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {"rate": pairs / (steps.ends[-1] - steps.ends[0]), "first": losses[0], "last": losses[-1], "MRR@10": quality(trained, tokenizer)}
+    return {
+        "rate": pairs / (steps.ends[-1] - steps.ends[0]),
+        "first": losses[0],
+        "last": losses[-1],
+        "MRR@10": quality(trained, tokenizer),
+    }
 
 
 def quality(model, tokenizer) -> float:
-    from reranker.files import read_jsonl
-    from reranker.params import load
-    from reranker.passages import read_passages
-    from reranker.validation import Validation
+    from tunerank.core.files import read_jsonl
+    from tunerank.data.passages import read_passages
+    from tunerank.params.load import load
+    from tunerank.training.validation import Validation
 
     params = load(ROOT / "params.yaml")
-    params = params.model_copy(update={"train": params.train.model_copy(update={"valid_depth": CANDIDATES})})
+    params = params.model_copy(
+        update={"train": params.train.model_copy(update={"valid_depth": CANDIDATES})}
+    )
     asked = list(read_jsonl(ROOT / "data/prepared/valid.jsonl"))[:QUESTIONS]
     candidates = {
-        row["id"]: [candidate | {"views": candidate["views"][:1]} for candidate in row["candidates"]]
+        row["id"]: [
+            candidate | {"views": candidate["views"][:1]} for candidate in row["candidates"]
+        ]
         for row in read_jsonl(ROOT / "data/candidates/valid.jsonl")
     }
-    validation = Validation(asked, candidates, read_passages(ROOT / "data/prepared/corpus.jsonl", params.retrieve.title), params)
+    validation = Validation(
+        asked,
+        candidates,
+        read_passages(ROOT / "data/prepared/corpus.jsonl", params.retrieve.title),
+        params,
+    )
     return validation.measure(validation.score(model, tokenizer))["MRR@10"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--settings", choices=SETTINGS, default="default")
     parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--model", default=str(ROOT / "models/base"))
-    parser.add_argument("--turn", nargs=2, help=argparse.SUPPRESS)  # one system's turn, in a process of its own
+    parser.add_argument(
+        "--turn", nargs=2, help=argparse.SUPPRESS
+    )  # one system's turn, in a process of its own
     options = parser.parse_args()
     settings = SETTINGS[options.settings]
     if options.turn:
         print(json.dumps(timed(options.turn[0], options.model, options.turn[1], settings)))
         return
 
-    from reranker.files import write_jsonl
-    from reranker.device import describe_machine
+    from tunerank.core.files import write_jsonl
+    from tunerank.models.device import describe_machine
 
     with tempfile.TemporaryDirectory() as folder:
         groups = str(Path(folder, "groups.jsonl"))
-        write_jsonl(groups, draw_groups(options.settings, options.steps * settings["batch_size"] * settings["accumulation"]))
+        write_jsonl(
+            groups,
+            draw_groups(
+                options.settings, options.steps * settings["batch_size"] * settings["accumulation"]
+            ),
+        )
         own = ["--settings", options.settings, "--model", options.model]
-        found = turns.take_turns(SYSTEMS, options.turns, lambda system: [__file__, *own, "--turn", system, groups])
+        found = turns.take_turns(
+            SYSTEMS, options.turns, lambda system: [__file__, *own, "--turn", system, groups]
+        )
     print(json.dumps(describe_machine("auto")))
     print(f"{options.settings}: {settings}, {options.steps} optimizer steps, {options.turns} turns")
-    print("| | pairs/s, median | each turn | ratio | loss, first and last step | MRR@10 |\n|---|---|---|---|---|---|")
+    print(
+        "| | pairs/s, median | each turn | ratio | loss, first and last step | MRR@10 |\n|---|---|---|---|---|---|"
+    )
     first = statistics.median(one["rate"] for one in found[SYSTEMS[0]])
     for system, results in found.items():
         rates, last = [one["rate"] for one in results], results[-1]
         each = ", ".join(f"{rate:.2f}" for rate in rates)
         middle = statistics.median(rates)
-        print(f"| {system} | {middle:.2f} | {each} | {middle / first:.2f} | {last['first']:.3f}, {last['last']:.3f} | {last['MRR@10']:.3f} |")
+        print(
+            f"| {system} | {middle:.2f} | {each} | {middle / first:.2f} | {last['first']:.3f}, {last['last']:.3f} | {last['MRR@10']:.3f} |"
+        )
 
 
 if __name__ == "__main__":

@@ -9,14 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 
 def turn(name: str, command: Sequence[str], python: str = sys.executable) -> dict:
     """What a script of benchmarks/ prints last; its errors end this one. Nothing is asked of the Hub."""
-    done = subprocess.run([python, *command], capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    done = subprocess.run(
+        [python, *command], capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}
+    )
     if done.returncode:
         sys.exit(f"{name} failed:\n{done.stderr[-4000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def take_turns(
-    systems: Sequence[str], turns: int, command: Callable[[str], Sequence[str]], pythons: Mapping[str, str] = {}
+    systems: Sequence[str],
+    turns: int,
+    command: Callable[[str], Sequence[str]],
+    pythons: Mapping[str, str] = {},
 ) -> dict[str, list[dict]]:
     """system -> its results, `turns` of them; `command`: a system's; `pythons`: of those that have an interpreter of their own."""
     found: dict[str, list[dict]] = {system: [] for system in systems}

@@ -16,10 +16,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from reranker.checkpoints import draw_head, save
-from reranker.files import read_jsonl
-from reranker.params import load
-from reranker.training import train
+from tunerank.core.files import read_jsonl
+from tunerank.models.checkpoint import draw_head, save
+from tunerank.params.load import load
+from tunerank.training.trainer import run_training
 
 BASE, SAMPLES = Path("models/base"), Path("data/samples/train.jsonl")
 
@@ -37,15 +37,21 @@ def main(steps: int) -> None:
     params = load()
     rows = sum(1 for _ in read_jsonl(SAMPLES))
     epochs = steps * params.train.batch_size * params.train.accumulation / rows
-    settings = params.train.model_copy(update={"epochs": epochs, "logging_steps": 15, "save_steps": 10**6})
+    settings = params.train.model_copy(
+        update={"epochs": epochs, "logging_steps": 15, "save_steps": 10**6}
+    )
     print(f"chance: {math.log(settings.group_size):.3f}")
     for name, draw in (("N(0, 0.02)", usual_head), ("orthogonal", draw_head)):
         with tempfile.TemporaryDirectory() as folder:
             model = AutoModelForSequenceClassification.from_pretrained(BASE)
             draw(model, params.seed)
             save(model, AutoTokenizer.from_pretrained(BASE), Path(folder, "base"))
-            runner = train(settings, params.seed, SAMPLES, Path(folder, "base"), Path(folder, "scratch"))
-            losses = [entry["loss"] for entry in runner.trainer.state.log_history if "loss" in entry]
+            runner = run_training(
+                settings, params.seed, SAMPLES, Path(folder, "base"), Path(folder, "scratch")
+            )
+            losses = [
+                entry["loss"] for entry in runner.trainer.state.log_history if "loss" in entry
+            ]
             shutil.rmtree(folder, ignore_errors=True)
         print(f"{name}: " + ", ".join(f"{loss:.3f}" for loss in losses), flush=True)
 

@@ -15,7 +15,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 folder, target = Path(sys.argv[1]), Path(sys.argv[2])
 target.mkdir(parents=True, exist_ok=True)
 model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-sample = AutoTokenizer.from_pretrained(folder)(["一", "二二"], ["三三三", "四"], padding=True, return_tensors="pt")
+sample = AutoTokenizer.from_pretrained(folder)(
+    ["一", "二二"], ["三三三", "四"], padding=True, return_tensors="pt"
+)
 names, axes = list(sample), {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
 torch.onnx.export(
     model,

@@ -14,7 +14,9 @@ from FlagEmbedding import FlagReranker
 if __name__ == "__main__":  # with several GPUs it starts processes, which import this file
     folder, query, path = sys.argv[1:]
     passages = Path(path).read_text(encoding="utf-8").splitlines()
-    reranker = FlagReranker(folder, use_fp16=False)  # raw logits; normalize=True in compute_score is a sigmoid
+    reranker = FlagReranker(
+        folder, use_fp16=False
+    )  # raw logits; normalize=True in compute_score is a sigmoid
     scores = reranker.compute_score([(query, passage) for passage in passages])
     for score, passage in sorted(zip(scores, passages), reverse=True):
         print(f"{score:.6f}\t{passage}")

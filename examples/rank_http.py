@@ -1,4 +1,4 @@
-"""Rank passages over HTTP by a server with a /rerank endpoint; docs/interop.md has how to start one.
+"""Rank passages over HTTP by a server with a /rerank endpoint; docs/ranking.md has how to start one.
 
     python examples/rank_http.py http://127.0.0.1:7997 "电池保修几年？" passages.txt
 
@@ -17,7 +17,9 @@ passages = Path(path).read_text(encoding="utf-8").splitlines()
 with urlopen(f"{address}/models") as answer:
     model = json.load(answer)["data"][0]["id"]
 body = {"model": model, "query": query, "documents": passages, "top_n": len(passages)}
-request = Request(f"{address}/rerank", json.dumps(body).encode(), {"Content-Type": "application/json"})
+request = Request(
+    f"{address}/rerank", json.dumps(body).encode(), {"Content-Type": "application/json"}
+)
 with urlopen(request) as answer:
     results = json.load(answer)["results"]
 for found in sorted(results, key=lambda result: -result["relevance_score"]):

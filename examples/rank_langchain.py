@@ -18,6 +18,8 @@ from langchain_core.documents import Document
 
 folder, query, path = sys.argv[1:]
 documents = [Document(passage) for passage in Path(path).read_text(encoding="utf-8").splitlines()]
-reranker = CrossEncoderReranker(model=HuggingFaceCrossEncoder(model_name=folder), top_n=len(documents))
+reranker = CrossEncoderReranker(
+    model=HuggingFaceCrossEncoder(model_name=folder), top_n=len(documents)
+)
 for document in reranker.compress_documents(documents, query):
     print(document.page_content)

@@ -16,11 +16,16 @@ from llama_index.core.schema import NodeWithScore, TextNode
 
 if __name__ == "__main__":
     folder, query, path, *other = sys.argv[1:]
-    nodes = [NodeWithScore(node=TextNode(text=passage)) for passage in Path(path).read_text(encoding="utf-8").splitlines()]
+    nodes = [
+        NodeWithScore(node=TextNode(text=passage))
+        for passage in Path(path).read_text(encoding="utf-8").splitlines()
+    ]
     if other:
         from llama_index.postprocessor.sbert_rerank import SentenceTransformerRerank
 
-        reranker = SentenceTransformerRerank(model=folder, top_n=len(nodes))  # scores after a sigmoid
+        reranker = SentenceTransformerRerank(
+            model=folder, top_n=len(nodes)
+        )  # scores after a sigmoid
     else:
         from llama_index.postprocessor.flag_embedding_reranker import FlagEmbeddingReranker
 

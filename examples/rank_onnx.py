@@ -20,7 +20,9 @@ config = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
 tokenizer = Tokenizer.from_file(str(Path(folder, "tokenizer.json")))
 tokenizer.enable_truncation(512, strategy="only_second")
 tokenizer.enable_padding(pad_id=config["pad_token_id"])
-session = onnxruntime.InferenceSession(Path(folder, "model.onnx"), providers=["CPUExecutionProvider"])
+session = onnxruntime.InferenceSession(
+    Path(folder, "model.onnx"), providers=["CPUExecutionProvider"]
+)
 wanted = {entry.name for entry in session.get_inputs()}
 
 scores = []

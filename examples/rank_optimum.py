@@ -20,7 +20,9 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 model = ORTModelForSequenceClassification.from_pretrained(folder, export=not exported)
 scores = []
 for passage in passages:
-    inputs = tokenizer(query, passage, truncation="only_second", max_length=512, return_tensors="np")
+    inputs = tokenizer(
+        query, passage, truncation="only_second", max_length=512, return_tensors="np"
+    )
     scores.append(model(**inputs).logits.item())
 for score, passage in sorted(zip(scores, passages), reverse=True):
     print(f"{score:.6f}\t{passage}")

@@ -17,5 +17,7 @@ folder, query, path, *onnx = sys.argv[1:]
 passages = Path(path).read_text(encoding="utf-8").splitlines()
 model = CrossEncoder(folder, backend="onnx" if onnx else "torch")
 # Raw logits; without activation_fn a sigmoid squeezes them into 0 to 1, in the same order.
-for found in model.rank(query, passages, activation_fn=torch.nn.Identity(), show_progress_bar=False):
+for found in model.rank(
+    query, passages, activation_fn=torch.nn.Identity(), show_progress_bar=False
+):
     print(f"{found['score']:.6f}\t{passages[found['corpus_id']]}")

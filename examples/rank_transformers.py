@@ -14,15 +14,27 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 folder, query, path = sys.argv[1:]
 passages = Path(path).read_text(encoding="utf-8").splitlines()
-tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForSequenceClassification.from_pretrained(folder).eval()
-size = (getattr(model.config, "reranker", None) or {}).get("shown") or max(map(len, passages))  # characters it has learned from
+tokenizer, model = (
+    AutoTokenizer.from_pretrained(folder),
+    AutoModelForSequenceClassification.from_pretrained(folder).eval(),
+)
+size = (getattr(model.config, "reranker", None) or {}).get("shown") or max(
+    map(len, passages)
+)  # characters it has learned from
 
 
 def score(passage: str) -> float:
     """The raw logit of the best window; each shares half with the next."""
     starts = range(0, max(1, len(passage) - size + size // 2), max(1, size // 2))
     views = [passage[start : start + size] for start in starts]
-    inputs = tokenizer([query] * len(views), views, truncation="only_second", max_length=512, padding=True, return_tensors="pt")
+    inputs = tokenizer(
+        [query] * len(views),
+        views,
+        truncation="only_second",
+        max_length=512,
+        padding=True,
+        return_tensors="pt",
+    )
     with torch.inference_mode():
         return model(**inputs).logits.max().item()
 

@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
-# Each lever of the default run changed by itself, judged by the validation questions: queued, then run one after the other.
+# Change one setting of the default run at a time, judged by the validation questions.
 #   experiments/ablation.sh [dvc exp run options, for example -S prepare.raw=data/raw/mine]
 #   dvc queue start && dvc queue status
 #   python experiments/validation_table.py HEAD ablation-one-view ablation-group-8 ...
-# Each run ends with the stage train, so that no test question is scored, and ranks the validation questions twice: by the base
-# and by what came out. Time: about as long as the stage train takes (docs/performance.md).
+# The runs are queued. Each ends with the stage train, so that no test question is scored, and ranks
+# the validation questions twice: by the base and by the result. A run takes about as long as the
+# stage train (docs/performance.md).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+git -c user.useConfigOnly=true var GIT_COMMITTER_IDENT > /dev/null 2>&1 || {
+  echo "error: --queue commits to Git, which has no name and address here: git config --global user.name NAME, and user.email" >&2
+  exit 1
+}
 others=("$@")
 change() {
   name=$1; shift

@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
 # The article's recipe on its own kind of data, as one DVC experiment.
 #   experiments/article.sh TABLE [dvc exp run options, for example -S train.epochs=1]
-# TABLE: a workbook with uuid, question, answer, context, doc, qa_type, dataset.
+# TABLE: a workbook with uuid, question, answer, context, doc, qa_type, dataset; a path from the
+# project's folder, as prepare.raw takes it.
 # Hardware: bge-reranker-base with groups of 32 took the author a GTX 1080 Ti (11 GB); a CPU takes days.
-# Retriever: the article used its own bge-large-zh-v1.5-ft-v4; here it is the one in params.yaml unless you set it.
+# Retriever: the article used its own bge-large-zh-v1.5-ft-v4; here it is the one in params.yaml.
 set -euo pipefail
-table=$1; shift
+cd "$(dirname "$0")/.."
+[ -n "${1:-}" ] || { echo "error: name the table: experiments/article.sh TABLE" >&2; exit 2; }
+quote="'"
+table=${1//$quote/\\$quote}; shift  # a name in quotes may hold spaces and brackets
 exec dvc exp run --name article \
-  -S prepare.raw="$table" -S 'prepare.qa_types=[detailed]' -S prepare.valid_fraction=0 \
+  -S "prepare.raw='$table'" -S 'prepare.qa_types=[detailed]' -S prepare.valid_fraction=0 \
   -S base.source=hub -S base.repo=BAAI/bge-reranker-base -S base.revision=2cfc18c9415c912f9d8155881c133215df768a70 \
   -S retrieve.dense_weight=0.5 -S retrieve.bm25_weight=0.5 -S retrieve.rrf_k=60 -S retrieve.bm25_depth=4 \
   -S retrieve.window=0 -S retrieve.stride=0 -S retrieve.shown=0 \

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The defaults of this repository, not the article's, from the article's base, on your data: what a larger base is worth. It was made
-# for whole passages, and is shown them.
+# The defaults of this repository, not the article's, with the article's base: what a larger base is
+# worth on your data. This base was trained on whole passages, and ranks whole passages.
 #   experiments/bge-base.sh [dvc exp run options, for example -S prepare.raw=data/raw/mine.xlsx]
-# Needs the Hub (1.1 GB). Hardware and time: 278 M parameters, six times the bundled base's work for each pair, so hours on a CPU
-# without AMX; a GPU of 11 GB is enough. Not run here, where no hub is reached.
+# Needs the Hub (1.1 GB). Hardware and time: 278 M parameters, six times the work of the bundled base
+# for each pair, so hours on a CPU without AMX; a GPU of 11 GB is enough. Not run here, without a hub.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec dvc exp run --name bge-base \

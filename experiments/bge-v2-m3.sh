@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# From bge-reranker-v2-m3, whole passages shown, the strongest open multilingual base of the BGE family that is an encoder.
+# From bge-reranker-v2-m3, on whole passages: the strongest open multilingual encoder of the BGE family.
 #   experiments/bge-v2-m3.sh [dvc exp run options]
-# Needs the Hub (2.3 GB). Hardware: 568 M parameters; a GPU of 24 GB, or of 16 GB with the checkpointing that is set here. Not run
-# here, where no hub is reached.
+# Needs the Hub (2.3 GB). Hardware: 568 M parameters; a GPU of 24 GB, or of 16 GB with the gradient
+# checkpointing that is set here. Not run here, without a hub.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec dvc exp run --name bge-v2-m3 \

@@ -4,7 +4,7 @@
 
 Needs data/prepared, data/candidates and data/validation. Prints hit@1 / MRR@10 over each question's `train.valid_depth` candidates: of
 ranks (weighted reciprocal rank fusion), of scores normalized by the list (min-max, as in Bruch, Gai and Ingber, "An Analysis of
-Fusion Functions for Hybrid Retrieval", TOIS 2023, arXiv:2210.11934), and of the weights that `reranking.fit_fusion` gives, on
+Fusion Functions for Hybrid Retrieval", TOIS 2023, arXiv:2210.11934), and of the weights that `evaluation.systems.fit_fusion` gives, on
 the questions that it saw and, ten times, on a tenth that it did not see.
 """
 
@@ -14,12 +14,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
-from reranker.files import read_jsonl
-from reranker.measures import measure
-from reranker.params import load
-from reranker.reranking import fit_fusion, rankers
-from reranker.fusion import first_stage, fuse
-from reranker.ways import RANKED
+from tunerank.core.files import read_jsonl
+from tunerank.evaluation.measures import measure
+from tunerank.evaluation.systems import fit_fusion, rank_rerankers
+from tunerank.params.load import load
+from tunerank.reranking.ways import RANKED
+from tunerank.retrieval.fusion import fuse, fused_top_k
 
 FOLDS = 10
 
@@ -27,7 +27,7 @@ params = load()
 gold = {question["id"]: question["passage"] for question in read_jsonl("data/prepared/valid.jsonl")}
 candidates = {row["id"]: row["candidates"] for row in read_jsonl("data/candidates/valid.jsonl")}
 logits = {row["id"]: row["scores"] for row in read_jsonl("data/validation/valid.jsonl")}
-first = {q: first_stage(candidates[q], params.train.valid_depth, params.retrieve) for q in gold}
+first = {q: fused_top_k(candidates[q], params.train.valid_depth, params.retrieve) for q in gold}
 dense = {q: {c["passage"]: c["dense_score"] for c in candidates[q]} for q in gold}
 
 
@@ -37,7 +37,9 @@ def by(value) -> dict[str, list[str]]:
 
 
 def ranks(weight: float) -> dict[str, list[str]]:
-    return {q: [p for p, _ in fuse([(reranked[q], weight), (first[q], 1 - weight)], 10)] for q in gold}
+    return {
+        q: [p for p, _ in fuse([(reranked[q], weight), (first[q], 1 - weight)], 10)] for q in gold
+    }
 
 
 def min_max(weight: float) -> dict[str, list[str]]:
@@ -45,16 +47,23 @@ def min_max(weight: float) -> dict[str, list[str]]:
         values = [scores[p] for p in first[q]]
         return (scores[passage] - min(values)) / (max(values) - min(values) or 1)
 
-    return by(lambda q, passage: weight * unit(logits[q], q, passage) + (1 - weight) * unit(dense[q], q, passage))
+    return by(
+        lambda q, passage: (
+            weight * unit(logits[q], q, passage) + (1 - weight) * unit(dense[q], q, passage)
+        )
+    )
 
 
 def fitted(weights_of: dict[str, list[float]]) -> dict[str, list[str]]:
     """The fused row as `evaluate` makes it."""
 
-    def systems(q: str):
-        return rankers(candidates[q], {RANKED: {"reranker": logits[q]}}, {RANKED: weights_of[q]}, 1, params.retrieve)
+    depth = params.train.valid_depth
 
-    return {q: systems(q)["fused"](params.train.valid_depth) for q in gold}
+    def systems(q: str) -> dict[str, list[str]]:
+        scores, weights = {RANKED: {"reranker": logits[q]}}, {RANKED: weights_of[q]}
+        return rank_rerankers(candidates[q], scores, weights, depth, 1, params.retrieve)
+
+    return {q: systems(q)["fused"] for q in gold}
 
 
 def unseen() -> dict[str, list[float]]:
@@ -62,7 +71,9 @@ def unseen() -> dict[str, list[float]]:
     weights = {}
     for fold in range(FOLDS):
         held = order[fold::FOLDS]
-        weights |= dict.fromkeys(held, fit_fusion({q: gold[q] for q in gold if q not in held}, candidates, logits))
+        weights |= dict.fromkeys(
+            held, fit_fusion({q: gold[q] for q in gold if q not in held}, candidates, logits)
+        )
     return weights
 
 
@@ -72,7 +83,10 @@ def row(name: str, rankings: dict[str, list[str]]) -> None:
 
 
 if __name__ == "__main__":
-    whole, reranked = fit_fusion(gold, candidates, logits), by(lambda q, passage: logits[q][passage])
+    whole, reranked = (
+        fit_fusion(gold, candidates, logits),
+        by(lambda q, passage: logits[q][passage]),
+    )
     print("| | hit@1 / MRR@10 |\n|---|---|")
     row("first stage", first)
     row("reranker", reranked)

@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# A general base and a smaller one, from question and heading to passage pairs of open data; then packed into models/bundled.
+# Train a general base and a smaller one on pairs of open data, question or heading and its passage, and
+# pack the larger one into models/bundled.
 #   experiments/general-base.sh pairs.jsonl.xz passages.jsonl.xz
-# docs/bundled-base.md has the data's sources and licences. The bare encoder is where it starts from, and what mines the negatives.
-# Time: minutes on a data-centre GPU; on 2 CPU cores days. The bundled checkpoint is of a prototype of this (docs/bundled-base.md).
+# docs/models.md has the data's sources and licences. Training starts from the bare encoder, which
+# also mines the negatives. Time: minutes on a data-centre GPU, days on 2 CPU cores. The bundled
+# checkpoint comes from a prototype of this script (docs/models.md).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+[ -n "${2:-}" ] || { echo "error: name pairs and passages: experiments/general-base.sh PAIRS PASSAGES" >&2; exit 2; }
 dvc exp run --name general-base -S base.source=e5-small -S retriever.source=e5-small fetch
 python experiments/general_samples.py "$1" "$2" models/retriever .cache/general/samples
 python experiments/general_base.py .cache/general/samples/train.jsonl models/base .cache/general/l12 --epochs 0.6

@@ -17,13 +17,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
 import torch
 
-from reranker.checkpoints import load_reranker, save
-from reranker.errors import run
-from reranker.files import file_digest, read_jsonl, replacing, write_jsonl
-from reranker.memory import keep_freed_memory
-from reranker.params import Train, load
-from reranker.sampling import taught
-from reranker.scoring import CrossEncoder
+from tunerank.core.errors import run_command
+from tunerank.core.files import file_digest, read_jsonl, replacing, write_jsonl
+from tunerank.models.checkpoint import load_classifier, save
+from tunerank.models.cross_encoder import CrossEncoder
+from tunerank.params.load import load
+from tunerank.params.train import Train
+from tunerank.samples.negatives import add_teacher_scores
+from tunerank.training.preflight import keep_freed_memory
 
 RECIPE = {
     "lr": 2e-4, "batch_size": 64, "accumulation": 1, "group_size": 8, "drop_last": True, "warmup_ratio": 0.08, "scheduler": "cosine",
@@ -37,7 +38,9 @@ DISTILLED = {"retriever": 0.3, "reranker": 3.3}
 def some_layers(model: torch.nn.Module, layers: list[int]) -> torch.nn.Module:
     """A copy of a model of the BERT family with these of its layers alone."""
     small = copy.deepcopy(model)
-    small.base_model.encoder.layer = torch.nn.ModuleList(small.base_model.encoder.layer[i] for i in layers)
+    small.base_model.encoder.layer = torch.nn.ModuleList(
+        small.base_model.encoder.layer[i] for i in layers
+    )
     small.config.num_hidden_layers = len(layers)
     return small
 
@@ -45,27 +48,45 @@ def some_layers(model: torch.nn.Module, layers: list[int]) -> torch.nn.Module:
 def taught_samples(samples: Path, teacher: str, target: Path) -> Path:
     """The samples with the teacher's logits; those of an earlier call where they are there."""
     if not target.exists():
-        encoder = CrossEncoder(teacher, load().score.max_length, batch_tokens=65536 if torch.cuda.is_available() else 2048)
+        encoder = CrossEncoder(
+            teacher,
+            load().score.max_length,
+            batch_tokens=65536 if torch.cuda.is_available() else 2048,
+        )
         found = list(read_jsonl(samples))
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as partial:
-            write_jsonl(partial, taught(found, lambda pairs: encoder.score(pairs, "with the teacher")))
+            taught = add_teacher_scores(
+                found, lambda pairs: encoder.score(pairs, "with the teacher"), len(found)
+            )
+            write_jsonl(partial, taught)
     return target
 
 
 def settings(options: argparse.Namespace) -> Train:
     weight = DISTILLED["reranker" if options.layers else "retriever"]
-    changes = {"epochs": options.epochs, "distill_weight": weight, "lr": options.lr, "batch_size": options.batch_size}
+    changes = {
+        "epochs": options.epochs,
+        "distill_weight": weight,
+        "lr": options.lr,
+        "batch_size": options.batch_size,
+    }
     return load().train.model_copy(update=RECIPE | changes)
 
 
 def main(*arguments: str) -> None:
-    from reranker.training import run_key, save_reranker, train
+    from tunerank.training.resume import run_key
+    from tunerank.training.selection import save_reranker
+    from tunerank.training.trainer import run_training
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name in ("samples", "model", "target"):
         parser.add_argument(name)
-    parser.add_argument("--layers", type=int, nargs="+", help="of the model, for a smaller one that learns from it")
+    parser.add_argument(
+        "--layers", type=int, nargs="+", help="of the model, for a smaller one that learns from it"
+    )
     parser.add_argument("--epochs", type=float, required=True)
     parser.add_argument("--lr", type=float, default=RECIPE["lr"])
     parser.add_argument("--batch-size", type=int, default=RECIPE["batch_size"])
@@ -76,16 +97,20 @@ def main(*arguments: str) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         if options.layers:
             key = f"{file_digest(samples)[:16]}-{file_digest(start / 'model.safetensors')[:16]}"
-            samples = taught_samples(samples, options.model, Path(".cache/general", f"taught-{key}.jsonl"))
-            model, tokenizer = load_reranker(start)
+            samples = taught_samples(
+                samples, options.model, Path(".cache/general", f"taught-{key}.jsonl")
+            )
+            model, tokenizer = load_classifier(start)
             start = Path(temporary)
             save(some_layers(model, options.layers), tokenizer, start)
         scratch = Path(".cache/general", run_key(train_params, options.seed, [samples], start))
-        runner = train(train_params, options.seed, samples, start, scratch)
+        runner = run_training(train_params, options.seed, samples, start, scratch)
         with replacing(options.target) as folder:
             save_reranker(runner, folder, None)
-    print(f"{options.target}: {runner.trainer.state.global_step} steps of {train_params.batch_size} groups")
+    print(
+        f"{options.target}: {runner.trainer.state.global_step} steps of {train_params.batch_size} groups"
+    )
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

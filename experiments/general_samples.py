@@ -25,12 +25,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 import numpy as np
 import torch
 
-from reranker.errors import run
-from reranker.files import replacing, write_jsonl
-from reranker.params import Units, load
-from reranker.passages import Passage, windows
-from reranker.retrieval import Encoder
-from reranker.units import Unit, draw_unit
+from tunerank.core.errors import run_command
+from tunerank.core.files import replacing, write_jsonl
+from tunerank.data.passages import Passage, windows
+from tunerank.models.device import best_device
+from tunerank.params.data import Units
+from tunerank.params.load import load
+from tunerank.retrieval.retrievers import DenseEncoder
+from tunerank.samples.units import Unit, draw_unit
 
 NEGATIVES, HARD, NEAREST = 7, 5, 60
 MARGIN = {"question": 0.02, "heading": -0.005}
@@ -57,12 +59,19 @@ def nearest_part(query: str, text: str, size: int) -> tuple[int, int]:
     """
     wanted = {query[i : i + 2].lower() for i in range(len(query) - 1)}
     shared = np.cumsum([0] + [text[i : i + 2].lower() in wanted for i in range(len(text))])
-    return max(windows(text, size, max(1, size // 4)), key=lambda span: shared[span[1]] - shared[span[0]])
+    return max(
+        windows(text, size, max(1, size // 4)), key=lambda span: shared[span[1]] - shared[span[0]]
+    )
 
 
-def vectors(folder: Path, name: str, encoder: Encoder, texts: list[str], prefix: str) -> np.ndarray:
+def vectors(
+    folder: Path, name: str, encoder: DenseEncoder, texts: list[str], prefix: str
+) -> np.ndarray:
     """The texts' vectors, those of an earlier call where it had the same texts."""
-    path = folder / f"{name}-{hashlib.sha256(json.dumps([prefix, *texts]).encode()).hexdigest()[:16]}.npy"
+    path = (
+        folder
+        / f"{name}-{hashlib.sha256(json.dumps([prefix, *texts]).encode()).hexdigest()[:16]}.npy"
+    )
     if not path.exists():
         found = encoder.encode(texts, prefix, name)
         with replacing(path) as partial, open(partial, "wb") as out:
@@ -70,36 +79,52 @@ def vectors(folder: Path, name: str, encoder: Encoder, texts: list[str], prefix:
     return np.load(path, mmap_mode="r")
 
 
-def nearest(queries: np.ndarray, passages: np.ndarray, count: int) -> Iterator[tuple[list[int], list[float]]]:
+def nearest(
+    queries: np.ndarray, passages: np.ndarray, count: int
+) -> Iterator[tuple[list[int], list[float]]]:
     """Of each query the passages of the `count` largest cosines, and these."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     against = torch.from_numpy(np.array(passages)).to(device).T
     step = max(1, BLOCK // len(passages))
     for start in range(0, len(queries), step):
-        scores, found = (torch.from_numpy(np.array(queries[start : start + step])).to(device) @ against).topk(
-            min(count, len(passages))
-        )
+        scores, found = (
+            torch.from_numpy(np.array(queries[start : start + step])).to(device) @ against
+        ).topk(min(count, len(passages)))
         yield from zip(found.tolist(), scores.tolist())
 
 
 def main(*arguments: str) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name in ("pairs", "passages", "retriever", "folder"):
         parser.add_argument(name)
-    parser.add_argument("--limit", type=int, default=-1, help="pairs, and passages, at most (default: all)")
+    parser.add_argument(
+        "--limit", type=int, default=-1, help="pairs, and passages, at most (default: all)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     folder, params = Path(options.folder), load()
     folder.mkdir(parents=True, exist_ok=True)
     units = params.samples.model_copy(
-        update={"units": Units(view=0, window=0.75, whole=0.25), "window_sizes": [64, 320], "untitled": 0.4}
+        update={
+            "units": Units(view=0, window=0.75, whole=0.25),
+            "window_sizes": [64, 320],
+            "untitled": 0.4,
+        }
     )
 
     passages: dict[str, int] = {}  # text -> number
-    found: list[tuple[Passage, str, str]] = []  # of each number: the passage, its document, its section
+    found: list[
+        tuple[Passage, str, str]
+    ] = []  # of each number: the passage, its document, its section
     pairs = list(rows(options.pairs, options.limit))
-    listed = [(row["text"], row["title"], row["doc"]) for row in rows(options.passages, options.limit)]
-    for text, path, document in listed + [(pair["pos"], pair.get("path") or pair["title"], pair["doc"]) for pair in pairs]:
+    listed = [
+        (row["text"], row["title"], row["doc"]) for row in rows(options.passages, options.limit)
+    ]
+    for text, path, document in listed + [
+        (pair["pos"], pair.get("path") or pair["title"], pair["doc"]) for pair in pairs
+    ]:
         if text not in passages:
             passages[text] = len(found)
             found.append((Passage(path.split(" > ")[0], text), document, path))
@@ -107,9 +132,19 @@ def main(*arguments: str) -> None:
     for number, (_, document, _) in enumerate(found):
         of_document.setdefault(document, []).append(number)
 
-    encoder = Encoder(options.retriever, params.retriever, 65536 if torch.cuda.is_available() else 2048)
-    whole = vectors(folder, "passages", encoder, [passage.view() for passage, *_ in found], params.retriever.passage_prefix)
-    asked = vectors(folder, "queries", encoder, [pair["query"] for pair in pairs], params.retriever.query_prefix)
+    encoder = DenseEncoder(
+        options.retriever, params.retriever, 65536 if torch.cuda.is_available() else 2048
+    )
+    whole = vectors(
+        folder,
+        "passages",
+        encoder,
+        [passage.view() for passage, *_ in found],
+        params.retriever.passage_prefix,
+    )
+    asked = vectors(
+        folder, "queries", encoder, [pair["query"] for pair in pairs], params.retriever.query_prefix
+    )
 
     def samples() -> Iterator[dict]:
         for number, (pair, (near, scores)) in enumerate(zip(pairs, nearest(asked, whole, NEAREST))):
@@ -117,12 +152,18 @@ def main(*arguments: str) -> None:
             document, section = found[own][1:]
             ceiling = float(asked[number] @ whole[own]) + MARGIN[pair["kind"]]
             usable = [
-                p for p, score in zip(near, scores) if p != own and score <= ceiling and found[p][1:] != (document, section)
+                p
+                for p, score in zip(near, scores)
+                if p != own and score <= ceiling and found[p][1:] != (document, section)
             ]
             hard = usable[:20]
             chosen = rng.sample(hard, min(HARD, len(hard)))
             if pair["kind"] == "question":
-                siblings = [p for p in of_document[document] if p != own and p not in chosen and found[p][2] != section]
+                siblings = [
+                    p
+                    for p in of_document[document]
+                    if p != own and p not in chosen and found[p][2] != section
+                ]
                 if siblings:
                     chosen.append(rng.choice(siblings))
             while len(chosen) < NEGATIVES:
@@ -131,8 +172,16 @@ def main(*arguments: str) -> None:
                     chosen.append(other)
             unit = draw_unit(units, 0, options.seed, str(number))
             texts = [shown(unit, pair["query"], found[p][0]) for p in (own, *chosen)]
-            logits = [round(float(asked[number] @ whole[p]) / TEMPERATURE, 4) for p in (own, *chosen)]
-            yield {"query": pair["query"], "pos": texts[:1], "neg": texts[1:], "pos_scores": logits[:1], "neg_scores": logits[1:]}
+            logits = [
+                round(float(asked[number] @ whole[p]) / TEMPERATURE, 4) for p in (own, *chosen)
+            ]
+            yield {
+                "query": pair["query"],
+                "pos": texts[:1],
+                "neg": texts[1:],
+                "pos_scores": logits[:1],
+                "neg_scores": logits[1:],
+            }
 
     with replacing(folder / "train.jsonl") as partial:
         count = write_jsonl(partial, samples())
@@ -145,4 +194,4 @@ def shown(unit: Unit, query: str, passage: Passage) -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

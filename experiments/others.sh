@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Other rerankers as rows of the same tables, on the same candidates, in views and whole: bge-reranker-large and bge-reranker-v2-m3.
+# Other rerankers as rows of the same tables, on the same candidates, in views and whole:
+# bge-reranker-large and bge-reranker-v2-m3.
 #   experiments/others.sh [dvc exp run options]
-# Training is not run again. Needs the Hub (2.2 and 2.3 GB) and, for a reasonable time, a GPU: 560 and 568 M parameters over 12 000
-# pairs. For one more, with `dvc exp run -S '+evaluate.compare.NAME={...}'`, name a commit of it; the article's own result is
-# stevenluo/bge-reranker-base-ft-v1. What needs code from the Hub to be run (gte, jina) is not loaded: export it, and name its folder.
+# Training is not run again. Needs the Hub (2.2 and 2.3 GB) and, for a reasonable time, a GPU: 560 and
+# 568 M parameters over 12 000 pairs. To add one, use `dvc exp run -S '+evaluate.compare.NAME={...}'`
+# with a commit of it; the article's own result is stevenluo/bge-reranker-base-ft-v1. Models that need
+# code from the Hub (gte, jina) are not loaded: export them, and name the folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec dvc exp run --name others \

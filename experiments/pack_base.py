@@ -3,7 +3,7 @@
     pip install --target .cache/wordfreq wordfreq==3.1.1
     PYTHONPATH=.cache/wordfreq python experiments/pack_base.py models/reranker models/bundled [TEXT ...]
 
-The vocabulary (src/reranker/packed.py) has the pieces that the texts need, UTF-8 files of one text a line, those that the
+The vocabulary (experiments/packing.py) has the pieces that the texts need, UTF-8 files of one text a line, those that the
 100000 most frequent Chinese words need, and those of as many of the most frequent English words as there is room for.
 """
 
@@ -15,11 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
+from packing import CHINESE, kept_pieces, pack
 from tokenizers import Tokenizer
 
-from reranker.errors import InputError, run
-from reranker.files import replacing
-from reranker.packed import CHINESE, kept_pieces, pack
+from tunerank.core.errors import InputError, run_command
+from tunerank.core.files import replacing
 
 PIECES = 33_800  # of the vocabulary at most: what 28 MB leave beside the encoder, at 192 + 24 + about 30 bytes a piece
 
@@ -42,7 +42,9 @@ def main(source: str, target: str, *texts: str) -> None:
     try:
         from wordfreq import top_n_list
     except ImportError:
-        raise InputError("the word lists are missing: pip install --target .cache/wordfreq wordfreq==3.1.1") from None
+        raise InputError(
+            "the word lists are missing: pip install --target .cache/wordfreq wordfreq==3.1.1"
+        ) from None
     tokenizer = Tokenizer.from_file(str(Path(source) / "tokenizer.json"))
     tokenizer.no_truncation()
     # Words in Latin letters are among the frequent ones of Chinese text too; English has its own list.
@@ -57,15 +59,19 @@ def main(source: str, target: str, *texts: str) -> None:
     counts = range(0, len(english) + 1, 100)
     fitting = bisect_right(counts, PIECES, key=lambda count: len(vocabulary(count)))
     if not fitting:
-        raise InputError(f"the texts alone need {len(needed)} pieces, more than {PIECES}; give fewer")
+        raise InputError(
+            f"the texts alone need {len(needed)} pieces, more than {PIECES}; give fewer"
+        )
     count = counts[fitting - 1]
     keep = vocabulary(count)
     with replacing(target) as folder:
         pack(Path(source), folder, keep)
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    print(f"{target}: {len(keep)} pieces, {len(needed)} of them without English words; {count} English words")
+    print(
+        f"{target}: {len(keep)} pieces, {len(needed)} of them without English words; {count} English words"
+    )
     print(json.dumps(sizes | {"total": sum(sizes.values())}))
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

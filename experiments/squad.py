@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
-from reranker.files import replacing, write_jsonl
+from tunerank.core.files import replacing, write_jsonl
 
 SENTENCE = re.compile(r"[^。！？!?；;]*[。！？!?；;]?")
 
@@ -25,10 +25,16 @@ def paragraphs(path: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     if isinstance(content, dict):
         for article in content["data"]:
             for paragraph in article["paragraphs"]:
-                yield paragraph["context"], [(qa["question"], qa["answers"][0]["text"]) for qa in paragraph["qas"]]
+                yield (
+                    paragraph["context"],
+                    [(qa["question"], qa["answers"][0]["text"]) for qa in paragraph["qas"]],
+                )
     else:
         for paragraph in content:
-            yield paragraph["context_text"], [(qa["query_text"], qa["answers"][0]) for qa in paragraph["qas"]]
+            yield (
+                paragraph["context_text"],
+                [(qa["query_text"], qa["answers"][0]) for qa in paragraph["qas"]],
+            )
 
 
 def evidence(text: str, answer: str) -> str:
@@ -50,9 +56,18 @@ def main(folder: str, *files: str) -> None:
             key = corpus.setdefault(text, f"{Path(name).stem}-{len(corpus):05d}")
             for question, answer in pairs:
                 question, answer = simplified(question), simplified(answer)
-                questions.append({"uuid": key, "question": question, "answer": answer, "context": evidence(text, answer)})
+                questions.append(
+                    {
+                        "uuid": key,
+                        "question": question,
+                        "answer": answer,
+                        "context": evidence(text, answer),
+                    }
+                )
     with replacing(folder) as partial:
-        write_jsonl(partial / "corpus.jsonl", ({"uuid": key, "doc": text} for text, key in corpus.items()))
+        write_jsonl(
+            partial / "corpus.jsonl", ({"uuid": key, "doc": text} for text, key in corpus.items())
+        )
         write_jsonl(partial / "qa.jsonl", questions)
     print(f"{folder}: {len(corpus)} passages, {len(questions)} questions")
 

@@ -1,18 +1,20 @@
-"""The base's scores of the candidates, those of the rerankers to compare with, and the base's of training questions' labels:
-computed once, and not again when training changes.
+"""Score the candidates with the base and the rerankers to compare with; no training changes these.
 
     python src/baseline.py data/prepared data/candidates models/base models/compare data/baseline
+
+The base also scores the label audit's training questions.
 """
 
 from pathlib import Path
 
-from reranker.candidate_scores import asked_candidates, audited, score_labels
-from reranker.files import read_by_id, replacing
-from reranker.params import load
-from reranker.passages import read_passages, read_questions
-from reranker.scoring import CrossEncoder
-from reranker.stage import run_stage
-from reranker.ways import RANKED, write_scores
+from tunerank.core.errors import InputError
+from tunerank.core.files import read_by_id, replacing
+from tunerank.core.stage import run_stage
+from tunerank.data.passages import read_passages, read_questions
+from tunerank.models.cross_encoder import CrossEncoder
+from tunerank.params.load import Params, load
+from tunerank.reranking.scores import candidate_task, sample_for_audit, score_labels
+from tunerank.reranking.ways import RANKED, write_scores
 
 
 def main(prepared: str, candidate_folder: str, model: str, compared: str, baseline: str) -> None:
@@ -20,26 +22,43 @@ def main(prepared: str, candidate_folder: str, model: str, compared: str, baseli
     split = params.score.split
     corpus = read_passages(Path(prepared, "corpus.jsonl"), params.retrieve.title)
     questions = read_questions(Path(prepared, f"{split}.jsonl"))
-    trained = audited(read_questions(Path(prepared, "train.jsonl")))
-    candidates, found = (
-        read_by_id(Path(candidate_folder, f"{name}.jsonl"), "candidates", (question["id"] for question in asked))
-        for name, asked in ((split, questions), ("train", trained))
+    if not questions:
+        raise InputError(
+            f"{prepared}/{split}.jsonl: there is no question to rank; set score.split to another "
+            "split, or prepare.valid_fraction above 0"
+        )
+    audited = sample_for_audit(read_questions(Path(prepared, "train.jsonl")))
+    candidates, audit_candidates = (
+        read_by_id(
+            Path(candidate_folder, f"{name}.jsonl"),
+            "candidates",
+            (question["id"] for question in rows),
+        )
+        for name, rows in ((split, questions), ("train", audited))
     )
-
-    asked = asked_candidates(questions, candidates, corpus, params)
-
-    def encoder(folder: str | Path) -> CrossEncoder:
-        return CrossEncoder(folder, params.score.max_length, params.score.precision, params.score.batch_tokens)
-
+    task = candidate_task(questions, candidates, corpus, params)
     with replacing(baseline) as folder:
-        base = encoder(model)
-        write_scores(folder / f"{split}.jsonl", asked.score(base, "with the base"))
-        labels = score_labels(base, trained, found, corpus, params.retrieve, "training labels with the base")
+        base = load_encoder(model, params)
+        write_scores(folder / f"{split}.jsonl", task.score(base, "with the base"))
+        labels = score_labels(
+            base,
+            audited,
+            audit_candidates,
+            corpus,
+            params.retrieve,
+            "training labels with the base",
+        )
         write_scores(folder / "train.jsonl", {RANKED: labels})
         del base  # one model in memory at a time
         for name in params.evaluate.compare:
-            other = encoder(Path(compared, name))
-            write_scores(folder / name / f"{split}.jsonl", asked.score(other, f"with {name}"))
+            other = load_encoder(Path(compared, name), params)
+            write_scores(folder / name / f"{split}.jsonl", task.score(other, f"with {name}"))
+
+
+def load_encoder(folder: str | Path, params: Params) -> CrossEncoder:
+    """Load a reranker with the settings of `score`."""
+    score = params.score
+    return CrossEncoder(folder, score.max_length, score.precision, score.batch_tokens)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The commands that the documentation shows: what stands in fenced blocks."""
+"""Read the commands of the documentation: the lines of fenced blocks."""
 
 import re
 from pathlib import Path
@@ -12,6 +12,7 @@ PROGRAMS = (
     "dvc ",
     "experiments/ablation",
     "experiments/article",
+    "experiments/seeds",
     "experiments/zero",
     "git ",
     "HF_TOKEN=",
@@ -20,24 +21,28 @@ PROGRAMS = (
     "pip ",
     "python ",
     "tensorboard ",
+    "tunerank ",
 )
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def shown(page: Path) -> list[str]:
-    """The commands of a page, one a line, without comments; Python examples whole, as they stand."""
-    found = []
+def page_commands(page: Path) -> list[str]:
+    """Return the commands of a page, one a line, without comments, and its Python blocks."""
+    commands = []
     for language, block in FENCE.findall(page.read_text(encoding="utf-8")):
         if language == "python":
-            found.append(block)
+            commands.append(block)
         elif language in ("", "sh", "bash"):
             lines = block.replace("\\\n", " ").splitlines()
-            found += [command for line in lines if (command := without_comment(line)).startswith(PROGRAMS)]
-    return found
+            commands += [
+                command for line in lines if (command := without_comment(line)).startswith(PROGRAMS)
+            ]
+    return commands
 
 
 def without_comment(line: str) -> str:
-    """
+    """Return a line without its comment.
+
     >>> without_comment("dvc push   # all of it"), without_comment("  dvc exp   run -S 'a=#'")
     ('dvc push', "dvc exp run -S 'a=#'")
     """

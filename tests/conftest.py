@@ -16,30 +16,55 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-THREADS = int(os.environ.get("TEST_THREADS", "1"))  # a tiny model is slower on more; `make test-cpus` sets it
+THREADS = int(
+    os.environ.get("TEST_THREADS", "1")
+)  # a tiny model is slower on more; `make test-cpus` sets it
 os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of the stages that tests start
 
 import pytest
 import torch
 import yaml
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import AutoTokenizer, PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForSequenceClassification
-
 from forked import Server
 from hub import Client, Hub
-from reranker import device
-from reranker.checkpoints import save
-from reranker.packed import pack
-from reranker.sampling import all_negatives
+from packing import pack
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
+)
+
+from tunerank.models import device
+from tunerank.models.checkpoint import save
+from tunerank.samples.negatives import all_negatives
 
 torch.set_num_threads(THREADS)
-if os.environ.get("TEST_BF16") == "1":  # this process takes itself for one on a chip that multiplies bf16; stages that it starts do not
+if (
+    os.environ.get("TEST_BF16") == "1"
+):  # this process takes itself for one on a chip that multiplies bf16; stages that it starts do not
     device.bf16_instructions = lambda: ["avx512_bf16"]
 ROOT = Path(__file__).parent.parent
-LONGEST = ["test_declared", "test_security", "test_interruption", "test_pipeline", "test_verify", "test_team", "test_training"]
+LONGEST = [
+    "test_declared",
+    "test_security",
+    "test_interruption",
+    "test_pipeline",
+    "test_verify",
+    "test_team",
+    "test_training",
+]
 """What takes longest begins first, so that no process is left alone with it at the end."""
 APART = ["test_pipeline", "test_team"]
 """Tests of these files may go to either process. Those of other files stay together, with the fixtures of their module."""
+
+
+NOT_DEPS = (
+    "src/tunerank/__init__.py", "src/tunerank/params", "src/tunerank/core/errors.py", "src/tunerank/core/console.py",
+    "src/tunerank/core/stage.py",
+)  # fmt: skip
+"""Code that is no dep of the stages that import it. DVC tracks the values of parameters themselves. The others start a stage, print
+and report errors: a new message must not make a training stale. The package's __init__.py imports the ranker on demand."""
 
 
 def stay_together(nodeid: str) -> str:
@@ -65,7 +90,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"tiny_model", "project"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.trained)
-    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+    items.sort(
+        key=lambda item: (
+            LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST)
+        )
+    )
+
 
 COLOURS = ["红", "橙", "黄", "绿", "青", "蓝", "紫", "黑", "白", "灰", "金", "银"]
 THINGS = ["车", "船", "灯", "门", "窗", "桌", "椅", "笔", "书", "伞", "帽", "鞋"]
@@ -98,7 +128,11 @@ def table_rows() -> list[dict]:
 
 def article(rows: list[tuple[str, str]], batch_size: int | None, n_batch: int) -> list[dict]:
     """The article's samples of (question, text)."""
-    return list(all_negatives([question for question, _ in rows], lambda _, other: rows[other][1], batch_size, n_batch))
+    return list(
+        all_negatives(
+            [question for question, _ in rows], lambda _, other: rows[other][1], batch_size, n_batch
+        )
+    )
 
 
 def once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
@@ -122,13 +156,17 @@ def tiny_model(tmp_path_factory) -> Path:
 def make_tiny_model(folder: Path) -> None:
     text = "".join(str(value) for row in table_rows() for value in row.values())
     characters = sorted(set(text) | {chr(code) for code in range(33, 127)})
-    vocabulary = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)] + [(c, -3.0) for c in characters]
+    vocabulary = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)] + [
+        (c, -3.0) for c in characters
+    ]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=3))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[("<s>", 0), ("</s>", 2)],
     )
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -166,7 +204,7 @@ def kill_training_at(step: int, module: str, call: str) -> None:
 import sys; sys.path[:0] = [{str(ROOT / "src")!r}, {str(ROOT / "tests")!r}]
 from pathlib import Path
 import {module} as t
-from reranker import training
+from tunerank.training import trainer as training
 class Slow(training.Progress):
     def on_step_end(self, args, state, control, **kwargs):
         super().on_step_end(args, state, control, **kwargs)
@@ -183,18 +221,24 @@ training.Progress = Slow
 
 def hears_ctrl_c() -> None:
     """For `preexec_fn` of what is to be sent a SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background is deaf to it, and so are its children
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # what a shell starts in the background is deaf to it, and so are its children
 
 
 def git(*arguments: str, cwd: Path) -> str:
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-    return subprocess.run(["git", *identity, *arguments], cwd=cwd, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        ["git", *identity, *arguments], cwd=cwd, check=True, capture_output=True, text=True
+    ).stdout
 
 
 def at_head(name: str) -> bytes:
     """A file as Git's HEAD has it: `make repro` rewrites dvc.lock, metrics/ and what depends on them in the working tree, and on
     another CPU to other figures."""
-    return subprocess.run(["git", "cat-file", "blob", f"HEAD:{name}"], cwd=ROOT, check=True, capture_output=True).stdout
+    return subprocess.run(
+        ["git", "cat-file", "blob", f"HEAD:{name}"], cwd=ROOT, check=True, capture_output=True
+    ).stdout
 
 
 @pytest.fixture(scope="session")
@@ -211,7 +255,17 @@ def committed(tmp_path_factory) -> Path:
 def copy_project(target: Path) -> Path:
     """The files a pipeline run needs, in a Git repository of their own; parameters are tests/params.yaml, not the user's."""
     target.mkdir(parents=True, exist_ok=True)
-    names = ("src", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "data/.gitignore", "models/.gitignore", "models/LICENSE")
+    names = (
+        "src",
+        ".dvc/config",
+        ".dvc/.gitignore",
+        ".dvcignore",
+        ".gitignore",
+        "dvc.yaml",
+        "data/.gitignore",
+        "models/.gitignore",
+        "models/LICENSE",
+    )
     for name in (*names, "params.yaml"):
         source = ROOT / ("tests/params.yaml" if name == "params.yaml" else name)
         (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -226,12 +280,18 @@ def copy_project(target: Path) -> Path:
 ENVIRONMENT = os.environ | {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "DVC_NO_ANALYTICS": "1",
-    **{f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+    **{
+        f"GIT_{who}_{what}": "test@example.org"
+        for who in ("AUTHOR", "COMMITTER")
+        for what in ("NAME", "EMAIL")
+    },
 }
 
 
 # Forks of one process that has imported what takes long (tests/forked.py), or, with TEST_FORKS=0, processes of their own.
-FORKS = Server(ENVIRONMENT) if sys.platform == "linux" and os.environ.get("TEST_FORKS") != "0" else None
+FORKS = (
+    Server(ENVIRONMENT) if sys.platform == "linux" and os.environ.get("TEST_FORKS") != "0" else None
+)
 if FORKS:
     atexit.register(FORKS.end)
 
@@ -240,14 +300,34 @@ def started(arguments: list, cwd: Path, env: dict[str, str] = ENVIRONMENT, toget
     """`python arguments`, as subprocess.Popen gives it, with its stdout in a pipe, and its stderr too."""
     if FORKS:
         return FORKS.start(arguments, cwd, env, together)
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT if together else subprocess.PIPE}
-    return subprocess.Popen([sys.executable, *arguments], cwd=cwd, env=env, text=True, preexec_fn=hears_ctrl_c, **pipes)
+    pipes = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT if together else subprocess.PIPE,
+    }
+    return subprocess.Popen(
+        [sys.executable, *arguments], cwd=cwd, env=env, text=True, preexec_fn=hears_ctrl_c, **pipes
+    )
 
 
-def python(*arguments: str | Path, cwd: Path, env: dict[str, str] = ENVIRONMENT) -> subprocess.CompletedProcess:
+def python(
+    *arguments: str | Path, cwd: Path, env: dict[str, str] = ENVIRONMENT
+) -> subprocess.CompletedProcess:
     process = started(list(arguments), cwd, env)
     out, err = process.communicate()
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+COMMAND = f"""
+import sys; sys.path.insert(0, {str(ROOT / "src")!r})
+from tunerank.commands.app import main; main()"""
+
+
+def tunerank(
+    *arguments: str | Path, cwd: Path, env: dict[str, str] = ENVIRONMENT
+) -> subprocess.CompletedProcess:
+    """The command, with the code of this repository, whichever is installed."""
+    return python("-c", COMMAND, *map(str, arguments), cwd=cwd, env=env)
 
 
 def dvc(*arguments: str, cwd: Path, fails: bool = False) -> str:
@@ -257,8 +337,10 @@ def dvc(*arguments: str, cwd: Path, fails: bool = False) -> str:
     return done.stdout + done.stderr
 
 
-def verify(folder: Path, *options: str, env: dict[str, str] = ENVIRONMENT) -> subprocess.CompletedProcess:
-    return python(ROOT / "src/verify.py", *options, cwd=folder, env=env)
+def verify(
+    folder: Path, *options: str, env: dict[str, str] = ENVIRONMENT
+) -> subprocess.CompletedProcess:
+    return tunerank("verify", *options, cwd=folder, env=env)
 
 
 @pytest.fixture(scope="session")
@@ -279,7 +361,11 @@ def make_project(folder: Path, tiny_model: Path) -> None:
         writer.writerows(rows)
     parameters = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     parameters["prepare"]["raw"] = "data/raw/tiny.csv"
-    pack(tiny_model, folder / "models/bundled", list(range(len(AutoTokenizer.from_pretrained(tiny_model)))))
+    pack(
+        tiny_model,
+        folder / "models/bundled",
+        list(range(len(AutoTokenizer.from_pretrained(tiny_model)))),
+    )
     parameters["retriever"] |= {"source": "path", "path": str(tiny_model)}
     parameters["retriever"]["max_length"] = 100
     parameters["retrieve"] |= {"depth": 8, "window": 24, "stride": 12, "shown": 30}
@@ -290,7 +376,9 @@ def make_project(folder: Path, tiny_model: Path) -> None:
     }  # fmt: skip
     parameters["score"] |= {"depth": 8, "whole_depth": 5, "max_length": 100, "precision": "fp32"}
     parameters["evaluate"] |= {"ks": [1, 2], "multiplier": 3}
-    (folder / "params.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False), encoding="utf-8")
+    (folder / "params.yaml").write_text(
+        yaml.safe_dump(parameters, sort_keys=False), encoding="utf-8"
+    )
     dvc("init", "-q", "-f", cwd=folder)
     shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots")
     dvc("repro", cwd=folder)

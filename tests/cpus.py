@@ -20,7 +20,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 KERNELS = {
-    "default": {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41"},
+    "default": {
+        "ATEN_CPU_CAPABILITY": "default",
+        "MKL_CBWR": "COMPATIBLE",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+    },
     "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
     "the chip's own": {},
     "the chip's own, bf16 for auto": {"TEST_BF16": "1"},
@@ -35,32 +39,57 @@ def bits() -> str:
     torch.set_num_threads(int(os.environ["TEST_THREADS"]))
     torch.manual_seed(1)
     model = torch.nn.Sequential(
-        torch.nn.Linear(384, 1536), torch.nn.GELU(), torch.nn.Linear(1536, 384), torch.nn.LayerNorm(384), torch.nn.Linear(384, 1)
+        torch.nn.Linear(384, 1536),
+        torch.nn.GELU(),
+        torch.nn.Linear(1536, 384),
+        torch.nn.LayerNorm(384),
+        torch.nn.Linear(384, 1),
     )
     out = model(torch.randn(96, 384))
     out.square().mean().backward()
     content = [out, *(weight.grad for weight in model.parameters())]
-    return hashlib.sha256(b"".join(tensor.detach().numpy().tobytes() for tensor in content)).hexdigest()[:8]
+    return hashlib.sha256(
+        b"".join(tensor.detach().numpy().tobytes() for tensor in content)
+    ).hexdigest()[:8]
 
 
 def main(*arguments: str) -> int:
     failed = False
-    print("| kernels | threads | bits | passed | failed | seconds |\n|---|---|---|---|---|---|", flush=True)
+    print(
+        "| kernels | threads | bits | passed | failed | seconds |\n|---|---|---|---|---|---|",
+        flush=True,
+    )
     for kernels, settings in KERNELS.items():
         for threads in (1, 2):
-            environment = {name: value for name, value in os.environ.items() if name not in SWITCHES} | settings
+            environment = {
+                name: value for name, value in os.environ.items() if name not in SWITCHES
+            } | settings
             environment |= {"TEST_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
-            environment["OMP_WAIT_POLICY"] = "PASSIVE"  # a thread that waits for the other leaves the core to the stages
+            environment["OMP_WAIT_POLICY"] = (
+                "PASSIVE"  # a thread that waits for the other leaves the core to the stages
+            )
             command = [sys.executable, __file__, "--bits"]
-            digest = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip()
+            digest = subprocess.run(
+                command, env=environment, check=True, capture_output=True, text=True
+            ).stdout.strip()
             command = [sys.executable, "-m", "pytest", "-m", "trained and not slow", *arguments]
-            command += ["-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"] * (threads == 1)  # a core for each thread
+            command += ["-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"] * (
+                threads == 1
+            )  # a core for each thread
             began = time.monotonic()
-            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+            done = subprocess.run(
+                command, cwd=ROOT, env=environment, capture_output=True, text=True
+            )
             seconds = time.monotonic() - began
-            count = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error)", done.stdout[-2000:])}
+            count = {
+                word: int(number)
+                for number, word in re.findall(r"(\d+) (passed|failed|error)", done.stdout[-2000:])
+            }
             bad = count.get("failed", 0) + count.get("error", 0)
-            print(f"| {kernels} | {threads} | {digest} | {count.get('passed', 0)} | {bad} | {seconds:.0f} |", flush=True)
+            print(
+                f"| {kernels} | {threads} | {digest} | {count.get('passed', 0)} | {bad} | {seconds:.0f} |",
+                flush=True,
+            )
             if done.returncode:
                 failed = True
                 print(done.stdout[-8000:] + done.stderr[-2000:], file=sys.stderr)

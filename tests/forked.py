@@ -42,7 +42,9 @@ PRELOADED = (
 
 def passes_on(arguments: list[str]) -> bool:
     """Whether a fork can run them: a script, `-m dvc` or `-c code`."""
-    return bool(arguments) and (arguments[0].endswith(".py") or arguments[:2] == ["-m", "dvc"] or arguments[0] == "-c")
+    return bool(arguments) and (
+        arguments[0].endswith(".py") or arguments[:2] == ["-m", "dvc"] or arguments[0] == "-c"
+    )
 
 
 class Process:
@@ -52,11 +54,20 @@ class Process:
         LookupError: the server takes no such environment.
     """
 
-    def __init__(self, path: str, arguments: list[str], cwd: str, env: dict[str, str], streams: tuple[int, int, int]):
+    def __init__(
+        self,
+        path: str,
+        arguments: list[str],
+        cwd: str,
+        env: dict[str, str],
+        streams: tuple[int, int, int],
+    ):
         self.returncode = None
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.connect(path)
-        asked = json.dumps({"arguments": arguments, "cwd": cwd, "env": env}).encode("utf-8", "surrogateescape")
+        asked = json.dumps({"arguments": arguments, "cwd": cwd, "env": env}).encode(
+            "utf-8", "surrogateescape"
+        )
         descriptors = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", streams))]
         self.socket.sendmsg([len(asked).to_bytes(8, "big")], descriptors)
         self.socket.sendall(asked)
@@ -94,12 +105,19 @@ class Process:
 class Piped(Process):
     """With its output in a pipe, and its errors there too where they go `together`, else in a file."""
 
-    def __init__(self, path: str, arguments: list[str], cwd: str, env: dict[str, str], together: bool):
+    def __init__(
+        self, path: str, arguments: list[str], cwd: str, env: dict[str, str], together: bool
+    ):
         read, write = os.pipe()
-        self.stdout, self.errors = open(read, encoding="utf-8"), tempfile.TemporaryFile("w+", encoding="utf-8")
+        self.stdout, self.errors = (
+            open(read, encoding="utf-8"),
+            tempfile.TemporaryFile("w+", encoding="utf-8"),
+        )
         with open(os.devnull) as nothing, open(write, "wb") as out:
             errors = out if together else self.errors
-            super().__init__(path, arguments, cwd, env, (nothing.fileno(), out.fileno(), errors.fileno()))
+            super().__init__(
+                path, arguments, cwd, env, (nothing.fileno(), out.fileno(), errors.fileno())
+            )
 
     def communicate(self) -> tuple[str, str]:
         with self.stdout, self.errors:
@@ -125,14 +143,20 @@ class Server:
     def begin(self) -> None:
         if self.process:
             return
-        self.folder = Path(tempfile.mkdtemp(prefix="forks"))  # a socket's path has at most 100 characters
+        self.folder = Path(
+            tempfile.mkdtemp(prefix="forks")
+        )  # a socket's path has at most 100 characters
         self.path, self.bin = str(self.folder / "socket"), self.folder / "bin"
         self.bin.mkdir()
         for name in ("python", "python3"):
-            (self.bin / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{__file__}" "$@"\n')
+            (self.bin / name).write_text(
+                f'#!/bin/sh\nexec "{sys.executable}" -IS "{__file__}" "$@"\n'
+            )
             (self.bin / name).chmod(0o755)
         command = [sys.executable, __file__, "--serve", self.path]
-        self.process = subprocess.Popen(command, env=self.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, env=self.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         assert self.process.stdout.readline() == "ready\n"
 
     def environment(self, env: dict[str, str]) -> dict[str, str]:
@@ -140,11 +164,15 @@ class Server:
         self.begin()
         return env | {"PATH": f"{self.bin}{os.pathsep}{env['PATH']}", SOCKET: self.path}
 
-    def start(self, arguments: list[str], cwd: Path, env: dict[str, str], together: bool = False) -> Piped:
+    def start(
+        self, arguments: list[str], cwd: Path, env: dict[str, str], together: bool = False
+    ) -> Piped:
         given = self.environment(env)
         return Piped(self.path, list(map(str, arguments)), str(cwd), given, together)
 
-    def run(self, arguments: list[str], cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess:
+    def run(
+        self, arguments: list[str], cwd: Path, env: dict[str, str]
+    ) -> subprocess.CompletedProcess:
         process = self.start(arguments, cwd, env)
         out, err = process.communicate()
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
@@ -158,7 +186,9 @@ def serve(path: str) -> None:
     known = dict(os.environ)
     for name in PRELOADED:
         importlib.import_module(name)
-    added = {name: value for name, value in os.environ.items() if name not in known}  # by libraries, for themselves
+    added = {
+        name: value for name, value in os.environ.items() if name not in known
+    }  # by libraries, for themselves
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(path)
     listening.listen(64)
@@ -184,7 +214,11 @@ def answer(connection: socket.socket, known: dict[str, str], added: dict[str, st
     with connection.makefile("rb") as stream:
         asked = json.loads(stream.read(int.from_bytes(head, "big")))
     env = asked["env"]
-    other = {name for name in env.keys() | known.keys() if env.get(name) != known.get(name) and not name.startswith(FREE)}
+    other = {
+        name
+        for name in env.keys() | known.keys()
+        if env.get(name) != known.get(name) and not name.startswith(FREE)
+    }
     if other:
         connection.sendall(b"0\n")
         os._exit(0)
@@ -208,7 +242,10 @@ def answer(connection: socket.socket, known: dict[str, str], added: dict[str, st
     os.environ.clear()
     os.environ.update(env | added)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # which colorama, that DVC imports, has wrapped
+    sys.stdout, sys.stderr = (
+        sys.__stdout__,
+        sys.__stderr__,
+    )  # which colorama, that DVC imports, has wrapped
     code = 0
     try:
         run(asked["arguments"])
@@ -250,7 +287,9 @@ def ask(arguments: list[str]) -> None:
     """`python` of tests: a fork where it can be one, else the real one."""
     if passes_on(arguments):
         try:
-            process = Process(os.environ[SOCKET], arguments, os.getcwd(), dict(os.environ), (0, 1, 2))
+            process = Process(
+                os.environ[SOCKET], arguments, os.getcwd(), dict(os.environ), (0, 1, 2)
+            )
         except (LookupError, OSError):  # another environment, or the server has ended
             pass
         else:

@@ -14,8 +14,8 @@ import hashlib
 import json
 import os
 import re
-import socket
 import runpy
+import socket
 import struct
 import subprocess
 import sys
@@ -40,7 +40,9 @@ class Commit:
     @property
     def oid(self) -> str:
         listed = {name: hashlib.sha1(content).hexdigest() for name, content in self.files.items()}
-        return hashlib.sha1(json.dumps([listed, self.message, self.parent], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha1(
+            json.dumps([listed, self.message, self.parent], sort_keys=True).encode()
+        ).hexdigest()
 
 
 @dataclass
@@ -101,9 +103,14 @@ class Hub:
         handler = type("Bound", (Handler,), {"hub": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
         port = self.server.server_address[1]
-        self.endpoint, self.storage = f"http://127.0.0.1:{port}", f"http://localhost:{port}"  # two hosts, as the Hub has
+        self.endpoint, self.storage = (
+            f"http://127.0.0.1:{port}",
+            f"http://localhost:{port}",
+        )  # two hosts, as the Hub has
         return self
 
     def __exit__(self, *_) -> None:
@@ -114,13 +121,29 @@ class Hub:
         """A repository with one commit, or another commit of one; returns the commit."""
         if name not in self.repositories:
             self.repositories[name] = Repository(**access)
-        return self.repositories[name].commit(dict(files), f"commit {len(self.repositories[name].commits)}")
+        return self.repositories[name].commit(
+            dict(files), f"commit {len(self.repositories[name].commits)}"
+        )
 
     def environment(self, home: Path, token: str | None = None) -> dict[str, str]:
         """For a process that is to meet this Hub, without the user's own login."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-        settings = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home / "hf"), "HF_HUB_DISABLE_XET": "1", "PYTHONUTF8": "1"}
-        return kept | settings | {"NO_PROXY": "127.0.0.1,localhost"} | ({"HF_TOKEN": token} if token else {})
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("HF_", "HUGGING"))
+        }
+        settings = {
+            "HF_ENDPOINT": self.endpoint,
+            "HF_HOME": str(home / "hf"),
+            "HF_HUB_DISABLE_XET": "1",
+            "PYTHONUTF8": "1",
+        }
+        return (
+            kept
+            | settings
+            | {"NO_PROXY": "127.0.0.1,localhost"}
+            | ({"HF_TOKEN": token} if token else {})
+        )
 
 
 class Client:
@@ -132,16 +155,26 @@ class Client:
     def __enter__(self) -> "Client":
         pipe = subprocess.PIPE
         environment = self.hub.environment(self.home)
-        self.process = subprocess.Popen([sys.executable, __file__], env=environment, stdin=pipe, stdout=pipe, encoding="utf-8")
+        self.process = subprocess.Popen(
+            [sys.executable, __file__], env=environment, stdin=pipe, stdout=pipe, encoding="utf-8"
+        )
         return self
 
     def __exit__(self, *_) -> None:
         self.process.stdin.close()
         self.process.wait()
 
-    def run(self, script: Path, *arguments: str, cwd: Path, token: str | None = None) -> subprocess.CompletedProcess:
-        """As `python script arguments` with HF_TOKEN."""
-        asked = {"script": str(script), "arguments": arguments, "cwd": str(cwd), "token": token, "home": str(self.home)}
+    def run(
+        self, script: Path | str, *arguments: str, cwd: Path, token: str | None = None
+    ) -> subprocess.CompletedProcess:
+        """As `python script arguments`, or `tunerank arguments`, with HF_TOKEN."""
+        asked = {
+            "script": str(script),
+            "arguments": arguments,
+            "cwd": str(cwd),
+            "token": token,
+            "home": str(self.home),
+        }
         print(json.dumps(asked), file=self.process.stdin, flush=True)
         code = int(self.process.stdout.readline())
         out, err = ((self.home / name).read_text(encoding="utf-8") for name in ("out", "err"))
@@ -161,9 +194,16 @@ def serve_client() -> None:
         if asked["token"] is not None:
             os.environ["HF_TOKEN"] = asked["token"]
         sys.argv = [asked["script"], *asked["arguments"]]
-        sys.path[0] = str(Path(asked["script"]).parent)
+        command = asked["script"] == "tunerank"
+        sys.path[0] = (
+            str(Path(__file__).parent.parent / "src")
+            if command
+            else str(Path(asked["script"]).parent)
+        )
         try:
-            runpy.run_path(asked["script"], run_name="__main__")
+            runpy.run_module("tunerank", run_name="__main__") if command else runpy.run_path(
+                asked["script"], run_name="__main__"
+            )
             code = 0
         except SystemExit as end:
             code = end.code or 0
@@ -202,7 +242,14 @@ class Handler(BaseHTTPRequestHandler):
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
         self.hub.requests.append((self.command, self.path, token, self.headers.get("Range")))
         body = self.read_body()
-        self.fault = next((f for f in self.hub.faults if f.times and re.search(f.pattern, f"{self.command} {path}")), None)
+        self.fault = next(
+            (
+                f
+                for f in self.hub.faults
+                if f.times and re.search(f.pattern, f"{self.command} {path}")
+            ),
+            None,
+        )
         try:
             if self.fault:
                 self.fault.times -= 1
@@ -217,8 +264,12 @@ class Handler(BaseHTTPRequestHandler):
                 raise Refused(401, "Invalid credentials in Authorization header")
             self.writes = token is not None and token != "hf_reader"
             for method, pattern, function in ROUTES:
-                if (found := pattern.fullmatch(path)) and method == self.command.replace("HEAD", "GET"):
-                    given = {key: unquote(value) for key, value in found.groupdict().items() if value}
+                if (found := pattern.fullmatch(path)) and method == self.command.replace(
+                    "HEAD", "GET"
+                ):
+                    given = {
+                        key: unquote(value) for key, value in found.groupdict().items() if value
+                    }
                     return getattr(self, function)(body, **given)
             raise Refused(404, f"no route {self.command} {path}")
         except Refused as refused:
@@ -238,7 +289,9 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return content
 
-    def send(self, content: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
+    def send(
+        self, content: bytes, status: int = 200, headers: dict[str, str] | None = None
+    ) -> None:
         self.send_response(status)
         for key, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
             self.send_header(key, value)
@@ -256,7 +309,9 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
             if self.fault.reset:  # closing with a linger of 0 s sends RST
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
                 self.connection.close()
 
     def send_json(self, value) -> None:
@@ -269,7 +324,11 @@ class Handler(BaseHTTPRequestHandler):
         found = self.hub.repositories.get(name)
         allowed = found and (not found.private or self.user in found.readers | {name.split("/")[0]})
         if not allowed:
-            status, message = (404, "Repository not found") if self.user else (401, "Invalid username or password.")
+            status, message = (
+                (404, "Repository not found")
+                if self.user
+                else (401, "Invalid username or password.")
+            )
             raise Refused(status, message, "RepoNotFound")
         return found
 
@@ -277,7 +336,9 @@ class Handler(BaseHTTPRequestHandler):
         """The repository, where the user may read its files."""
         found = self.seen(name)
         if found.gated and self.user not in found.readers | {name.split("/")[0]}:
-            message = f"Access to model {name} is restricted and you are not in the authorized list."
+            message = (
+                f"Access to model {name} is restricted and you are not in the authorized list."
+            )
             raise Refused(403 if self.user else 401, message, "GatedRepo")
         return found
 
@@ -311,8 +372,15 @@ class Handler(BaseHTTPRequestHandler):
     @route("GET", f"/api/models/{NAME}/refs")
     def refs(self, body: bytes, name: str) -> None:
         repository = self.seen(name)
-        tags = [{"name": tag, "ref": f"refs/tags/{tag}", "targetCommit": oid} for tag, oid in repository.tags.items()]
-        main = {"name": "main", "ref": "refs/heads/main", "targetCommit": repository.commits[-1].oid}
+        tags = [
+            {"name": tag, "ref": f"refs/tags/{tag}", "targetCommit": oid}
+            for tag, oid in repository.tags.items()
+        ]
+        main = {
+            "name": "main",
+            "ref": "refs/heads/main",
+            "targetCommit": repository.commits[-1].oid,
+        }
         self.send_json({"branches": [main], "tags": tags, "converts": []})
 
     @route("GET", f"/api/models/{NAME}/tree/(?P<revision>[^/]+)(/(?P<folder>.+))?")
@@ -325,7 +393,11 @@ class Handler(BaseHTTPRequestHandler):
         for path, content in commit.files.items():
             entry = {"type": "file", "path": path, "size": len(content), "oid": blob(content)}
             if large(path):
-                entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+                entry["lfs"] = {
+                    "oid": hashlib.sha256(content).hexdigest(),
+                    "size": len(content),
+                    "pointerSize": 134,
+                }
             if path.startswith(folder):
                 entries.append(entry)
         self.send_json(entries)
@@ -335,7 +407,11 @@ class Handler(BaseHTTPRequestHandler):
         commit = self.committed(self.readable(name), revision)
         headers = {"X-Repo-Commit": commit.oid}
         if path not in commit.files:
-            self.send(b"", 404, headers | {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
+            self.send(
+                b"",
+                404,
+                headers | {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"},
+            )
             return
         content = commit.files[path]
         if not large(path):
@@ -343,7 +419,11 @@ class Handler(BaseHTTPRequestHandler):
             return
         key = hashlib.sha256(content).hexdigest()
         self.hub.large[key] = content
-        headers |= {"X-Linked-Etag": f'"{key}"', "X-Linked-Size": str(len(content)), "ETag": '"pointer"'}
+        headers |= {
+            "X-Linked-Etag": f'"{key}"',
+            "X-Linked-Size": str(len(content)),
+            "ETag": '"pointer"',
+        }
         self.send(b"", 302, headers | {"Location": f"{self.hub.storage}/storage/{key}"})
 
     @route("GET", "/storage/(?P<key>[0-9a-f]{64})")
@@ -356,7 +436,11 @@ class Handler(BaseHTTPRequestHandler):
             self.send(content, 200, headers | {"Accept-Ranges": "bytes"})
             return
         start = int(found[1])
-        self.send(content[start:], 206, headers | {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"})
+        self.send(
+            content[start:],
+            206,
+            headers | {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"},
+        )
 
     # writing
 
@@ -365,18 +449,30 @@ class Handler(BaseHTTPRequestHandler):
         asked = json.loads(body)
         owner = asked.get("organization") or self.user
         if not self.writes or owner != self.user:
-            raise Refused(403, f'You don\'t have the rights to create a model under the namespace "{owner}"')
+            raise Refused(
+                403, f'You don\'t have the rights to create a model under the namespace "{owner}"'
+            )
         name = f"{owner}/{asked['name']}"
         if name in self.hub.repositories:
             raise Refused(409, "You already created this model repo")
-        self.hub.add(name, {".gitattributes": b"*.safetensors filter=lfs\n"}, private=asked.get("visibility") == "private")
+        self.hub.add(
+            name,
+            {".gitattributes": b"*.safetensors filter=lfs\n"},
+            private=asked.get("visibility") == "private",
+        )
         self.send_json({"url": f"{self.hub.endpoint}/{name}"})
 
     @route("POST", "/api/validate-yaml")
     def validate(self, body: bytes) -> None:
         """Of the metadata the licence alone."""
-        license = yaml.safe_load(json.loads(body)["content"].split("---\n")[1]).get("license", "other")
-        errors = [] if license in LICENSES else [{"message": f'"license" must be one of {", ".join(LICENSES)}'}]
+        license = yaml.safe_load(json.loads(body)["content"].split("---\n")[1]).get(
+            "license", "other"
+        )
+        errors = (
+            []
+            if license in LICENSES
+            else [{"message": f'"license" must be one of {", ".join(LICENSES)}'}]
+        )
         content = json.dumps({"errors": errors, "warnings": []}).encode()
         self.send(content, 400 if errors else 200, {"Content-Type": "application/json"})
 
@@ -387,7 +483,11 @@ class Handler(BaseHTTPRequestHandler):
         files = []
         for file in json.loads(body)["files"]:
             path, there = file["path"], commit.files.get(file["path"])
-            entry = {"path": path, "uploadMode": "lfs" if large(path) else "regular", "shouldIgnore": path in ignored}
+            entry = {
+                "path": path,
+                "uploadMode": "lfs" if large(path) else "regular",
+                "shouldIgnore": path in ignored,
+            }
             if there is not None:
                 entry["oid"] = hashlib.sha256(there).hexdigest() if large(path) else blob(there)
             files.append(entry)
@@ -399,7 +499,9 @@ class Handler(BaseHTTPRequestHandler):
         objects = []
         for entry in json.loads(body)["objects"]:
             if entry["oid"] not in self.hub.large:
-                entry = entry | {"actions": {"upload": {"href": f"{self.hub.storage}/storage/{entry['oid']}"}}}
+                entry = entry | {
+                    "actions": {"upload": {"href": f"{self.hub.storage}/storage/{entry['oid']}"}}
+                }
             objects.append(entry)
         self.send_json({"transfer": "basic", "objects": objects})
 
@@ -414,7 +516,10 @@ class Handler(BaseHTTPRequestHandler):
     def commit(self, body: bytes, name: str, revision: str) -> None:
         repository = self.writable(name)
         head, *operations = [json.loads(line) for line in body.splitlines()]
-        if head["value"].get("parentCommit", repository.commits[-1].oid) != repository.commits[-1].oid:
+        if (
+            head["value"].get("parentCommit", repository.commits[-1].oid)
+            != repository.commits[-1].oid
+        ):
             raise Refused(412, "A commit has happened since. Please refresh and try again.")
         files = dict(repository.commits[-1].files)
         for operation in operations:

@@ -20,7 +20,11 @@ def record_files(opened: set[str]) -> None:
             return
         path, flags = arguments[0], arguments[2] if event == "open" else os.O_RDONLY
         # A name within an open folder, as shutil.rmtree opens it, comes without that folder, and is none in the working folder.
-        if isinstance(path, (str, bytes)) and not flags & (os.O_WRONLY | os.O_CREAT) and os.path.exists(path):
+        if (
+            isinstance(path, (str, bytes))
+            and not flags & (os.O_WRONLY | os.O_CREAT)
+            and os.path.exists(path)
+        ):
             opened.add(os.path.abspath(os.fsdecode(path)))
 
     sys.addaudithook(hook)
@@ -29,16 +33,17 @@ def record_files(opened: set[str]) -> None:
 def record_parameters(read: set[str]) -> None:
     """Note `group.key` where a stage reads a field of what `load` gave it, or of a copy, but there of no field that was set anew.
     Validators, which see everything, have run before."""
-    from reranker import params
+    from tunerank.params import base
+    from tunerank.params import load as params
 
-    held: dict[int, tuple[params.Group, str, set[str]]] = {}
-    load, copy = params.load, params.Group.model_copy
+    held: dict[int, tuple[base.Group, str, set[str]]] = {}
+    load, copy = params.load, base.Group.model_copy
 
     def loading(*arguments):
         loaded = load(*arguments)
         held[id(loaded)] = loaded, "", set()
         for name, value in loaded:
-            if isinstance(value, params.Group):
+            if isinstance(value, base.Group):
                 held[id(value)] = value, f"{name}.", set()
         return loaded
 
@@ -51,13 +56,17 @@ def record_parameters(read: set[str]) -> None:
 
     def reading(self, name):
         value = object.__getattribute__(self, name)
-        if id(self) in held and name in type(self).__pydantic_fields__ and not isinstance(value, params.Group):
+        if (
+            id(self) in held
+            and name in type(self).__pydantic_fields__
+            and not isinstance(value, base.Group)
+        ):
             _, prefix, anew = held[id(self)]
             if name not in anew:
                 read.add(prefix + name)
         return value
 
-    params.load, params.Group.model_copy, params.Group.__getattribute__ = loading, copying, reading
+    params.load, base.Group.model_copy, base.Group.__getattribute__ = loading, copying, reading
 
 
 def main(target: str, script: str, *arguments: str) -> None:
@@ -72,7 +81,7 @@ def main(target: str, script: str, *arguments: str) -> None:
     atexit.register(write)
     sys.argv, sys.path[0] = [script, *arguments], str(Path(script).parent.absolute())
     record_files(files)
-    if "from reranker.params import" in Path(script).read_text(encoding="utf-8"):
+    if "from tunerank.params.load import" in Path(script).read_text(encoding="utf-8"):
         record_parameters(parameters)
     runpy.run_path(script, run_name="__main__")
 

@@ -9,8 +9,8 @@ import decimal
 import io
 import json
 import os
-import re
 import random
+import re
 import sys
 import zipfile
 import zlib
@@ -20,26 +20,27 @@ import openpyxl
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from conftest import ROOT
 from transformers import AutoTokenizer
 
-from conftest import ROOT
-from reranker.errors import InputError
-from reranker.files import write_json, write_jsonl
-from reranker.params import load
-from reranker.passages import SPLITS
-from reranker.tables import find_tables, read_table
-from reranker.tokens import TokenizedSamples
+from tunerank.core.errors import InputError
+from tunerank.core.files import write_json, write_jsonl
+from tunerank.data.passages import SPLITS
+from tunerank.data.readers.tables import find_tables, read_table
+from tunerank.params.load import load
+from tunerank.training.tokens import TokenizedSamples
 
 sys.path.insert(0, str(ROOT / "src"))
 import baseline
 import evaluate
 import prepare
 import pretrain
-import rank
 import retrieve
 import samples
 import score
 import train
+from tunerank.commands import rank
+from tunerank.commands.app import call
 
 HEADER = "question,doc,dataset\n"
 GOOD = HEADER + "甲？,一,train\n乙？,二,test\n"
@@ -58,7 +59,9 @@ def table(name, content):
         path = folder / name
         content(path) if callable(content) else put(path, content)
         found = read_table(path)
-        return {"": found.columns.tolist()} | {number: row.tolist() for number, row in zip(found.index, found.to_numpy())}
+        return {"": found.columns.tolist()} | {
+            number: row.tolist() for number, row in zip(found.index, found.to_numpy())
+        }
 
     return read
 
@@ -89,7 +92,9 @@ def sheet(xml: str, head: str = "", tail: str = "", **parts: str):
             for name in old.namelist():
                 content = parts.get(Path(name).stem, old.read(name))
                 if name == "xl/worksheets/sheet1.xml":
-                    content = f"{head}<worksheet {main}><sheetData>{xml}</sheetData>{tail}</worksheet>"
+                    content = (
+                        f"{head}<worksheet {main}><sheetData>{xml}</sheetData>{tail}</worksheet>"
+                    )
                 new.writestr(name, content)
 
     return make
@@ -109,15 +114,24 @@ def bomb(path: Path) -> None:
     """1.2 GB of rows in 5 MB."""
     rows = b'<row r="2"><c r="A2"><v>1</v></c></row>' * 2**15
     sheet("")(path)
-    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as archive, archive.open("xl/more.xml", "w", force_zip64=True) as part:
+    with (
+        zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("xl/more.xml", "w", force_zip64=True) as part,
+    ):
         for _ in range(1200 * 2**20 // len(rows)):
             part.write(rows)
 
 
-LAUGHS = "<!DOCTYPE a [<!ENTITY b 'ha'>" + "".join(f"<!ENTITY b{n} '{f'&b{n - 1 if n else str()};' * 10}'>" for n in range(9)) + "]>"
+LAUGHS = (
+    "<!DOCTYPE a [<!ENTITY b 'ha'>"
+    + "".join(f"<!ENTITY b{n} '{f'&b{n - 1 if n else str()};' * 10}'>" for n in range(9))
+    + "]>"
+)
 OUTSIDE = "<!DOCTYPE a [<!ENTITY b SYSTEM 'file:///etc/hostname'>]>"
 UNREADABLE = "t.xlsx: cannot be read as an Excel workbook ({}); open it and save it as xlsx again"
-DOCTYPE = "t.xlsx: declares a document type, which no workbook does; open it and save it as xlsx again"
+DOCTYPE = (
+    "t.xlsx: declares a document type, which a workbook must not; open it and save it as xlsx again"
+)
 LIMITS = "t.xlsx: more than 1048576 rows, or 67108864 cells; save the sheet as csv"
 MERGED = (["question", "doc"], ["甲", "一"], ["乙", None], ["丙", None], ["丁", "四"])
 
@@ -129,7 +143,9 @@ def parquet(**columns):
 
 
 def repeated_column(path: Path) -> None:
-    pyarrow.parquet.write_table(pa.table([pa.array(["a"]), pa.array(["b"])], names=["q", "q "]), path)
+    pyarrow.parquet.write_table(
+        pa.table([pa.array(["a"]), pa.array(["b"])], names=["q", "q "]), path
+    )
 
 
 def long_parquet(path: Path) -> None:
@@ -141,16 +157,18 @@ def long_parquet(path: Path) -> None:
 
 
 NANOSECONDS = pa.array([1704067200000000001], pa.timestamp("ns"))
-HISTOGRAM = base64.b85decode((
-    'c-noG&rcIU6vt<Fw`;3C0C6U>q=&}HghW8Lu>_1JOerlyP}&Fu!e!GoP*kY>VS^_QnrPA^2Ms2A@TeD0NH}=#;K{$hV~L3uZ=O6bZ`v+}u1<Dm'
-    '-oE#p&zrY1y9*+16N4}knv(<SLnt_;A%u#y>LUb^K0=3NtcRGy42_{dtr%fi(eCY)f<PE#2FAK3C4*$BO}RX0%D~UPPrr}eg4Ou^T3Q}7v#DWb'
-    'Q{h3Sq`ytQG^hjXU|06Y1E$LmLmrG9WW3Gj&jp%{#$mm2@Dd)5_xBrzd&kc|dLRRCkOkaH9vQ9>-p<fF>63v<$ti3ZVC2gc53o-Om;vE#p7k(_'
-    'm|4zl<R3ZYA|k;7of*|?Avb{LLQs5gKx6*LRXMq^z18V7ovm^$U+Q$}x$SJ{^M#yKamx8h%SR0>WUX-&B0(#P%pR+miD=ZI&oHfHKFR%Ociw_h'
-    '5Yb>0dgO46`YqGq2<q(wxhqt#T}(e<{sZ$p?7j8fSmuds)!2r<!2FNKzi4NUKsU?uWWmc(pd(DbV*bY9-}L`&d^h*1C%65Q75f#Y?=b)F<8`0M'
-    '-ghJWTqOPLqXzfW_a?GJEGW|HdzqWfbHVERb!a;xCWJ_dX1gOqO~lqkLWp%SwXS?IDVPUiN{CtII2~nMly`g@tPSWAYEsROC*v~7xHP5{N)%J^'
-    'Y2mgkI3KJmr#G^ZrBRUp{k2(Gn#!GaleF@w7Kd&%Ik72b?t{L3PQP+apH$9F^l2`#v?D9Yg5F+`9jr99sOq0l(v&-CN;wnu>hj%DCo@r1&iPHK'
-    'CnaJjh$mtF@m4aosDJR(dS;evCzBGVQ<Qxhv2f8T$pc>*&K8TqPN}qA3qQ%1%JTS!BV!|@Beu0Bzqif{{gOYl1^Ev?0XiTlE&'
-))
+HISTOGRAM = base64.b85decode(
+    (
+        "c-noG&rcIU6vt<Fw`;3C0C6U>q=&}HghW8Lu>_1JOerlyP}&Fu!e!GoP*kY>VS^_QnrPA^2Ms2A@TeD0NH}=#;K{$hV~L3uZ=O6bZ`v+}u1<Dm"
+        "-oE#p&zrY1y9*+16N4}knv(<SLnt_;A%u#y>LUb^K0=3NtcRGy42_{dtr%fi(eCY)f<PE#2FAK3C4*$BO}RX0%D~UPPrr}eg4Ou^T3Q}7v#DWb"
+        "Q{h3Sq`ytQG^hjXU|06Y1E$LmLmrG9WW3Gj&jp%{#$mm2@Dd)5_xBrzd&kc|dLRRCkOkaH9vQ9>-p<fF>63v<$ti3ZVC2gc53o-Om;vE#p7k(_"
+        "m|4zl<R3ZYA|k;7of*|?Avb{LLQs5gKx6*LRXMq^z18V7ovm^$U+Q$}x$SJ{^M#yKamx8h%SR0>WUX-&B0(#P%pR+miD=ZI&oHfHKFR%Ociw_h"
+        "5Yb>0dgO46`YqGq2<q(wxhqt#T}(e<{sZ$p?7j8fSmuds)!2r<!2FNKzi4NUKsU?uWWmc(pd(DbV*bY9-}L`&d^h*1C%65Q75f#Y?=b)F<8`0M"
+        "-ghJWTqOPLqXzfW_a?GJEGW|HdzqWfbHVERb!a;xCWJ_dX1gOqO~lqkLWp%SwXS?IDVPUiN{CtII2~nMly`g@tPSWAYEsROC*v~7xHP5{N)%J^"
+        "Y2mgkI3KJmr#G^ZrBRUp{k2(Gn#!GaleF@w7Kd&%Ik72b?t{L3PQP+apH$9F^l2`#v?D9Yg5F+`9jr99sOq0l(v&-CN;wnu>hj%DCo@r1&iPHK"
+        "CnaJjh$mtF@m4aosDJR(dS;evCzBGVQ<Qxhv2f8T$pc>*&K8TqPN}qA3qQ%1%JTS!BV!|@Beu0Bzqif{{gOYl1^Ev?0XiTlE&"
+    )
+)
 """A parquet file, compressed, whose statistics made pyarrow end the process where they were looked at; found by tests/faults/fuzz.py."""
 DEEP = "[" * 200000 + "]" * 200000
 
@@ -211,21 +229,42 @@ def prepared(content, corpus=None, then=None):
         except InputError:
             assert tree(folder / "data") | tree(folder / "metrics") == before
             raise
-        rows = {path.stem: [json.loads(line) for line in path.open(encoding="utf-8")] for path in (folder / "data").iterdir()}
+        rows = {
+            path.stem: [json.loads(line) for line in path.open(encoding="utf-8")]
+            for path in (folder / "data").iterdir()
+        }
         return {
             "passages": {row["id"]: row["text"] for row in rows["corpus"]},
-            **{split: [(row["question"], row["passage"]) for row in rows[split]] for split in ("train", "valid", "test") if rows[split]},
-            **({"dropped": [(row["row"], row["reason"]) for row in rows["dropped"]]} if rows["dropped"] else {}),
+            **{
+                split: [(row["question"], row["passage"]) for row in rows[split]]
+                for split in ("train", "valid", "test")
+                if rows[split]
+            },
+            **(
+                {"dropped": [(row["row"], row["reason"]) for row in rows["dropped"]]}
+                if rows["dropped"]
+                else {}
+            ),
         }
 
     return run
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {path.as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
-QUESTION = {"id": "q1", "question": "甲？", "answer": "一", "context": "一", "passage": "p1", "qa_type": "", "row": 2}
+QUESTION = {
+    "id": "q1",
+    "question": "甲？",
+    "answer": "一",
+    "context": "一",
+    "passage": "p1",
+    "qa_type": "",
+    "row": 2,
+}
 PASSAGES = [{"id": "p1", "text": "一甲"}, {"id": "p2", "text": "二乙"}]
 
 
@@ -236,8 +275,23 @@ def between(passages=PASSAGES, train=(QUESTION,), candidates=None, change=None):
         write_jsonl(folder / "prepared/corpus.jsonl", passages)
         for split, rows in (("train", train), ("valid", ()), ("test", ())):
             write_jsonl(folder / f"prepared/{split}.jsonl", rows)
-        listed = [{"passage": p["id"], "dense": 1, "bm25": 1, "dense_score": 0.5, "bm25_score": 1.0, "nearest": [0, len(p.get("text", ""))], "views": [[0, len(p.get("text", ""))]]} for p in passages]
-        found = [{"id": row["id"], "candidates": listed} for row in train] if candidates is None else candidates
+        listed = [
+            {
+                "passage": p["id"],
+                "dense": 1,
+                "bm25": 1,
+                "dense_score": 0.5,
+                "bm25_score": 1.0,
+                "nearest": [0, len(p.get("text", ""))],
+                "views": [[0, len(p.get("text", ""))]],
+            }
+            for p in passages
+        ]
+        found = (
+            [{"id": row["id"], "candidates": listed} for row in train]
+            if candidates is None
+            else candidates
+        )
         write_jsonl(folder / "candidates/train.jsonl", found)
         if change:
             change(folder)
@@ -255,7 +309,11 @@ def retrieved(broken):
         parameters = load().model_copy(update={"retrieve": changed})
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(retrieve, "load", lambda: parameters)
-            return after(folder, lambda: retrieve.main("prepared", "none", "out"), lambda row: (row["id"], [c["passage"] for c in row["candidates"]]))
+            return after(
+                folder,
+                lambda: retrieve.main("prepared", "none", "out"),
+                lambda row: (row["id"], [c["passage"] for c in row["candidates"]]),
+            )
 
     return run
 
@@ -266,7 +324,11 @@ def sampled(broken):
     def run(folder: Path) -> dict:
         broken(folder)
         put(folder / "out/kept", "")
-        return after(folder, lambda: samples.main("prepared", "candidates", "none", "out", "samples.json"), lambda row: (row["query"], row["pos"], row["neg"]))
+        return after(
+            folder,
+            lambda: samples.main("prepared", "candidates", "none", "out", "samples.json"),
+            lambda row: (row["query"], row["pos"], row["neg"]),
+        )
 
     return run
 
@@ -279,11 +341,29 @@ def judged(stage, change):
         asked = [QUESTION | {"id": f"q-{split}"} for split in SPLITS]
         between(train=asked)(folder)
         for name in ("prepared", "candidates"):
-            rows = dict(zip(SPLITS, (folder / name / "train.jsonl").read_text(encoding="utf-8").splitlines()))
+            rows = dict(
+                zip(
+                    SPLITS, (folder / name / "train.jsonl").read_text(encoding="utf-8").splitlines()
+                )
+            )
             for split, row in rows.items():
                 put(folder / name / f"{split}.jsonl", row + "\n")
-        for path in ("baseline/test.jsonl", "baseline/train.jsonl", "scores/test.jsonl", "scores/train.jsonl", "start/valid.jsonl"):
-            write_jsonl(folder / path, [{"id": f"q-{Path(path).stem}", **dict.fromkeys(("scores", "whole"), {"p1": 1.0, "p2": 0.5, "p3": 0.0})}])
+        for path in (
+            "baseline/test.jsonl",
+            "baseline/train.jsonl",
+            "scores/test.jsonl",
+            "scores/train.jsonl",
+            "start/valid.jsonl",
+        ):
+            write_jsonl(
+                folder / path,
+                [
+                    {
+                        "id": f"q-{Path(path).stem}",
+                        **dict.fromkeys(("scores", "whole"), {"p1": 1.0, "p2": 0.5, "p3": 0.0}),
+                    }
+                ],
+            )
         for file, text in change.items():
             put(folder / file, text)
         stage()
@@ -293,7 +373,13 @@ def judged(stage, change):
 
 def train_reads():
     params, prepared = load(), Path("prepared")
-    train.read_validation(params, prepared / "corpus.jsonl", prepared / "valid.jsonl", Path("candidates/valid.jsonl"), Path("start/valid.jsonl"))
+    train.read_validation(
+        params,
+        prepared / "corpus.jsonl",
+        prepared / "valid.jsonl",
+        Path("candidates/valid.jsonl"),
+        Path("start/valid.jsonl"),
+    )
 
 
 def evaluate_reads():
@@ -325,7 +411,11 @@ def tokenised(content):
     """What train.py reads first of its samples: their number."""
 
     def run(folder: Path) -> int:
-        return len(TokenizedSamples(put(folder / "train.jsonl", content), TOKENIZER[0], 100, folder / "tokens"))
+        return len(
+            TokenizedSamples(
+                put(folder / "train.jsonl", content), TOKENIZER[0], 100, folder / "tokens"
+            )
+        )
 
     return run
 
@@ -339,14 +429,16 @@ def tokenizer(tiny_model):
 
 
 def ranked(name, content, *arguments, query="甲"):
-    """rank.py, up to where it would load a model: the passages it has read."""
+    """tunerank rank, up to where it would load a model: the passages it has read."""
 
     def run(folder: Path) -> object:
         if name:
             put(folder / name, content)
         if arguments:
-            return rank.main("none", query, *([name] if name else []), *arguments)
-        return [(key, passage.title, passage.text) for key, passage in rank.read_passages(folder / name)]
+            return call("rank", "none", query, *([name] if name else []), *arguments)
+        return [
+            (key, passage.title, passage.text) for key, passage in rank.read_passages([str(folder / name)])
+        ]
 
     return run
 
@@ -355,14 +447,19 @@ def spoken(content: bytes):
     def run(folder: Path) -> object:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"))
-            return rank.standard_input()
+            return rank.read_passages(["-"])
 
     return run
 
 
 def parameters(text):
     def run(folder: Path) -> object:
-        return load(put(folder / "params.yaml", text(ROOT.joinpath("tests/params.yaml").read_text(encoding="utf-8"))))
+        return load(
+            put(
+                folder / "params.yaml",
+                text(ROOT.joinpath("tests/params.yaml").read_text(encoding="utf-8")),
+            )
+        )
 
     return run
 
@@ -373,7 +470,9 @@ def over_a_folder(folder: Path) -> None:
     try:
         write_json(folder / "metrics/data.json", {})
     finally:
-        assert (folder / "metrics/data.json/kept").exists() and len(list((folder / "metrics").iterdir())) == 1
+        assert (folder / "metrics/data.json/kept").exists() and len(
+            list((folder / "metrics").iterdir())
+        ) == 1
 
 
 def under_a_file(folder: Path) -> None:
@@ -386,8 +485,13 @@ def under_a_file(folder: Path) -> None:
 
 
 CHINESE = "question,answer\n" + "云杉的笔记本电脑坏了，应该找谁维修？,请联系售后服务部门。\n" * 3
-TRADITIONAL = "question,answer\n" + "雲杉的筆記型電腦壞了，應該找誰維修？,請聯繫售後服務部門。\n" * 3
-JAPANESE = "question,answer\n" + "ノートパソコンが壊れたとき、だれに修理を頼みますか。,サービス部門です。\n" * 3
+TRADITIONAL = (
+    "question,answer\n" + "雲杉的筆記型電腦壞了，應該找誰維修？,請聯繫售後服務部門。\n" * 3
+)
+JAPANESE = (
+    "question,answer\n"
+    + "ノートパソコンが壊れたとき、だれに修理を頼みますか。,サービス部門です。\n" * 3
+)
 BOTH = ["question", "answer"]
 
 CASES = {
@@ -395,10 +499,10 @@ CASES = {
     "utf-16 with a byte order mark": (table("t.csv", GOOD.encode("utf-16")), {"": ["question", "doc", "dataset"], 2: ["甲？", "一", "train"], 3: ["乙？", "二", "test"]}),
     "utf-16 big-endian": (table("t.csv", b"\xfe\xff" + "q\n甲\n".encode("utf-16-be")), {"": ["q"], 2: ["甲"]}),
     "utf-16 without a byte order mark": (table("t.csv", GOOD.encode("utf-16-le")), "t.csv, row 1: a NUL byte; is this a text file? If it is UTF-16, save it as UTF-8"),
-    "utf-16 cut": (table("t.csv", GOOD.encode("utf-16")[:-1]), "t.csv: begins as UTF-16 and is broken further on; save it as UTF-8"),
+    "utf-16 cut": (table("t.csv", GOOD.encode("utf-16")[:-1]), "t.csv: starts as UTF-16 but is not valid UTF-16; save it as UTF-8"),
     "utf-32": (table("t.csv", GOOD.encode("utf-32")), "t.csv, row 1: a NUL byte; is this a text file? If it is UTF-16, save it as UTF-8"),
-    "big5": (table("t.csv", TRADITIONAL.encode("big5")), "t.csv: not UTF-8, and as GB18030 hardly Chinese; it may be Big5: save it as UTF-8"),
-    "shift-jis": (table("t.csv", JAPANESE.encode("shift-jis")), "t.csv: not UTF-8, and as GB18030 hardly Chinese; it may be Shift-JIS: save it as UTF-8"),
+    "big5": (table("t.csv", TRADITIONAL.encode("big5")), "t.csv: not UTF-8, and hardly any Chinese when read as GB18030; it may be Big5: save it as UTF-8"),
+    "shift-jis": (table("t.csv", JAPANESE.encode("shift-jis")), "t.csv: not UTF-8, and hardly any Chinese when read as GB18030; it may be Shift-JIS: save it as UTF-8"),
     "traditional chinese in gb18030": (table("t.csv", TRADITIONAL.encode("gb18030")), {"": BOTH, **{row: ["雲杉的筆記型電腦壞了，應該找誰維修？", "請聯繫售後服務部門。"] for row in (2, 3, 4)}}),
     "gb18030 cut in a character": (table("t.csv", CHINESE.encode("gb18030")[:-4]), "t.csv, row 4: bytes that are neither UTF-8 nor GB18030; save the table as UTF-8 and try again"),
     "latin-1": (table("t.csv", "question,answer\nOù?,Là.\n".encode("latin-1")), "t.csv, row 2: bytes that are neither UTF-8 nor GB18030; save the table as UTF-8 and try again"),
@@ -417,7 +521,7 @@ CASES = {
     "header alone": (table("t.csv", "question,answer\n"), "t.csv: the table has no rows"),
     "white space alone": (table("t.csv", " \n\t\n\u3000\n"), "t.csv: the table has no rows"),
     "empty columns to the right": (table("t.csv", "q,a,,\n甲,1,,\n"), {"": ["q", "a"], 2: ["甲", "1"]}),
-    "two columns without a name": (table("t.csv", "q,,\n甲,1,2\n"), "t.csv, row 1: two columns without a name; name them, or delete what is under them"),
+    "two columns without a name": (table("t.csv", "q,,\n甲,1,2\n"), "t.csv, row 1: two columns without a name; name them, or delete their cells"),
     "a cell of ten megabytes": (lambda folder: len(table("t.csv", f"q,a\n甲,{'长' * 3_500_000}\n")(folder)[2][1]), 3_500_000),
     "html saved as csv": (table("t.csv", "<html>\n<body>a, b</body>\n</html>\n"), "t.csv, row 2: 2 cells where the header has 1; quote a cell that holds a comma"),
     # numbers, dates, words
@@ -439,7 +543,7 @@ CASES = {
     "a chart sheet alone": (table("t.xlsx", book(then=lambda workbook: (workbook.create_chartsheet(), workbook.remove(workbook.worksheets[0])))), "t.xlsx: cannot be read as an Excel workbook ('list' object has no attribute 'find'); open it and save it as xlsx again"),
     "a carriage return as Excel escapes it": (table("t.xlsx", book(["q"], ["甲_x000D_\n乙"])), {"": ["q"], 2: ["甲\r\n乙"]}),
     "half a character as Excel escapes it": (table("t.xlsx", book(["q"], ["甲_xD83D_"])), {"": ["q"], 2: ["甲_xD83D_"]}),
-    "a zip bomb": (table("t.xlsx", bomb), "t.xlsx: unpacks to 1.2 GB, more than the 1 GB that are read of a workbook; save the sheet as csv"),
+    "a zip bomb": (table("t.xlsx", bomb), "t.xlsx: unpacks to 1.2 GB, above the limit of 1 GB; save the sheet as csv"),
     "two million rows": (table("t.xlsx", sheet("<row/>" * 2**21)), LIMITS),
     "a cell in the last column of every row": (table("t.xlsx", sheet("".join(f'<row r="{n}"><c r="XFD{n}"><v>1</v></c></row>' for n in range(1, 5000)))), LIMITS),
     "a row far below": (table("t.xlsx", sheet('<row r="1000000000"><c><v>1</v></c></row>')), LIMITS),
@@ -457,11 +561,11 @@ CASES = {
     "half a character": (table("t.jsonl", '{"q": "x"}\n{"q": "\\ud83d"}\n'), "t.jsonl, line 2: half a character (an escaped surrogate alone); repair or delete the line"),
     "half a character in a name": (table("t.jsonl", '{"\\ud83d": "x"}\n'), "t.jsonl, line 1: half a character (an escaped surrogate alone); repair or delete the line"),
     "a whole character in two escapes": (table("t.jsonl", '{"q": "\\ud83d\\ude00"}\n'), {"": ["q"], 1: ["😀"]}),
-    "a number of five thousand digits": (table("t.jsonl", f'{{"q": {"9" * 5000}}}\n'), "t.jsonl, line 1: a number too long to be read; repair or delete the line"),
-    "a name twice": (table("t.jsonl", '{"q": "x"}\n{"q": "x", "q ": "y"}\n'), "t.jsonl, line 2: 'q' stands twice; rename one"),
-    "an array of rows": (table("t.jsonl", '[{"q": "x"},\n {"q": "y"}]\n'), "t.jsonl: a JSON document, where a jsonl file has one object in each line; convert it"),
+    "a number of five thousand digits": (table("t.jsonl", f'{{"q": {"9" * 5000}}}\n'), "t.jsonl, line 1: a number that is too long; repair or delete the line"),
+    "a name twice": (table("t.jsonl", '{"q": "x"}\n{"q": "x", "q ": "y"}\n'), "t.jsonl, line 2: 'q' appears twice; rename one"),
+    "an array of rows": (table("t.jsonl", '[{"q": "x"},\n {"q": "y"}]\n'), "t.jsonl: a JSON document, but jsonl has one object in each line; convert it"),
     "two objects in a line": (table("t.jsonl", '{"q": "x"} {"q": "y"}\n'), "t.jsonl, line 1: not valid JSON (Extra data); repair or delete the line"),
-    "a json file over several lines": (table("t.jsonl", '{\n"q": "x"\n}\n'), "t.jsonl: a JSON document, where a jsonl file has one object in each line; convert it"),
+    "a json file over several lines": (table("t.jsonl", '{\n"q": "x"\n}\n'), "t.jsonl: a JSON document, but jsonl has one object in each line; convert it"),
     "cut in the last line": (table("t.jsonl", '{"q": "x"}\n{"q": "y'), "t.jsonl, line 2: not valid JSON (Unterminated string starting at); repair or delete the line"),
     "objects without names": (table("t.jsonl", "{}\n{}\n"), "t.jsonl: the table has no rows"),
     "another name in every line": (table("t.jsonl", "".join(f'{{"n{n}": 1}}\n' for n in range(8200))), "t.jsonl: 8200 rows of 8200 columns, more than 67108864 cells; leave out columns, or cut the table"),
@@ -469,18 +573,18 @@ CASES = {
     "nested columns": (table("t.parquet", parquet(a=[{"b": [1, {"c": datetime.date(2024, 8, 11)}["c"].day]}], d=[[b"x"]])), {"": ["a", "d"], 1: ['{"b": [1, 11]}', '["x"]']}),
     "dates, decimals and bytes": (table("t.parquet", parquet(a=[decimal.Decimal("1.50")], b=[datetime.datetime(2024, 8, 11)], c=["甲".encode()], d=[[datetime.date(2024, 8, 11)]])), {"": ["a", "b", "c", "d"], 1: ["1.50", "2024-08-11 00:00:00", "甲", '["2024-08-11"]']}),
     "nanoseconds": (table("t.parquet", parquet(a=NANOSECONDS)), {"": ["a"], 1: ["2024-01-01 00:00:00.000000001"]}),
-    "bytes that are no text": (table("t.parquet", parquet(a=[b"\xff\xfe"])), "t.parquet: a column of bytes that are no UTF-8 text; leave it out, or store it as text"),
+    "bytes that are no text": (table("t.parquet", parquet(a=[b"\xff\xfe"])), "t.parquet: a column of bytes that are not UTF-8 text; leave it out, or store it as text"),
     "a year beyond all dates": (table("t.parquet", parquet(a=pa.array([10**15], pa.timestamp("s")))), "t.parquet: cannot be read as parquet (Python int too large to convert to C int)"),
-    "a column twice": (table("t.parquet", repeated_column), "t.parquet, header: column 'q' stands twice; rename one"),
+    "a column twice": (table("t.parquet", repeated_column), "t.parquet, header: column 'q' appears twice; rename one"),
     "no column": (table("t.parquet", parquet()), "t.parquet: the table has no rows"),
     "a parquet file cut": (lambda folder: (parquet(a=["x"])(folder / "a.parquet"), table("t.parquet", (folder / "a.parquet").read_bytes()[:-9])(folder)), "t.parquet: cannot be read as parquet (Parquet magic bytes not found in footer. Either the file is corrupted or this is not a parquet file.)"),
     "statistics that are too long": (table("t.parquet", zlib.decompress(HISTOGRAM)), "t.parquet: cannot be read as parquet (Definition level histogram size mismatch, size: 2, expected: 1)"),
     "seventy million rows in little": (table("t.parquet", long_parquet), "t.parquet: 71303168 rows of 1 columns, more than 67108864 cells; leave out columns, or cut the table"),
     # what is no file
-    "a link to nothing": (linked("t.csv", "gone.csv"), "t.csv: a link to gone.csv, which is not there"),
+    "a link to nothing": (linked("t.csv", "gone.csv"), "t.csv: a link to gone.csv, which does not exist; correct the link"),
     "a link to itself": (linked("t.csv", "t.csv"), "t.csv: cannot be opened (Too many levels of symbolic links)"),
-    "a link to a device": (linked("t.csv", "/dev/zero"), "t.csv: is a pipe or a device, not a file; save what it gives as a file"),
-    "a pipe": (pipe, "t.csv: is a pipe or a device, not a file; save what it gives as a file"),
+    "a link to a device": (linked("t.csv", "/dev/zero"), "t.csv: is a pipe or a device, not a file; save its output as a file"),
+    "a pipe": (pipe, "t.csv: is a pipe or a device, not a file; save its output as a file"),
     "no permission": (unreadable, "t.csv: cannot be opened (no permission); make it readable"),
     "no permission for the folder": (unreadable_folder, "raw: cannot be opened (Permission denied)"),
     "a file in place of a folder": (lambda folder: read_table(put(folder / "a.csv", GOOD) / "qa.csv"), "a.csv/qa.csv: cannot be opened (Not a directory)"),
@@ -499,17 +603,17 @@ CASES = {
     "no question": (prepared(HEADER + ",一,train\n,二,test\n"), "raw/qa.csv: no train question is left of 2 rows; name some in column 'dataset', or leave that column out and set prepare.test_fraction"),
     "one passage": (prepared(HEADER + "甲？,一,train\n乙？,一,test\n"), {'passages': {'51a75f4634dfa859': '一'}, 'train': [('甲？', '51a75f4634dfa859')], 'test': [('乙？', '51a75f4634dfa859')]}),
     "an empty corpus": (prepared("question,uuid,dataset\n甲？,p1,train\n乙？,p1,test\n", "uuid,doc\n"), "raw/corpus.csv: the table has no rows"),
-    "a corpus without ids": (prepared("question,uuid,dataset\n甲？,p1,train\n", "doc\n一\n"), "raw/corpus.csv: no column 'uuid' among 'doc'"),
+    "a corpus without ids": (prepared("question,uuid,dataset\n甲？,p1,train\n", "doc\n一\n"), "raw/corpus.csv: no column 'uuid' among 'doc'; rename it there, or map it in prepare.columns"),
     "one text under two ids": (prepared("question,uuid,dataset\n甲？,b,train\n乙？,a,test\n丙？,c,test\n", "uuid,doc\nb,一\na,一\nc,三\n"), {'passages': {'a': '一', 'c': '三'}, 'train': [('甲？', 'a')], 'test': [('乙？', 'a'), ('丙？', 'c')]}),
     "one text under two titles": (prepared("question,uuid,dataset\n甲？,b,train\n乙？,a,test\n", "uuid,doc,title\nb,一,B\na,一,A\n"), {'passages': {'b': '一', 'a': '一'}, 'train': [('甲？', 'b')], 'test': [('乙？', 'a')]}),
     "an id with zeros in one table alone": (prepared("question,uuid,dataset\n甲？,7,train\n", "uuid,doc\n007,一\n"), "raw/qa.csv, row 2: passage '7' is not in the corpus; add it there or correct the uuid"),
     "a column of the corpus named as one of ours": (prepared("question,uuid,dataset\n甲？,a,train\n乙？,a,test\n", "uuid,doc,stands_in,id\na,一,yes,z\na,一,no,y\n"), {'passages': {'a': '一'}, 'train': [('甲？', 'a')], 'test': [('乙？', 'a')]}),
     # later stages
-    "retrieve: no passage": (retrieved(between(passages=[])), "prepared/corpus.jsonl: there is no passage in it"),
+    "retrieve: no passage": (retrieved(between(passages=[])), "prepared/corpus.jsonl: no passages; check the table in prepare.raw"),
     "retrieve: one passage": (retrieved(between(passages=PASSAGES[:1])), [("q1", ["p1"])]),
     "retrieve: punctuation alone": (retrieved(between(passages=[{"id": "p1", "text": "。"}], train=[QUESTION | {"question": "？"}])), [("q1", ["p1"])]),
     "retrieve: a passage that is not there": (retrieved(between(train=[QUESTION | {"passage": "p9"}])), "prepared/train.jsonl: question 'q1' is about passage 'p9', which is not in corpus.jsonl; run dvc repro prepare --force"),
-    "retrieve: a passage without text": (retrieved(between(passages=[{"id": "p1"}])), "prepared/corpus.jsonl, line 1: no 'text'; make the file again by the stage that writes it"),
+    "retrieve: a passage without text": (retrieved(between(passages=[{"id": "p1"}])), "prepared/corpus.jsonl, line 1: no 'text'; rerun the stage that writes it"),
     "retrieve: no file": (retrieved(lambda folder: None), "prepared/corpus.jsonl: no such file"),
     "retrieve: half a file": (retrieved(between(change=lambda folder: put(folder / "prepared/test.jsonl", '{"id": "q2", "ques'))), "prepared/test.jsonl, line 1: not valid JSON (Unterminated string starting at); repair or delete the line"),
     "samples: one question": (sampled(between()), [("甲？", ["一甲"], ["二乙"])]),
@@ -519,30 +623,30 @@ CASES = {
     "samples: no candidates": (sampled(between(candidates=[])), "candidates/train.jsonl: candidates of no question where prepared/train.jsonl has q1; run dvc repro retrieve --force"),
     "samples: candidates of another question": (sampled(between(candidates=[{"id": "q9", "candidates": []}])), "candidates/train.jsonl: candidates of q9 where prepared/train.jsonl has q1; run dvc repro retrieve --force"),
     "samples: candidates of one question more": (sampled(between(train=[], candidates=[{"id": "q9", "candidates": []}])), "candidates/train.jsonl: candidates of q9 where prepared/train.jsonl has no question; run dvc repro retrieve --force"),
-    "samples: its own passage is no candidate": (sampled(between(candidates=[{"id": "q1", "candidates": [{"passage": "p2"}]}])), "candidates/train.jsonl: passage 'p1' is no candidate of its own question q1; run dvc repro retrieve --force"),
+    "samples: its own passage is no candidate": (sampled(between(candidates=[{"id": "q1", "candidates": [{"passage": "p2"}]}])), "candidates/train.jsonl: passage 'p1' is not a candidate of its own question q1; run dvc repro retrieve --force"),
     "samples: a candidate that is no passage": (sampled(between(candidates=[{"id": "q1", "candidates": [{"passage": "p1"}, {"passage": "p9"}]}])), "candidates/train.jsonl: candidate 'p9' of q1 is not in corpus.jsonl; run dvc repro retrieve --force"),
-    "train: no sample": (tokenised(""), "train.jsonl: there is no sample to train on"),
-    "train: a sample without negatives": (tokenised('{"query": "甲？", "pos": ["一"], "neg": []}\n'), "train.jsonl: the sample of '甲？' has no neg; a group needs one of each"),
-    "train: a sample without a query": (tokenised('{"pos": ["一"], "neg": ["二"]}\n'), "train.jsonl, line 1: no 'query'; make the file again by the stage that writes it"),
-    "train: no scores of a question": (judged(train_reads, {"start/valid.jsonl": ""}), "start/valid.jsonl: no scores of 'q-valid'; make the file again by the stage that writes it"),
+    "train: no sample": (tokenised(""), "train.jsonl: no samples; rerun the stage that writes it"),
+    "train: a sample without negatives": (tokenised('{"query": "甲？", "pos": ["一"], "neg": []}\n'), "train.jsonl: the sample of '甲？' has no 'neg'; a group needs a positive and a negative, add one or remove the sample"),
+    "train: a sample without a query": (tokenised('{"pos": ["一"], "neg": ["二"]}\n'), "train.jsonl, line 1: no 'query'; rerun the stage that writes it"),
+    "train: no scores of a question": (judged(train_reads, {"start/valid.jsonl": ""}), "start/valid.jsonl: no scores of 'q-valid'; rerun the stage that writes it"),
     "train: a candidate that is no passage": (judged(train_reads, {"prepared/corpus.jsonl": '{"id": "p1", "text": "一甲"}\n'}), "candidate 'p2' of 'q-valid' is not in corpus.jsonl; run dvc repro retrieve --force"),
-    "pretrain: a question without its passage": (judged(pretrain_reads, {"prepared/valid.jsonl": '{"id": "q-valid", "question": "甲？"}\n'}), "prepared/valid.jsonl, line 1: no 'passage'; make the file again by the stage that writes it"),
+    "pretrain: a question without its passage": (judged(pretrain_reads, {"prepared/valid.jsonl": '{"id": "q-valid", "question": "甲？"}\n'}), "prepared/valid.jsonl, line 1: no 'passage'; rerun the stage that writes it"),
     "pretrain: half a file": (judged(pretrain_reads, {"candidates/valid.jsonl": '{"id": "q-valid", "cand'}), "candidates/valid.jsonl, line 1: not valid JSON (Unterminated string starting at); repair or delete the line"),
-    "baseline: no candidates of a question": (judged(baseline_reads, {"candidates/test.jsonl": '{"id": "q9", "candidates": []}\n'}), "candidates/test.jsonl: no candidates of 'q-test'; make the file again by the stage that writes it"),
-    "baseline: a question that is empty": (judged(baseline_reads, {"prepared/train.jsonl": "{}\n"}), "prepared/train.jsonl, line 1: no 'id'; make the file again by the stage that writes it"),
-    "score: no candidates of a question": (judged(score_reads, {"candidates/test.jsonl": '{"id": "q9", "candidates": []}\n'}), "candidates/test.jsonl: no candidates of 'q-test'; make the file again by the stage that writes it"),
+    "baseline: no candidates of a question": (judged(baseline_reads, {"candidates/test.jsonl": '{"id": "q9", "candidates": []}\n'}), "candidates/test.jsonl: no candidates of 'q-test'; rerun the stage that writes it"),
+    "baseline: no question": (judged(baseline_reads, {"prepared/test.jsonl": ""}), "prepared/test.jsonl: there is no question to rank; set score.split to another split, or prepare.valid_fraction above 0"),
+    "baseline: a question that is empty": (judged(baseline_reads, {"prepared/train.jsonl": "{}\n"}), "prepared/train.jsonl, line 1: no 'id'; rerun the stage that writes it"),
+    "score: no candidates of a question": (judged(score_reads, {"candidates/test.jsonl": '{"id": "q9", "candidates": []}\n'}), "candidates/test.jsonl: no candidates of 'q-test'; rerun the stage that writes it"),
     "score: the base's scores cut short": (judged(score_reads, {"baseline/train.jsonl": '{"id": "q-train", "sco'}), "baseline/train.jsonl, line 1: not valid JSON (Unterminated string starting at); repair or delete the line"),
-    "evaluate: no scores of a question": (judged(evaluate_reads, {"scores/test.jsonl": ""}), "scores/test.jsonl: no scores of 'q-test'; make the file again by the stage that writes it"),
-    "evaluate: scores under another name": (judged(evaluate_reads, {"baseline/test.jsonl": '{"id": "q-test", "logits": {}}\n'}), "baseline/test.jsonl, line 1: no 'scores'; make the file again by the stage that writes it"),
-    "evaluate: no scores of a label": (judged(evaluate_reads, {"baseline/train.jsonl": ""}), "baseline/train.jsonl: no scores of 'q-train'; make the file again by the stage that writes it"),
-    # rank.py
+    "evaluate: no scores of a question": (judged(evaluate_reads, {"scores/test.jsonl": ""}), "scores/test.jsonl: no scores of 'q-test'; rerun the stage that writes it"),
+    "evaluate: scores under another name": (judged(evaluate_reads, {"baseline/test.jsonl": '{"id": "q-test", "logits": {}}\n'}), "baseline/test.jsonl, line 1: no 'scores'; rerun the stage that writes it"),
+    "evaluate: no scores of a label": (judged(evaluate_reads, {"baseline/train.jsonl": ""}), "baseline/train.jsonl: no scores of 'q-train'; rerun the stage that writes it"),
+    # tunerank rank
     "rank: random bytes as text": (ranked("a.txt", random.Random(1).randbytes(999)), "a.txt, row 1: a NUL byte; is this a text file? If it is UTF-16, save it as UTF-8"),
     "rank: utf-16 as text": (ranked("a.txt", "一\n二\n".encode("utf-16")), [("a.txt:1", "", "一"), ("a.txt:2", "", "二")]),
     "rank: a broken table": (ranked("a.jsonl", '{"doc": "一"}\n{"doc"\n'), "a.jsonl, line 2: not valid JSON (Expecting ':' delimiter); repair or delete the line"),
     "rank: rows without text": (ranked("a.csv", "uuid,doc\n1,一\n2,\n"), [("1", "", "一")]),
-    "rank: a folder": (lambda folder: ((folder / "a.csv").mkdir(), rank.read_passages(folder / "a.csv")), "a.csv: is a folder, not a file"),
+    "rank: a folder": (lambda folder: ((folder / "a.csv").mkdir(), rank.read_passages([str(folder / "a.csv")])), "a.csv: is a folder, not a file"),
     "rank: a query that is no text": (ranked("a.txt", "一", "--json", query="\udcff"), "query: not UTF-8"),
-    "rank: a number below zero": (ranked("a.txt", "一", "--top-k", "-3"), "--top-k -3: give the number of passages to show, or 0 for all"),
     "rank: standard input that is no text": (spoken(b"\xff\xfe"), "standard input: not UTF-8; give a file, or convert it"),
     # params.yaml
     "params: a list": (parameters(lambda text: "- 1\n"), "params.yaml: Input should be a valid dictionary or instance of Params, got [1]"),
@@ -574,9 +678,12 @@ def test_broken_input_is_refused_in_one_line_and_odd_input_is_read(name, tmp_pat
     "name, said",
     [
         ("utf-16 with a byte order mark", "t.csv: read as UTF-16 (it is not UTF-8)"),
-        ("merged cells", "t.xlsx: 1 merged cells, whose value is taken for every row that they cover"),
+        (
+            "merged cells",
+            "t.xlsx: 1 merged cells: their value is used for every row they cover",
+        ),
         ("two sheets", "t.xlsx: sheet 'Sheet' is read, not 'two'"),
-        ("one text under two ids", "passage 'b' has the text of 'a': one passage, 'a'"),
+        ("one text under two ids", "passage 'b' has the same text as 'a': merged into 'a'"),
     ],
 )
 def test_what_is_made_of_odd_input_is_said(name, said, tmp_path, monkeypatch, capsys):

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reranker.batching import batch_threads, length_batches, map_batches
-from reranker.scoring import CrossEncoder
+from tunerank.models.batching import batch_threads, length_batches, map_batches
+from tunerank.models.cross_encoder import CrossEncoder
 
 
 @pytest.mark.parametrize(
@@ -29,10 +29,15 @@ def test_batches_by_hand(lengths, batch_tokens, threads, expected):
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 200), st.integers(1, 4))
-def test_every_text_is_in_one_batch_and_no_batch_of_several_is_over_the_budget(lengths, batch_tokens, threads):
+def test_every_text_is_in_one_batch_and_no_batch_of_several_is_over_the_budget(
+    lengths, batch_tokens, threads
+):
     batches = length_batches(lengths, batch_tokens, threads)
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
-    assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= batch_tokens for batch in batches)
+    assert all(
+        len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= batch_tokens
+        for batch in batches
+    )
     assert [lengths[i] for batch in batches for i in batch] == sorted(lengths, reverse=True)
 
 

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from huggingface_hub import ModelCard
-
 from conftest import ROOT
-from reranker.card import chosen, model_card
-from reranker.params import Params, load
-from reranker.provenance import Origin
+from huggingface_hub import ModelCard
 from test_publish import VALUES, metrics
+
+from tunerank.params.load import Params, load
+from tunerank.provenance.lock import Origin
+from tunerank.publishing.card import describe_checkpoint, model_card
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -28,8 +28,12 @@ def origin(**changes: dict) -> Origin:
     return Origin(COMMIT, dirty=False, md5="9987263b1903fd0aaf4e58c1b57f71ef.dir", metrics=found)
 
 
-def written(params: Params | None = None, of: Origin | None = None, license: str | None = None) -> str:
-    return model_card("ann/my_reranker", "main", params or parameters(), of or origin(), license, [])
+def written(
+    params: Params | None = None, of: Origin | None = None, license: str | None = None
+) -> str:
+    return model_card(
+        "ann/my_reranker", "main", params or parameters(), of or origin(), license, []
+    )
 
 
 def about(text: str) -> dict:
@@ -39,43 +43,85 @@ def about(text: str) -> dict:
 def test_the_bundled_base_data_and_licence_are_named():
     text = written()
     found = about(text)
-    assert (found["base_model"], found["license"], found["language"]) == ("intfloat/multilingual-e5-small", "mit", ["zh"])
+    assert (found["base_model"], found["license"], found["language"]) == (
+        "intfloat/multilingual-e5-small",
+        "mit",
+        ["zh"],
+    )
     assert "intfloat/multilingual-e5-small by way of the training repository's bundled base" in text
-    assert "`data/raw/yunshan`: 12 passages; questions: 18 train, 9 valid, 16 test |" in text and "| dropped rows | 2 empty |" in text
+    assert (
+        "`data/raw/yunshan`: 12 passages; questions: 18 train, 9 valid, 16 test |" in text
+        and "| dropped rows | 2 empty |" in text
+    )
     assert f"| `{COMMIT}` |" in text and "| `9987263b1903fd0aaf4e58c1b57f71ef.dir` |" in text
-    assert "| torch 2.13.0+cpu |" in text and "cpu (x86\\_64) with avx2, 2 threads, fp32, Python 3.11.7" in text
+    assert (
+        "| torch 2.13.0+cpu |" in text
+        and "cpu (x86\\_64) with avx2, 2 threads, fp32, Python 3.11.7" in text
+    )
 
 
 def test_a_base_on_the_hub_brings_no_licence_of_its_own():
-    params = parameters(base={"source": "hub", "repo": "BAAI/bge-reranker-base", "revision": COMMIT})
+    params = parameters(
+        base={"source": "hub", "repo": "BAAI/bge-reranker-base", "revision": COMMIT}
+    )
     text = written(params)
     assert about(text)["base_model"] == "BAAI/bge-reranker-base" and "license" not in about(text)
     assert f"Fine-tuned from `BAAI/bge-reranker-base` at `{COMMIT}` on" in text
-    assert "| licence | not stated: ask for that of the base and of the data |" in text and "MIT" not in text
+    assert (
+        "| licence | not stated: ask for that of the base and of the data |" in text
+        and "MIT" not in text
+    )
     assert about(written(params, license="apache-2.0"))["license"] == "apache-2.0"
 
 
 def test_paths_of_this_machine_are_cut_to_their_last_part():
-    params = parameters(base={"source": "path", "path": "/home/ann/secret/base"}, prepare={"raw": "/home/ann/secret/qa.xlsx"})
+    params = parameters(
+        base={"source": "path", "path": "/home/ann/secret/base"},
+        prepare={"raw": "/home/ann/secret/qa.xlsx"},
+    )
     text = written(params)
     assert "secret" not in text and "/home" not in text
     assert "a local checkpoint, `base` on questions about `qa.xlsx`." in text
     assert "base_model" not in about(text) and "language" not in about(text)
-    assert about(text)["model-index"][0]["results"][0]["dataset"] == {"name": "qa", "type": "qa", "split": "test"}
+    assert about(text)["model-index"][0]["results"][0]["dataset"] == {
+        "name": "qa",
+        "type": "qa",
+        "split": "test",
+    }
 
 
 @pytest.mark.parametrize(
     "name",
-    ["a|b", "x\n---\nlicense: gpl", "`code` *b* <script>", "a: b # c", "'\"", "{{x}}", "知识库 问答", "- item", "$$x$$", "--", "![](x)"],
+    [
+        "a|b",
+        "x\n---\nlicense: gpl",
+        "`code` *b* <script>",
+        "a: b # c",
+        "'\"",
+        "{{x}}",
+        "知识库 问答",
+        "- item",
+        "$$x$$",
+        "--",
+        "![](x)",
+    ],
 )
 def test_what_a_path_is_called_changes_neither_metadata_nor_tables(name):
-    plain, odd = written(parameters(prepare={"raw": "data/qa"})), written(parameters(prepare={"raw": f"data/{name}"}))
+    plain, odd = (
+        written(parameters(prepare={"raw": "data/qa"})),
+        written(parameters(prepare={"raw": f"data/{name}"})),
+    )
     ours, theirs = about(plain), about(odd)
     wanted = theirs["model-index"][0]["results"][0].pop("dataset")
     assert ours["model-index"][0]["results"][0].pop("dataset")["name"] == "qa"
     assert theirs == ours
-    assert wanted["name"] == " ".join(name.split()) and re.fullmatch(r"[A-Za-z0-9_.-]+", wanted["type"])
-    bars = [[re.sub(r"\\.", "", line).count("|") for line in ModelCard(text).text.split("\n")] for text in (plain, odd)]
+    assert wanted["name"] == " ".join(name.split()) and re.fullmatch(
+        r"[A-Za-z0-9_.-]+", wanted["type"]
+    )
+    bars = [
+        [re.sub(r"\\.", "", line).count("|") for line in ModelCard(text).text.split("\n")]
+        for text in (plain, odd)
+    ]
     assert bars[0] == bars[1]  # as many lines, each table's row with as many cells
     assert "<script>" not in re.sub(r"(`+).*?\1", "", ModelCard(odd).text)  # but in code spans
 
@@ -83,24 +129,45 @@ def test_what_a_path_is_called_changes_neither_metadata_nor_tables(name):
 def test_figures_of_validation_questions_are_said_to_be_too_good():
     text = written(of=origin(eval={"split": "valid"}))
     assert about(text)["model-index"][0]["results"][0]["dataset"]["split"] == "validation"
-    assert "- **The figures are of the validation questions, by which the checkpoint was chosen: they are too good.**" in text
+    assert (
+        "- **The figures are of the validation questions, by which the checkpoint was chosen: they are too good.**"
+        in text
+    )
     assert "16 validation questions;" in text
     assert "too good" not in written()
 
 
 def test_a_run_whose_best_is_the_base_says_so():
     valid = {"measure": "MRR@10", "base": 0.5, "best": 0.4}
-    trained = {"best_step": 3, "valid": valid, "merge": {"chosen": 0.0, "valid": {"0.0": 0.5, "1.0": 0.4}}}
-    assert chosen(trained).startswith("**the base itself**: no fine-tuned weights") and chosen(trained).endswith("MRR@10 0.500, the base's 0.500")
-    assert chosen({"best_step": 3, "valid": valid}) == "step 3, 1 of its weights and 0 of the base's; validation MRR@10 0.400, the base's 0.500"
-    assert chosen({"samples": 4}) == "the last; no validation questions were ranked while it trained"
-    assert "step 3, 0.75 of its weights and 0.25 of the base's; validation MRR@10 0.656, the base's 0.500" in written()
+    trained = {
+        "best_step": 3,
+        "valid": valid,
+        "merge": {"chosen": 0.0, "valid": {"0.0": 0.5, "1.0": 0.4}},
+    }
+    assert describe_checkpoint(trained).startswith(
+        "**the base itself**: no fine-tuned weights"
+    ) and describe_checkpoint(
+        trained
+    ).endswith("MRR@10 0.500, the base's 0.500")
+    assert (
+        describe_checkpoint({"best_step": 3, "valid": valid})
+        == "step 3, 1 of its weights and 0 of the base's; validation MRR@10 0.400, the base's 0.500"
+    )
+    assert (
+        describe_checkpoint({"samples": 4}) == "the last; no validation questions were ranked while it trained"
+    )
+    assert (
+        "step 3, 0.75 of its weights and 0.25 of the base's; validation MRR@10 0.656, the base's 0.500"
+        in written()
+    )
 
 
 def test_measures_follow_cutoff_and_ks():
     params = parameters(evaluate={"cutoff": 5, "ks": [2, 3]})
     values = {"hit@2": 0.5, "MRR@5": 0.25, "nDCG@5": 0.375}
-    changed = json.loads(json.dumps(metrics()["eval"]).replace("@10", "@5").replace("hit@1", "hit@2"))
+    changed = json.loads(
+        json.dumps(metrics()["eval"]).replace("@10", "@5").replace("hit@1", "hit@2")
+    )
     for group in ("all", "unseen", "seen"):
         changed[group]["reranker"] = values
     found = about(written(params, origin(eval=changed)))["model-index"][0]["results"][0]["metrics"]
@@ -109,11 +176,16 @@ def test_measures_follow_cutoff_and_ks():
 
 def test_whole_passages_and_other_losses_are_described():
     text = written(parameters(retrieve={"shown": 0, "title": False}))
-    assert "Give it whole passages. On the candidates of a first stage that is the row **this model** of the results." in text
+    assert (
+        "Give it whole passages. On the candidates of a first stage that is the row **this model** of the results."
+        in text
+    )
     assert '("问题", "一段文字")' in text and "views" not in text
     assert "| distillation | none |" in text
     taught = parameters(
-        samples={"teacher": "reranker"}, train={"distill_weight": 1.0}, teacher={"source": "hub", "repo": "BAAI/big", "revision": COMMIT}
+        samples={"teacher": "reranker"},
+        train={"distill_weight": 1.0},
+        teacher={"source": "hub", "repo": "BAAI/big", "revision": COMMIT},
     )
     assert "| distillation | weight 1, temperature 1, from `BAAI/big` |" in written(taught)
 
@@ -122,13 +194,20 @@ def test_whole_passages_and_other_losses_are_described():
     "shown, shares, untitled, expected",
     [
         (64, (1.0, 0.0, 0.0), 0.0, "views of 64 characters 100%"),
-        (64, (1.0, 1.0, 2.0), 0.25, "views of 64 characters 25%, windows of 64 to 320 characters 25%, whole passages 50%; without titles 25%"),
+        (
+            64,
+            (1.0, 1.0, 2.0),
+            0.25,
+            "views of 64 characters 25%, windows of 64 to 320 characters 25%, whole passages 50%; without titles 25%",
+        ),
         (0, (1.0, 2.0, 1.0), 0.0, "whole passages 50%, windows of 64 to 320 characters 50%"),
     ],
 )
 def test_what_training_showed_is_described(shown, shares, untitled, expected):
     samples = {"units": dict(zip(("view", "window", "whole"), shares)), "untitled": untitled}
-    assert f"| shown | {expected} |" in written(parameters(retrieve={"shown": shown}, samples=samples))
+    assert f"| shown | {expected} |" in written(
+        parameters(retrieve={"shown": shown}, samples=samples)
+    )
 
 
 def test_where_views_are_shown_whole_passages_have_rows_of_their_own():
@@ -140,17 +219,31 @@ def test_where_views_are_shown_whole_passages_have_rows_of_their_own():
     cell = {"difference": 0.125, "low": 0.0625, "high": 0.1875, "p": 0.01}
     against["reranker_whole"] = {rival: dict.fromkeys(VALUES, cell) for rival in everything}
     text = written(parameters(retrieve={"shown": 64}), of=found)
-    assert "| **this model, whole passages** | 0.375 | 0.375 | 0.375 |" in text and "| base, whole passages | 0.250 |" in text
+    assert (
+        "| **this model, whole passages** | 0.375 | 0.375 | 0.375 |" in text
+        and "| base, whole passages | 0.250 |" in text
+    )
     assert "| this model, whole passages - base, whole passages | +0.125 [+0.062, +0.188] |" in text
-    assert "On whole passages, `1.5 * reranker + 20 * dense + 0 * bm25`, these together have hit@1 0.625," in text
-    assert {m["value"] for m in about(text)["model-index"][0]["results"][0]["metrics"]} == {0.375}  # as the snippets use it
-    assert "that is the row **this model, whole passages** of the results" in text and '("问题", "标题。一段文字")' in text
+    assert (
+        "On whole passages, `1.5 * reranker + 20 * dense + 0 * bm25`, these together have hit@1 0.625,"
+        in text
+    )
+    assert {m["value"] for m in about(text)["model-index"][0]["results"][0]["metrics"]} == {
+        0.375
+    }  # as the snippets use it
+    assert (
+        "that is the row **this model, whole passages** of the results" in text
+        and '("问题", "标题。一段文字")' in text
+    )
 
 
 def test_an_evaluation_without_seen_passages_or_a_dirty_tree():
     found = origin()
     del found.metrics["eval"]["seen"]
     text = written(of=replace(found, dirty=True))
-    assert "*Seen* passages" not in text and "12 are about passages without training questions, 0 about passages with some" in text
+    assert (
+        "*Seen* passages" not in text
+        and "12 are about passages without training questions, 0 about passages with some" in text
+    )
     assert f"`{COMMIT}`, with uncommitted changes |" in text
     assert VALUES["hit@1"] == 0.5 and "| **this model** | 0.500 | 0.641 | 0.703 |" in text

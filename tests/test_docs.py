@@ -1,15 +1,24 @@
-"""The examples in docstrings are true."""
+"""Check examples in docstrings, and length, files, links and translation of the pages."""
 
 import doctest
 import importlib
 import re
+from pathlib import Path
 
 import pytest
-
-from commands import PAGES, shown
+from commands import PAGES, page_commands
 from conftest import ROOT
 
-WITH_EXAMPLES = ["commands"] + [f"reranker.{path.stem}" for path in sorted((ROOT / "src/reranker").glob("*.py")) if ">>>" in path.read_text(encoding="utf-8")]
+SRC = ROOT / "src"
+WITH_EXAMPLES = ["commands"] + [
+    ".".join(path.relative_to(SRC).with_suffix("").parts)
+    for path in sorted(SRC.glob("tunerank/**/*.py"))
+    if ">>>" in path.read_text(encoding="utf-8")
+]
+
+
+def test_all_modules_with_examples_are_found():
+    assert len(WITH_EXAMPLES) >= 14
 
 
 @pytest.mark.parametrize("module", WITH_EXAMPLES)
@@ -18,25 +27,71 @@ def test_examples_in_docstrings(module):
     assert failed == 0 and tried > 0
 
 
+WORDS = {"README.md": 900, "docs/*.md": 700}
+"""Words of a page, at most, prose, tables and code together, as `wc -w` counts them."""
+
+ALL_WORDS = 7000
+"""Words of all pages in docs/, at most."""
+
+
+def words(page: Path) -> int:
+    return len(page.read_text(encoding="utf-8").split())
+
+
+def test_no_page_is_longer_than_its_limit():
+    counted = {
+        page.relative_to(ROOT).as_posix(): (words(page), most)
+        for pattern, most in WORDS.items()
+        for page in sorted(ROOT.glob(pattern))
+    }
+    assert len(counted) > 10
+    assert {name: (count, most) for name, (count, most) in counted.items() if count > most} == {}
+    assert sum(count for name, (count, _) in counted.items() if name != "README.md") <= ALL_WORDS
+
+
 def headings(text: str) -> list[str]:
-    """The levels of its headings: their words are another language's."""
+    """Return the levels of a page's headings, which do not depend on its language."""
     return re.findall(r"^(#+) ", re.sub(r"(?ms)^```.*?^```$", "", text), re.MULTILINE)
 
 
-def test_the_chinese_readme_has_the_same_sections_commands_and_tables():
-    english, chinese = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md"))
-    assert headings(chinese) == headings(english) and len(headings(english)) > 10
-    assert shown(ROOT / "README.zh-CN.md") == shown(ROOT / "README.md") and len(shown(ROOT / "README.md")) > 20
-    figures = re.compile(r"(?m)^\|(?: [\w-]+ \|){1,2}(?: -?[\d.]+ \|)+")
-    assert figures.findall(chinese) == figures.findall(english) and len(figures.findall(english)) > 20
+def figures(text: str) -> list[list[str]]:
+    """Return the numbers of each row of a page's tables."""
+    rows = re.findall(r"^\|.*\|$", text, re.MULTILINE)
+    return [numbers for row in rows if (numbers := re.findall(r"[-+]?\d+\.\d+", row))]
 
 
-def test_every_file_that_a_page_names_is_there():
+def test_the_chinese_readme_has_the_same_sections_commands_tables_and_links():
+    english, chinese = (
+        (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")
+    )
+    assert headings(chinese) == headings(english) and len(headings(english)) > 7
+    assert page_commands(ROOT / "README.zh-CN.md") == page_commands(ROOT / "README.md")
+    assert len(page_commands(ROOT / "README.md")) > 9
+    assert figures(chinese) == figures(english) and len(figures(english)) > 5
+    other = {"README.md", "README.zh-CN.md"}
+    assert set(LINK.findall(chinese)) - other == set(LINK.findall(english)) - other
+
+
+NAMED = re.compile(
+    r"`((?:src|docs|tests|experiments|benchmarks|examples|metrics|\.github|\.ci)/[\w./-]+)`"
+)
+LINK = re.compile(r"\]\(([\w./-]+)\)")
+
+
+def test_every_file_that_a_page_names_or_links_is_there():
     named = {
-        (page.name, name)
+        (page.name, path)
         for page in PAGES
-        for name in re.findall(r"`((?:src|docs|tests|experiments|benchmarks|examples|metrics|\.github|\.ci)/[\w./-]+)`", page.read_text(encoding="utf-8"))
+        for text in [page.read_text(encoding="utf-8")]
+        for path in [
+            *(ROOT / name for name in NAMED.findall(text)),
+            *(page.parent / name for name in LINK.findall(text)),
+        ]
     }
-    assert len(named) > 30
-    made = {"metrics/"}
-    assert {(page, name) for page, name in named if not (ROOT / name).exists() and name not in made} == set()
+    assert len(named) > 60
+    assert {(page, str(path)) for page, path in named if not path.exists()} == set()
+
+
+def test_every_page_is_linked_from_the_readme():
+    linked = set(LINK.findall((ROOT / "README.md").read_text(encoding="utf-8")))
+    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= linked

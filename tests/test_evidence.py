@@ -3,12 +3,20 @@ import itertools
 import numpy as np
 import pytest
 
-from reranker.evidence import against, by_document, compare, suspects
-from reranker.reranking import question_groups
+from tunerank.evaluation.significance import (
+    compare,
+    compare_systems,
+    hits_by_document,
+    suspect_labels,
+)
+from tunerank.evaluation.systems import question_groups
 
 
 def test_p_is_the_share_of_all_sign_flips_that_differ_as_much():
-    ours, theirs = [0.9, 0.5, 1.0, 0.25, 1.0, 0.5, 1.0, 1 / 3], [0.2, 0.7, 0.4, 0.1, 0.3, 0.45, 0.9, 0.5]
+    ours, theirs = (
+        [0.9, 0.5, 1.0, 0.25, 1.0, 0.5, 1.0, 1 / 3],
+        [0.2, 0.7, 0.4, 0.1, 0.3, 0.45, 0.9, 0.5],
+    )
     differences = np.subtract(ours, theirs)
     sums = np.array([np.dot(signs, differences) for signs in itertools.product((-1, 1), repeat=8)])
     expected = (np.abs(sums) >= abs(differences.sum()) - 1e-9).mean()
@@ -35,7 +43,9 @@ def test_no_flip_as_extreme_gives_the_smallest_p_of_the_resamples():
 def test_the_interval_is_that_of_a_plain_bootstrap():
     generator = np.random.default_rng(11)
     ours, theirs = generator.choice([0.0, 1.0], 300, p=[0.4, 0.6]), generator.uniform(0, 1, 300)
-    means = np.array([(ours - theirs)[generator.integers(0, 300, 300)].mean() for _ in range(10_000)])
+    means = np.array(
+        [(ours - theirs)[generator.integers(0, 300, 300)].mean() for _ in range(10_000)]
+    )
     found = compare(ours, theirs, 10_000, 42)
     assert found["difference"] == pytest.approx((ours - theirs).mean(), abs=1e-12)
     assert found["low"] == pytest.approx(np.quantile(means, 0.025), abs=0.004)
@@ -47,7 +57,9 @@ def test_questions_are_paired():
     """A small gain on every question is certain, however much the questions differ among themselves."""
     theirs = np.linspace(0, 0.75, 200)
     found = compare(theirs + 0.25, theirs, 500, 0)
-    assert (found["difference"], found["low"], found["high"]) == pytest.approx((0.25, 0.25, 0.25), abs=1e-12)
+    assert (found["difference"], found["low"], found["high"]) == pytest.approx(
+        (0.25, 0.25, 0.25), abs=1e-12
+    )
     assert found["p"] == pytest.approx(2 / 501, abs=1e-12)
 
 
@@ -74,10 +86,18 @@ def test_the_seed_decides_and_the_global_generator_does_not():
 @pytest.mark.parametrize(
     "ours, theirs, expected",
     [
-        ([1.0, 0.0, 0.5], [1.0, 0.0, 0.5], {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}),  # alike
+        (
+            [1.0, 0.0, 0.5],
+            [1.0, 0.0, 0.5],
+            {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0},
+        ),  # alike
         ([1.0], [0.5], {"difference": 0.5, "low": 0.5, "high": 0.5, "p": 1.0}),  # one question
         ([1.0], [1.0], {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}),
-        ([1.0, 0.0], [0.0, 0.0], {"difference": 0.5, "low": 0.0, "high": 1.0, "p": 1.0}),  # one differs
+        (
+            [1.0, 0.0],
+            [0.0, 0.0],
+            {"difference": 0.5, "low": 0.0, "high": 1.0, "p": 1.0},
+        ),  # one differs
     ],
 )
 def test_too_little_to_tell(ours, theirs, expected):
@@ -85,9 +105,16 @@ def test_too_little_to_tell(ours, theirs, expected):
 
 
 def test_each_system_against_each_rival_in_each_group():
-    hits = {"bm25": [0, 0, 0], "dense": [1, 0, 0], "retriever": [1, 1, 0], "base": [0, 0, 0], "reranker": [1, 1, 1], "fused": [0, 1, 0]}
+    hits = {
+        "bm25": [0, 0, 0],
+        "dense": [1, 0, 0],
+        "retriever": [1, 1, 0],
+        "base": [0, 0, 0],
+        "reranker": [1, 1, 1],
+        "fused": [0, 1, 0],
+    }
     values = {name: {"hit@1": dict(zip(("q1", "q2", "q3"), row))} for name, row in hits.items()}
-    found = against(values, {"all": ["q1", "q2", "q3"], "unseen": ["q1"], "none": []}, 500, 0)
+    found = compare_systems(values, {"all": ["q1", "q2", "q3"], "unseen": ["q1"], "none": []}, 500, 0)
     assert list(found) == ["all", "unseen"]
     differences = {
         (group, system, rival): measures["hit@1"]["difference"]
@@ -115,7 +142,9 @@ def test_hits_by_document():
         {"id": "q3", "passage": "p2", "bm25": 3, "reranker": 1},
         {"id": "q4", "passage": "p1", "bm25": 1, "reranker": 1},
     ]
-    assert by_document(rows, ["bm25", "reranker"], {"p1": "手册", "p2": "手册", "p3": "faq", "p4": "no question"}) == [
+    assert hits_by_document(
+        rows, ["bm25", "reranker"], {"p1": "手册", "p2": "手册", "p3": "faq", "p4": "no question"}
+    ) == [
         {"document": "faq", "questions": 1, "bm25": 0.0, "reranker": 1.0},
         {"document": "手册", "questions": 3, "bm25": 0.666667, "reranker": 0.666667},
     ]
@@ -144,12 +173,20 @@ def test_suspects_are_beaten_clearly_under_both_models_by_the_same_passage():
         "unscored": {"a": 5.0},
         "right": {"own": 2.0, "a": 0.0},
     }
-    assert [tuple(row.values()) for row in suspects("test", questions, base, tuned, 1.0)] == [
+    assert [tuple(row.values()) for row in suspect_labels("test", questions, base, tuned, 1.0)] == [
         ("test", "stronger", "stronger?", "own", "a", 3.0, 2.5),
-        ("test", "both", "both?", "own", "a", 1.5, 2.0),  # b is ahead by 4 under the base, but by 0.25 under the fine-tuned
+        (
+            "test",
+            "both",
+            "both?",
+            "own",
+            "a",
+            1.5,
+            2.0,
+        ),  # b is ahead by 4 under the base, but by 0.25 under the fine-tuned
         ("test", "exact", "exact?", "own", "a", 1.0, 3.0),
     ]
-    assert suspects("test", questions, base, tuned, 2.6) == []
+    assert suspect_labels("test", questions, base, tuned, 2.6) == []
 
 
 def test_questions_are_grouped_by_what_was_trained_on_and_by_kind():

@@ -11,7 +11,7 @@ from transformers import (
     XLMRobertaForSequenceClassification,
 )
 
-from reranker.first_token import first_token_only
+from tunerank.models.first_token import first_token_only
 
 pytestmark = pytest.mark.trained
 
@@ -45,13 +45,19 @@ def inputs(padded: bool = True) -> dict[str, torch.Tensor]:
 def test_scores_and_gradients_are_the_whole_layers(config, kind, attention, padded):
     found = []
     for only in (False, True):
-        model = built(config, kind, attention, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).train()
+        model = built(
+            config, kind, attention, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+        ).train()
         if only:
             model = first_token_only(model)
         logits = model(**inputs(padded)).logits
         (logits * torch.tensor([[1.0], [-2.0], [0.5]])).sum().backward()
         found.append((logits, {name: weight.grad for name, weight in model.named_parameters()}))
-        assert model.base_model(**inputs(padded)).last_hidden_state.shape == (3, 1 if only else 12, 32)
+        assert model.base_model(**inputs(padded)).last_hidden_state.shape == (
+            3,
+            1 if only else 12,
+            32,
+        )
     (whole, gradients), (first, ours) = found
     torch.testing.assert_close(first, whole, atol=1e-6, rtol=1e-5)
     assert ours.keys() == gradients.keys()
@@ -64,7 +70,15 @@ def test_scores_and_gradients_are_the_whole_layers(config, kind, attention, padd
 
 def test_dropout_of_the_last_layer_stays():
     config, kind = KINDS[2]
-    model = first_token_only(built(config, kind, num_hidden_layers=1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.5))
+    model = first_token_only(
+        built(
+            config,
+            kind,
+            num_hidden_layers=1,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.5,
+        )
+    )
     model.classifier.dropout.p = 0.0
     with torch.no_grad():
         assert not torch.equal(model.train()(**inputs()).logits, model(**inputs()).logits)
@@ -82,7 +96,11 @@ def test_what_is_saved_is_the_model_as_it_was(tmp_path):
 
 @pytest.mark.parametrize("change", [{}, {"is_decoder": True}])
 def test_another_architecture_stays_as_it_is(change):
-    config, kind = (BertConfig, BertForSequenceClassification) if change else (ElectraConfig, ElectraForSequenceClassification)
+    config, kind = (
+        (BertConfig, BertForSequenceClassification)
+        if change
+        else (ElectraConfig, ElectraForSequenceClassification)
+    )
     model = first_token_only(built(config, kind, **change).eval())
     with torch.no_grad():
         assert model.base_model(**inputs()).last_hidden_state.shape == (3, 12, 32)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import ROOT, table_rows
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from conftest import ROOT, table_rows
-from reranker.files import read_jsonl
-from reranker.scoring import CrossEncoder
+from tunerank.core.files import read_jsonl
+from tunerank.models.cross_encoder import CrossEncoder
 
 
 def script(name: str):
@@ -37,8 +37,25 @@ def slice_of(tmp_path_factory, tiny_model):
         long = row["doc"] + "补充说明。" * 60
         passages.append({"doc": document, "title": path, "text": long})
         passages.append({"doc": document, "title": path, "text": f"{row['question'][0]}的续篇。"})
-        pairs.append({"query": row["question"], "pos": long, "title": document, "doc": document, "kind": "question"})
-        pairs.append({"query": path[-1], "pos": long, "title": document, "doc": document, "kind": "heading", "path": path})
+        pairs.append(
+            {
+                "query": row["question"],
+                "pos": long,
+                "title": document,
+                "doc": document,
+                "kind": "question",
+            }
+        )
+        pairs.append(
+            {
+                "query": path[-1],
+                "pos": long,
+                "title": document,
+                "doc": document,
+                "kind": "heading",
+                "path": path,
+            }
+        )
     for name, rows in (("pairs", pairs), ("passages", passages)):
         with lzma.open(folder / f"{name}.jsonl.xz", "wt", encoding="utf-8") as out:
             out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -63,13 +80,17 @@ def test_a_sample_has_the_passage_and_others_of_one_unit(slice_of, made):
     assert [sample["query"] for sample in made] == [pair["query"] for pair in pairs]
     titled = 0
     for sample, pair in zip(made, pairs):
-        assert len(sample["pos"]) == 1 and len(sample["neg"]) == 7 and len(sample["neg_scores"]) == 7
+        assert (
+            len(sample["pos"]) == 1 and len(sample["neg"]) == 7 and len(sample["neg_scores"]) == 7
+        )
         texts = sample["pos"] + sample["neg"]
         heads = {text.startswith(("春册。", "夏册。", "秋册。", "冬册。")) for text in texts}
         assert len(heads) == 1 and not [text for text in texts if " > " in text]
         titled += heads == {True}
         sizes = {len(text) - 3 * (heads == {True}) for text in texts if "续篇" not in text}
-        assert len(sizes) == 1 or min(sizes) > 320  # windows have one size; whole passages are longer than any window
+        assert (
+            len(sizes) == 1 or min(sizes) > 320
+        )  # windows have one size; whole passages are longer than any window
     assert 0 < titled < len(made)
 
 
@@ -88,7 +109,7 @@ def test_what_may_answer_too_is_no_negative(slice_of, made):
 def test_vectors_are_kept(slice_of, made, tiny_model, monkeypatch):
     folder, _, _ = slice_of
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(SAMPLES.Encoder, "encode", None)  # what encodes again fails
+    monkeypatch.setattr(SAMPLES.DenseEncoder, "encode", None)  # what encodes again fails
     SAMPLES.main("pairs.jsonl.xz", "passages.jsonl.xz", str(tiny_model), "out")
     assert list(read_jsonl(folder / "out/train.jsonl")) == made
 
@@ -96,25 +117,39 @@ def test_vectors_are_kept(slice_of, made, tiny_model, monkeypatch):
 def test_the_nearest_are_those_of_a_full_sort(monkeypatch):
     monkeypatch.setattr(SAMPLES, "BLOCK", 1)
     rng = np.random.default_rng(1)
-    queries, passages = rng.normal(size=(5, 8)).astype(np.float32), rng.normal(size=(30, 8)).astype(np.float32)
+    queries, passages = (
+        rng.normal(size=(5, 8)).astype(np.float32),
+        rng.normal(size=(30, 8)).astype(np.float32),
+    )
     for query, (found, scores) in zip(queries, SAMPLES.nearest(queries, passages, 4), strict=True):
         cosines = passages @ query
-        assert found == np.argsort(-cosines)[:4].tolist() and scores == pytest.approx(cosines[found], abs=1e-5)
+        assert found == np.argsort(-cosines)[:4].tolist() and scores == pytest.approx(
+            cosines[found], abs=1e-5
+        )
 
 
-def test_a_smaller_model_is_some_layers_of_the_larger_and_learns_its_logits(slice_of, made, tiny_model, monkeypatch):
+def test_a_smaller_model_is_some_layers_of_the_larger_and_learns_its_logits(
+    slice_of, made, tiny_model, monkeypatch
+):
     folder, _, _ = slice_of
     monkeypatch.chdir(folder)
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
     small = BASE.some_layers(model, [1])
     assert small.config.num_hidden_layers == 1 and model.config.num_hidden_layers == 2
-    assert torch.equal(small.base_model.encoder.layer[0].output.dense.weight, model.base_model.encoder.layer[1].output.dense.weight)
+    assert torch.equal(
+        small.base_model.encoder.layer[0].output.dense.weight,
+        model.base_model.encoder.layer[1].output.dense.weight,
+    )
     BASE.main("out/train.jsonl", str(tiny_model), "l2", "--epochs", "0.5", "--batch-size", "4")
     before, after = load_file(tiny_model / "model.safetensors"), load_file("l2/model.safetensors")
     assert any(not torch.equal(before[name], after[name]) for name in before)
-    BASE.main("out/train.jsonl", "l2", "l1", "--layers", "1", "--epochs", "0.5", "--batch-size", "4")
+    BASE.main(
+        "out/train.jsonl", "l2", "l1", "--layers", "1", "--epochs", "0.5", "--batch-size", "4"
+    )
     assert AutoModelForSequenceClassification.from_pretrained("l1").config.num_hidden_layers == 1
     (path,) = (folder / ".cache/general").glob("taught-*.jsonl")
     first = next(read_jsonl(path))
-    scores = CrossEncoder("l2", 100, batch_tokens=2048).score([(first["query"], text) for text in first["pos"] + first["neg"]])
+    scores = CrossEncoder("l2", 100, batch_tokens=2048).score(
+        [(first["query"], text) for text in first["pos"] + first["neg"]]
+    )
     assert first["pos_scores"] + first["neg_scores"] == pytest.approx(scores.tolist(), abs=0.05)

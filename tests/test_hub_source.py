@@ -7,16 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from safetensors.numpy import save
-
 from conftest import ROOT
 from hub import Fault
-from reranker import sources
-from reranker.errors import InputError
-from reranker.params import Loader, Source
+from safetensors.numpy import save
+
+from tunerank.core.errors import InputError
+from tunerank.params.base import Loader, Source
+from tunerank.sources import fetch as sources
 
 REPO = "ann/base"
-TWELVE_MEGABYTES = save({"padding": np.arange(3 << 20, dtype=np.int32)})  # the client writes in pieces of 10 MiB
+TWELVE_MEGABYTES = save(
+    {"padding": np.arange(3 << 20, dtype=np.int32)}
+)  # the client writes in pieces of 10 MiB
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +30,22 @@ def files(tiny_model) -> dict[str, bytes]:
 def fetch(hub, client, tmp_path, tiny_model):
     """Run the stage with models/base from the Hub's commit; the retriever is a local folder."""
 
-    def run(revision: str, token: str | None = None, repo: str = REPO) -> subprocess.CompletedProcess:
+    def run(
+        revision: str, token: str | None = None, repo: str = REPO
+    ) -> subprocess.CompletedProcess:
         values = yaml.load((ROOT / "tests/params.yaml").read_text(encoding="utf-8"), Loader)
         values["base"] |= {"source": "hub", "repo": repo, "revision": revision}
         values["retriever"] |= {"source": "path", "path": str(tiny_model)}
-        (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
-        folders = ["models/bundled", "models/base", "models/retriever", "models/teacher", "models/compare"]
+        (tmp_path / "params.yaml").write_text(
+            yaml.safe_dump(values, allow_unicode=True), encoding="utf-8"
+        )
+        folders = [
+            "models/bundled",
+            "models/base",
+            "models/retriever",
+            "models/teacher",
+            "models/compare",
+        ]
         done = client.run(ROOT / "src/fetch.py", *folders, cwd=tmp_path, token=token)
         assert token is None or token not in done.stdout + done.stderr
         return done
@@ -43,14 +55,22 @@ def fetch(hub, client, tmp_path, tiny_model):
 
 def fetched(tmp_path: Path) -> dict[str, bytes]:
     folder = tmp_path / "models/base"
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def refused(done: subprocess.CompletedProcess, tmp_path: Path) -> str:
     """The error's line; nothing is left of the checkpoint."""
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     last, log = done.stderr.splitlines()[-2:]
-    assert last.startswith("error: base: ") and done.stderr.count("error: ") == 1 and log.startswith("log: .cache/logs/fetch-")
+    assert (
+        last.startswith("error: base: ")
+        and done.stderr.count("error: ") == 1
+        and log.startswith("log: .cache/logs/fetch-")
+    )
     assert list((tmp_path / "models").iterdir()) == []
     return last.removeprefix("error: base: ")
 
@@ -62,12 +82,22 @@ def test_the_pinned_commit_is_fetched_and_not_a_newer_one(hub, fetch, files, tmp
     assert done.returncode == 0, done.stderr
     assert fetched(tmp_path) == files
     assert f"models/base: {REPO}\n" in done.stdout
-    assert {"/api/models/ann/base", "/api/models/ann/base/revision/main"}.isdisjoint(path for _, path, *_ in hub.requests)
+    assert {"/api/models/ann/base", "/api/models/ann/base/revision/main"}.isdisjoint(
+        path for _, path, *_ in hub.requests
+    )
 
 
 def test_no_pickle_and_no_code_is_fetched(hub, fetch, files, tmp_path):
     pooling = {"1_Pooling/config.json": b"{}"}
-    other = ["pytorch_model.bin", "training_args.bin", "modeling_x.py", "README.md", "onnx/model.onnx", "onnx/config.json", "a.pt"]
+    other = [
+        "pytorch_model.bin",
+        "training_args.bin",
+        "modeling_x.py",
+        "README.md",
+        "onnx/model.onnx",
+        "onnx/config.json",
+        "a.pt",
+    ]
     pinned = hub.add(REPO, files | pooling | dict.fromkeys(other, b"\x80\x04"))
     assert fetch(pinned).returncode == 0
     assert fetched(tmp_path) == files | pooling
@@ -77,7 +107,10 @@ def test_no_pickle_and_no_code_is_fetched(hub, fetch, files, tmp_path):
 
 def test_pickled_weights_alone_are_refused(hub, fetch, tmp_path):
     pinned = hub.add(REPO, {"config.json": b"{}", "pytorch_model.bin": b"\x80\x04"})
-    assert refused(fetch(pinned), tmp_path) == f"{REPO} has no model.safetensors; pickled weights are not loaded, convert them"
+    assert (
+        refused(fetch(pinned), tmp_path)
+        == f"{REPO} has no model.safetensors; pickled weights are not loaded, convert them"
+    )
     assert not [path for _, path, *_ in hub.requests if path.endswith(".bin")]
 
 
@@ -117,23 +150,33 @@ def test_a_commit_that_is_not_there_is_named(hub, fetch, files, tmp_path):
 def test_a_wrong_token_is_named_even_where_none_is_needed(hub, fetch, files, tmp_path, gated):
     """The Hub refuses a token that is none, also of a public repository."""
     pinned = hub.add(REPO, files, gated=gated)
-    message = f"{REPO} at {pinned}: the Hub refuses the token; set HF_TOKEN to a valid one, or to none for what is public"
+    message = f"{REPO} at {pinned} could not be downloaded: the Hub refuses the token; set HF_TOKEN to a valid one, or unset it for public models"
     assert refused(fetch(pinned, token="hf_wrong"), tmp_path) == message
 
 
 # connections
 
 
-def test_a_connection_closed_within_a_large_file_is_taken_up_where_it_broke(hub, fetch, files, tmp_path):
+def test_a_connection_closed_within_a_large_file_is_taken_up_where_it_broke(
+    hub, fetch, files, tmp_path
+):
     pinned = hub.add(REPO, files | {"padding.safetensors": TWELVE_MEGABYTES})
-    hub.faults.append(Fault(f"GET /storage/{hashlib.sha256(TWELVE_MEGABYTES).hexdigest()}", cut=11 << 20))
+    hub.faults.append(
+        Fault(f"GET /storage/{hashlib.sha256(TWELVE_MEGABYTES).hexdigest()}", cut=11 << 20)
+    )
     assert fetch(pinned).returncode == 0
     assert fetched(tmp_path) == files | {"padding.safetensors": TWELVE_MEGABYTES}
-    ranges = [asked for method, path, _, asked in hub.requests if method == "GET" and path.startswith("/storage/") and asked]
+    ranges = [
+        asked
+        for method, path, _, asked in hub.requests
+        if method == "GET" and path.startswith("/storage/") and asked
+    ]
     assert ranges == [f"bytes={10 << 20}-"]
 
 
-def test_a_connection_reset_leaves_nothing_and_the_next_run_has_it_whole(hub, fetch, files, tmp_path):
+def test_a_connection_reset_leaves_nothing_and_the_next_run_has_it_whole(
+    hub, fetch, files, tmp_path
+):
     """huggingface_hub tries again after a connection that closes, and not after one that is reset."""
     pinned = hub.add(REPO, files)
     hub.faults.append(Fault("GET /storage/", cut=1000, reset=True))
@@ -148,11 +191,16 @@ def test_an_error_of_hf_xet_is_one_line(monkeypatch, tmp_path):
     """Its client, which tests/hub.py does not serve, raises RuntimeError, as here where nothing listens; it tries for two minutes."""
 
     def unreachable(*_, **__):
-        raise RuntimeError("Task error: File reconstruction error: CAS Client Error: error sending request for url (http://127.0.0.1:9/)")
+        raise RuntimeError(
+            "Task error: File reconstruction error: CAS Client Error: error sending request for url (http://127.0.0.1:9/)"
+        )
 
     monkeypatch.setattr(sources, "snapshot_download", unreachable)
     source = Source(source="hub", repo=REPO, revision="0" * 40)
-    with pytest.raises(InputError, match=r"could not be downloaded \(Task error: .* url \(http://127.0.0.1:9/\)\); check the network"):
+    with pytest.raises(
+        InputError,
+        match=r"could not be downloaded \(Task error: .* url \(http://127.0.0.1:9/\)\); check the network",
+    ):
         sources.fetch(source, "base", tmp_path / "bundled", tmp_path / "out", 0)
 
 
@@ -170,4 +218,9 @@ def test_a_failed_fetch_leaves_the_checkpoint_of_before(hub, fetch, files, tmp_p
     hub.faults.append(Fault("GET /storage/", cut=1000, reset=True))
     assert fetch(second).returncode == 1
     assert fetched(tmp_path) == files
-    assert {path.name for path in (tmp_path / "models").iterdir()} == {"base", "retriever", "teacher", "compare"}
+    assert {path.name for path in (tmp_path / "models").iterdir()} == {
+        "base",
+        "retriever",
+        "teacher",
+        "compare",
+    }

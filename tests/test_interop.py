@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from conftest import table_rows
 from FlagEmbedding import FlagReranker
 from sentence_transformers import CrossEncoder as SentenceTransformersCrossEncoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from conftest import table_rows
-from reranker.scoring import CrossEncoder
+from tunerank.models.cross_encoder import CrossEncoder
 
 ROWS = table_rows()
 DOCS = list(dict.fromkeys(row["doc"] for row in ROWS))
@@ -26,14 +26,18 @@ def plain(folder, pairs, max_length=128, dtype=torch.float32):
     scores = []
     with torch.inference_mode():
         for query, passage in pairs:
-            inputs = tokenizer(query, passage, truncation="only_second", max_length=max_length, return_tensors="pt")
+            inputs = tokenizer(
+                query, passage, truncation="only_second", max_length=max_length, return_tensors="pt"
+            )
             scores.append(model(**inputs).logits.item())
     return np.array(scores)
 
 
 def same_ranking(one, other):
     shape = (-1, len(DOCS))
-    return (np.argsort(-np.reshape(one, shape), axis=1) == np.argsort(-np.reshape(other, shape), axis=1)).all()
+    return (
+        np.argsort(-np.reshape(one, shape), axis=1) == np.argsort(-np.reshape(other, shape), axis=1)
+    ).all()
 
 
 def test_plain_transformers_one_pair_at_a_time(tiny_model, ours):
@@ -45,7 +49,9 @@ def test_plain_transformers_one_pair_at_a_time(tiny_model, ours):
 
 
 def test_flag_reranker(tiny_model, ours):
-    scores = FlagReranker(str(tiny_model), use_fp16=False, devices=["cpu"]).compute_score(PAIRS, max_length=128)
+    scores = FlagReranker(str(tiny_model), use_fp16=False, devices=["cpu"]).compute_score(
+        PAIRS, max_length=128
+    )
     assert np.abs(np.array(scores) - ours).max() < 1e-4 and same_ranking(scores, ours)
 
 
@@ -53,7 +59,9 @@ def test_sentence_transformers(tiny_model, ours):
     model = SentenceTransformersCrossEncoder(str(tiny_model), device="cpu")
     scores = model.predict(PAIRS, activation_fn=torch.nn.Identity(), show_progress_bar=False)
     assert np.abs(scores - ours).max() < 1e-4 and same_ranking(scores, ours)
-    assert same_ranking(model.predict(PAIRS, show_progress_bar=False), ours)  # its default is a sigmoid
+    assert same_ranking(
+        model.predict(PAIRS, show_progress_bar=False), ours
+    )  # its default is a sigmoid
 
 
 def test_scores_do_not_depend_on_order_repetition_or_batch(tiny_model, ours):
@@ -68,7 +76,9 @@ def test_scores_do_not_depend_on_order_repetition_or_batch(tiny_model, ours):
 def test_a_distinct_pair_is_scored_once(tiny_model):
     model = CrossEncoder(tiny_model, max_length=128, precision="fp32")
     forwarded = []
-    model.model.register_forward_pre_hook(lambda module, args, kwargs: forwarded.append(len(kwargs["input_ids"])), with_kwargs=True)
+    model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: forwarded.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
     model.score(PAIRS * 3)
     assert sum(forwarded) == len(set(PAIRS))
 
@@ -76,7 +86,9 @@ def test_a_distinct_pair_is_scored_once(tiny_model):
 def test_long_pairs_are_cut_as_flag_reranker_cuts_them(tiny_model):
     pairs = [("车" * 200, DOCS[0]), ("灯是什么颜色？", DOCS[1] * 5), ("门" * 20, "窗" * 300)]
     ours = CrossEncoder(tiny_model, max_length=64, precision="fp32").score(pairs)
-    theirs = FlagReranker(str(tiny_model), use_fp16=False, devices=["cpu"]).compute_score(pairs, max_length=64)
+    theirs = FlagReranker(str(tiny_model), use_fp16=False, devices=["cpu"]).compute_score(
+        pairs, max_length=64
+    )
     assert np.abs(np.array(theirs) - ours).max() < 1e-4
 
 

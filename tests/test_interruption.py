@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from conftest import started
-from verify import md5_of
+
+from tunerank.commands.verify import md5_of
 
 CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
 
@@ -19,7 +19,11 @@ def stage(folder: Path) -> dict:
 
 
 def start(folder: Path):
-    return started(stage(folder)["cmd"].replace("${train.launcher}", "python").split()[1:], folder, together=True)
+    return started(
+        stage(folder)["cmd"].replace("${train.launcher}", "python").split()[1:],
+        folder,
+        together=True,
+    )
 
 
 def outputs(folder: Path) -> dict[str, str]:
@@ -45,7 +49,9 @@ def points(folder: Path) -> dict[str, set[int]]:
 def killed(folder: Path, number: signal.Signals = signal.SIGKILL) -> str:
     """Train and send the signal after a resume point of at least 4 steps that was not there before; what it said."""
     before, process = points(folder), start(folder)
-    while process.poll() is None and not any(max(new) >= 4 for key, new in points(folder).items() if key not in before):
+    while process.poll() is None and not any(
+        max(new) >= 4 for key, new in points(folder).items() if key not in before
+    ):
         time.sleep(0.01)
     process.send_signal(number)
     text, _ = process.communicate()
@@ -83,18 +89,28 @@ def run(fresh, tmp_path) -> Path:
     return shutil.copytree(fresh, tmp_path / "run", symlinks=True)
 
 
-@pytest.mark.parametrize("number, said", [(signal.SIGKILL, None), (signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+@pytest.mark.parametrize(
+    "number, said", [(signal.SIGKILL, None), (signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")]
+)
 def test_a_killed_training_resumes_and_ends_with_the_same_bytes(fresh, expected, run, number, said):
     text = killed(run, number)
-    lines = [f"error: train: stopped by {said}; dvc repro goes on from what was finished"] if said else []
-    assert [line for line in text.splitlines() if line.startswith("error: ")] == lines and "Traceback" not in text
+    lines = (
+        [f"error: train: stopped by {said}; run dvc repro to continue"]
+        if said
+        else []
+    )
+    assert [
+        line for line in text.splitlines() if line.startswith("error: ")
+    ] == lines and "Traceback" not in text
     assert outputs(run) == outputs(fresh)  # what was there is whole, and nothing looks finished
     assert "resuming from .cache/train/" in finished(run)
     assert outputs(run) == expected
     assert [path.name for path in (run / ".cache/train").iterdir()] == ["tokens"]
 
 
-def test_another_learning_rate_never_resumes_and_what_interrupted_runs_leave_is_bounded(expected, run):
+def test_another_learning_rate_never_resumes_and_what_interrupted_runs_leave_is_bounded(
+    expected, run
+):
     own = yaml.safe_load((run / "params.yaml").read_text(encoding="utf-8"))["train"]["lr"]
     keys = set()
     for lr in (0.001, 0.002, 0.004, 0.005, own):

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-
-from compare import main
 from conftest import ROOT, git
-from reranker.errors import InputError
-from reranker.machines import judged
-from reranker.runs import Run
+
+from tunerank.commands.app import UsageError, call
+from tunerank.core.errors import InputError
+from tunerank.provenance.machines import judged
+from tunerank.provenance.runs import Run
 
 SYSTEMS = ["bm25", "base", "reranker", "fused"]
 AVX2 = {
@@ -29,7 +29,10 @@ PLAIN = [1] * 24 + [2] * 10 + [3] * 5 + [""]
 def table(prefix: str = "q", **changed: list) -> str:
     """metrics/per_query.csv of 40 questions, each system with the ranks of PLAIN but for those changed."""
     columns = [changed.get(system, PLAIN) for system in SYSTEMS]
-    lines = [f"{prefix}{i},p{i},detailed,False,{','.join(map(str, row))}" for i, row in enumerate(zip(*columns))]
+    lines = [
+        f"{prefix}{i},p{i},detailed,False,{','.join(map(str, row))}"
+        for i, row in enumerate(zip(*columns))
+    ]
     return "\n".join(["id,passage,qa_type,seen," + ",".join(SYSTEMS), *lines]) + "\n"
 
 
@@ -49,7 +52,13 @@ def lock(lr: float = 1e-4, code: str = "a", base: str = "b", evaluated: str = "m
     return yaml.safe_dump({"schema": "2.0", "stages": stages})
 
 
-def write(folder: Path, ranks: str, machine: dict | None = AVX2, locked: str | None = lock(), figures: str = "{}") -> None:
+def write(
+    folder: Path,
+    ranks: str,
+    machine: dict | None = AVX2,
+    locked: str | None = lock(),
+    figures: str = "{}",
+) -> None:
     """A run: eval.json has the ranks in it, so that it differs where they do."""
     texts = {
         "metrics/per_query.csv": ranks, "metrics/eval.json": json.dumps({"ranks": ranks, "figures": figures}), "dvc.lock": locked,
@@ -74,26 +83,30 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def said(capsys, *arguments: str) -> str:
-    main("--machine", *arguments)
+    call("compare", "--machine", *arguments)
     printed = capsys.readouterr()
     assert printed.err == "" and printed.out.count("\n") == 1
     return printed.out.rstrip("\n")
 
 
-NEAR = {"base": [2] + PLAIN[1:], "reranker": [2] + PLAIN[1:], "fused": PLAIN[:24] + [1] + PLAIN[25:]}
+NEAR = {
+    "base": [2] + PLAIN[1:],
+    "reranker": [2] + PLAIN[1:],
+    "fused": PLAIN[:24] + [1] + PLAIN[25:],
+}
 WORSE = {"reranker": [2] * 12 + PLAIN[12:]}
 FROM_AVX2 = "HEAD ran on AVX2, 2 threads, fp32, the working tree on"
 ON = f"{FROM_AVX2} AVX512, 2 threads, fp32"
-LITTLE = (
-    "reranker MRR@10 -0.013 [-0.037, +0.000], fused MRR@10 +0.013 [+0.000, +0.037], 1 of 80 ranks of untrained systems moved"
-)
+LITTLE = "reranker MRR@10 -0.013 [-0.037, +0.000], fused MRR@10 +0.013 [+0.000, +0.037], 1 of 80 ranks of untrained systems moved"
 MUCH = "reranker MRR@10 0.767 -> 0.617, -0.150 [-0.225, -0.087], 12 of 40 ranks moved"
 THOSE, SAME = "those committed (HEAD)", "dvc.lock has the same parameters, code and data"
 WITHIN, BEYOND = (f"{size} what another machine does to {THOSE}" for size in ("within", "beyond"))
-DISCARD = "if you changed nothing, do not commit dvc.lock and metrics (docs/team.md)"
-ALIKE = f"not {THOSE}, and yet capability, threads and precision are the same (AVX2, 2 threads, fp32)"
+DISCARD = "if you changed nothing, do not commit dvc.lock and metrics (docs/comparing.md)"
+ALIKE = (
+    f"not {THOSE}, and yet capability, threads and precision are the same (AVX2, 2 threads, fp32)"
+)
 AGAIN = "one machine gives the same bytes each time: compare the CPU models, then make verify"
-JUDGE = "by question: python src/compare.py HEAD"
+JUDGE = "by question: tunerank compare HEAD"
 NONE, OF_HERE = "nothing can be compared", "of the working tree"
 GPU = AMX | {"device": "NVIDIA H100 80GB HBM3", "packages": {"torch": "2.13.0", "numpy": "2.4.6"}}
 
@@ -142,7 +155,8 @@ GPU = AMX | {"device": "NVIDIA H100 80GB HBM3", "packages": {"torch": "2.13.0", 
         ),
         (
             NEAR, AVX512, "<<<<<<< ours\n",
-            f"{NONE}: dvc.lock {OF_HERE}: not a lock of DVC's ('str' object has no attribute 'get'); run dvc repro",
+            f"{NONE}: dvc.lock {OF_HERE}: merge conflict; take one side, git checkout --ours dvc.lock metrics (or --theirs), "
+            "then run dvc repro",
         ),
     ],
 )  # fmt: skip
@@ -159,7 +173,10 @@ def test_a_project_without_commits_has_nothing_to_compare_with(tmp_path, monkeyp
     git("init", "-q", "-b", "main", cwd=tmp_path)
     assert said(capsys) == "metrics: nothing can be compared: nothing is committed yet"
     git("commit", "-q", "--allow-empty", "-m", "start", cwd=tmp_path)
-    assert said(capsys) == "metrics: nothing can be compared: HEAD has no metrics/eval.json; run dvc repro there"
+    assert said(capsys) == (
+        "metrics: nothing can be compared: HEAD has no metrics/per_query.csv; run dvc repro there, "
+        "and start in the project's folder"
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,8 +185,16 @@ def test_a_project_without_commits_has_nothing_to_compare_with(tmp_path, monkeyp
         ("per_query.csv", "<<<<<<< ours\n", "is not a table of ranks ("),
         ("per_query.csv", table() + table().split("\n")[1] + "\n", "is not a table of ranks ("),
         ("per_query.csv", table().replace(",1,1,1,1\n", ",1,1,1,x\n"), "is not a table of ranks ("),
-        ("environment.json", "<<<<<<< ours\n", "does not describe a machine (merge conflict?); run dvc repro there"),
-        ("environment.json", '{"packages": []}', "does not describe a machine (merge conflict?); run dvc repro there"),
+        (
+            "environment.json",
+            "<<<<<<< ours\n",
+            "does not describe a machine (merge conflict?); run dvc repro there",
+        ),
+        (
+            "environment.json",
+            '{"packages": []}',
+            "does not describe a machine (merge conflict?); run dvc repro there",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_said_in_the_line(folder, capsys, name, content, line):
@@ -180,7 +205,10 @@ def test_what_cannot_be_read_is_said_in_the_line(folder, capsys, name, content, 
 
 def test_a_question_with_another_passage_is_another_question(folder, capsys):
     write(folder, table(**NEAR).replace("q3,p3", "q3,p9"))
-    assert said(capsys) == f"metrics: not comparable with {THOSE}: 1 of 40 questions have another passage"
+    assert (
+        said(capsys)
+        == f"metrics: not comparable with {THOSE}: 1 of 40 questions have another passage"
+    )
 
 
 def test_revisions_and_experiments_are_compared_too(folder, capsys):
@@ -192,12 +220,12 @@ def test_revisions_and_experiments_are_compared_too(folder, capsys):
     write(folder, table())
     assert said(capsys, "HEAD~1", "tried") == (
         f"metrics of tried: beyond what another machine does to those of HEAD~1; {MUCH}; HEAD~1 ran on AVX2, 2 threads, fp32, "
-        f"tried on AVX512, 2 threads, fp32; {SAME}; by question: python src/compare.py HEAD~1 tried --system reranker"
+        f"tried on AVX512, 2 threads, fp32; {SAME}; by question: tunerank compare HEAD~1 tried --system reranker"
     )
     assert said(capsys, "HEAD~1", "HEAD~1") == "metrics of HEAD~1: the same as those of HEAD~1"
     assert said(capsys, "HEAD~1") == "metrics: the same as those of HEAD~1"
     with pytest.raises(InputError, match="^nowhere: no revision or experiment"):
-        main("--machine", "nowhere")
+        call("compare", "--machine", "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -205,20 +233,29 @@ def test_revisions_and_experiments_are_compared_too(folder, capsys):
     [
         ({}, AVX2, lock(), None),
         (NEAR, AVX512, lock(), None),
-        (NEAR, AVX512, lock(code="z"), None),  # other code, and no more than the other machine explains
+        (
+            NEAR,
+            AVX512,
+            lock(code="z"),
+            None,
+        ),  # other code, and no more than the other machine explains
         (NEAR, AVX2, lock(), "changed"),
         (NEAR, AVX2, lock(code="z"), "changed"),
         (WORSE, AVX512, lock(), "beyond"),
         ({"prefix": "r"}, AVX2, lock(), "incomparable"),
     ],
 )
-def test_a_gate_closes_where_metrics_are_neither_the_same_nor_within(folder, capsys, ranks, machine, locked, fails):
+def test_a_gate_closes_where_metrics_are_neither_the_same_nor_within(
+    folder, capsys, ranks, machine, locked, fails
+):
     write(folder, table(**ranks), machine, locked)
     if fails:
-        with pytest.raises(InputError, match=f"^the working tree is required to be unchanged: {fails}$"):
-            main("--machine", "--require", "unchanged")
+        with pytest.raises(
+            InputError, match=f"^the working tree is required to be unchanged: {fails}$"
+        ):
+            call("compare", "--machine", "--require", "unchanged")
     else:
-        main("--machine", "--require", "unchanged")
+        call("compare", "--machine", "--require", "unchanged")
     assert capsys.readouterr().out.startswith("metrics: ")
 
 
@@ -227,21 +264,24 @@ def test_a_gate_closes_where_metrics_are_neither_the_same_nor_within(folder, cap
     [
         (("--machine", "--require", "better"), "--require better is not for --machine"),
         (("HEAD", "--require", "unchanged"), "--require unchanged is for --machine"),
-        ((), "the following arguments are required: a"),
-        (("--machine", "--json"), "not allowed with argument"),
+        ((), "name the revision to compare with"),
+        (("--machine", "--json"), "--json, --md and --machine exclude each other"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(folder, capsys, arguments, message):
-    with pytest.raises(SystemExit):
-        main(*arguments)
-    assert message in capsys.readouterr().err
+    with pytest.raises(UsageError, match=message):
+        call("compare", *arguments)
 
 
 def test_what_an_older_version_did_not_record_is_no_difference(folder, capsys):
     write(folder, table(**NEAR), AVX2 | {"instructions": ["avx2"], "precision_why": "auto: no AMX"})
     assert said(capsys) == f"metrics: {ALIKE}; {LITTLE}; {SAME}; {AGAIN}"
     git("commit", "-q", "-a", "-m", "recorded", cwd=folder)
-    write(folder, table(), AVX2 | {"instructions": ["avx2", "avx_vnni"], "precision_why": "params.yaml"})
+    write(
+        folder,
+        table(),
+        AVX2 | {"instructions": ["avx2", "avx_vnni"], "precision_why": "params.yaml"},
+    )
     line = said(capsys)
     assert 'HEAD ran on AVX2 (["avx2"]), 2 threads, fp32, ' in line
     assert 'the working tree on AVX2 (["avx2", "avx_vnni"]), 2 threads, fp32' in line
@@ -293,7 +333,13 @@ def test_a_loss_of_five_points_is_beyond():
 
 @pytest.mark.parametrize(
     "count, machine, kind",
-    [(2, AVX512, "within"), (8, AVX512, "within"), (40, AVX512, "beyond"), (40, AMX, "within"), (100, AMX, "beyond")],
+    [
+        (2, AVX512, "within"),
+        (8, AVX512, "within"),
+        (40, AVX512, "beyond"),
+        (40, AMX, "within"),
+        (100, AMX, "beyond"),
+    ],
 )
 def test_an_untrained_system_may_move_by_near_ties_alone(count, machine, kind):
     """So many ranks of bm25 move by a place, as many up as down, so that MRR@10 hardly moves."""
@@ -305,9 +351,12 @@ def test_an_untrained_system_may_move_by_near_ties_alone(count, machine, kind):
 
 def test_make_repro_says_it_last():
     recipe = (ROOT / "Makefile").read_text(encoding="utf-8").split("\nrepro:")[1].split("\n\n")[0]
-    assert recipe.splitlines()[-2:] == ["\t@echo 'The report: report/index.html'", "\t@python src/compare.py --machine"]
+    assert recipe.splitlines()[-2:] == [
+        "\t@echo 'The report: report/index.html'",
+        "\t@tunerank compare --machine",
+    ]
 
 
 def test_no_stage_depends_on_it():
     declared = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
-    assert "machines.py" not in declared and "reranker/runs.py" not in declared and "src/compare.py" not in declared
+    assert "provenance" not in declared and "commands" not in declared

@@ -4,23 +4,38 @@ import random
 import ir_measures
 import numpy as np
 import pytest
+from conftest import ROOT
 from ir_measures import RR, Success, nDCG
 
-from conftest import ROOT
-from reranker.measures import gold_rank, measure, per_question
-from reranker.candidate_scores import audited, candidate_pool, prefers_another, score_labels
-from reranker.evidence import against
-from reranker.fusion import first_stage
-from reranker.params import load
-from reranker.passages import Passage
-from reranker.reranking import evaluate_systems, fit_fusion, markdown_table, rankers
+from tunerank.data.passages import Passage
+from tunerank.evaluation.markdown import markdown_table
+from tunerank.evaluation.measures import gold_rank, measure, per_question
+from tunerank.evaluation.significance import compare_systems
+from tunerank.evaluation.systems import (
+    evaluate_systems,
+    fit_fusion,
+    rank_first_stages,
+    rank_rerankers,
+)
+from tunerank.params.load import load
+from tunerank.reranking.scores import (
+    candidate_pool,
+    prefers_another,
+    sample_for_audit,
+    score_labels,
+)
+from tunerank.retrieval.fusion import fused_top_k
 
 PARAMS = load(ROOT / "tests/params.yaml")
 
 
 def test_measures_of_a_ranking_worked_by_hand():
     gold = {"q1": "a", "q2": "a", "q3": "a", "q4": "a"}
-    rankings = {"q1": ["a", "b", "c"], "q2": ["b", "c", "a"], "q3": ["b", "c", "d"]}  # q4 found nothing
+    rankings = {
+        "q1": ["a", "b", "c"],
+        "q2": ["b", "c", "a"],
+        "q3": ["b", "c", "d"],
+    }  # q4 found nothing
     found = measure(gold, rankings, [1, 2, 3], 10)
     assert found == {
         "hit@1": 0.25,
@@ -34,7 +49,9 @@ def test_measures_of_a_ranking_worked_by_hand():
 def test_the_cutoff_of_mrr_and_ndcg():
     found = measure({"q": "z"}, {"q": [*"abcdefghij", "z"]}, [1], 10)
     assert found == {"hit@1": 0.0, "MRR@10": 0.0, "nDCG@10": 0.0}
-    assert measure({"q": "z"}, {"q": [*"abcdefghij", "z"]}, [11], 11)["MRR@11"] == pytest.approx(1 / 11, abs=1e-6)
+    assert measure({"q": "z"}, {"q": [*"abcdefghij", "z"]}, [11], 11)["MRR@11"] == pytest.approx(
+        1 / 11, abs=1e-6
+    )
 
 
 def test_nothing_found_at_all_is_zero():
@@ -43,7 +60,9 @@ def test_nothing_found_at_all_is_zero():
 
 def test_each_questions_own_measures():
     gold = {"q2": "a", "q1": "a", "q3": "a"}
-    found = per_question(gold, {"q1": ["a", "b"], "q2": ["b", "c", "a"]}, [1, 3], 10)  # q3 found nothing
+    found = per_question(
+        gold, {"q1": ["a", "b"], "q2": ["b", "c", "a"]}, [1, 3], 10
+    )  # q3 found nothing
     assert found == {
         "hit@1": {"q2": 0.0, "q1": 1.0, "q3": 0.0},
         "hit@3": {"q2": 1.0, "q1": 1.0, "q3": 0.0},
@@ -58,7 +77,11 @@ def test_their_mean_is_ir_measures_own_aggregate():
     gold = {f"q{i}": "a" for i in range(97)}
     rankings = {q: generator.sample("abcdefghijklmno", generator.randint(1, 15)) for q in gold}
     qrels = [ir_measures.Qrel(q, "a", 1) for q in gold]
-    run = [ir_measures.ScoredDoc(q, p, -float(rank)) for q, ranking in rankings.items() for rank, p in enumerate(ranking)]
+    run = [
+        ir_measures.ScoredDoc(q, p, -float(rank))
+        for q, ranking in rankings.items()
+        for rank, p in enumerate(ranking)
+    ]
     wanted = ir_measures.calc_aggregate([Success @ 1, Success @ 5, RR @ 10, nDCG @ 10], qrels, run)
     assert measure(gold, rankings, [1, 5], 10) == {
         "hit@1": round(wanted[Success @ 1], 6),
@@ -73,7 +96,9 @@ def test_gold_rank():
     assert gold_rank(["a", "b"], "c") is None
 
 
-RETRIEVE = PARAMS.retrieve.model_copy(update={"bm25_depth": 1, "dense_weight": 1.0, "bm25_weight": 0.1, "rrf_k": 60})
+RETRIEVE = PARAMS.retrieve.model_copy(
+    update={"bm25_depth": 1, "dense_weight": 1.0, "bm25_weight": 0.1, "rrf_k": 60}
+)
 EVALUATE = PARAMS.evaluate.model_copy(update={"ks": [1, 2], "cutoff": 10, "multiplier": 3})
 CANDIDATES = [
     {
@@ -85,40 +110,59 @@ CANDIDATES = [
     }
     for rank, key in enumerate("abcdef", 1)
 ]
-SCORES = {"base": dict(zip("abcdef", [0, 1, 2, 3, 4, 5])), "reranker": dict(zip("abcdef", [1, 1, 9, 1, 1, 1]))}
+SCORES = {
+    "base": dict(zip("abcdef", [0, 1, 2, 3, 4, 5])),
+    "reranker": dict(zip("abcdef", [1, 1, 9, 1, 1, 1])),
+}
 
 
-def ranked(weights=(1.0, 50.0, 0.0), whole_depth=3, **whole):
-    """The systems with SCORES, and with other ones of whole passages."""
+def ranked(depth, weights=(1.0, 50.0, 0.0), whole_depth=3, **whole):
+    """The systems' rankings with SCORES, and with other ones of whole passages."""
     scores = {"scores": SCORES} | ({"whole": whole} if whole else {})
-    return rankers(CANDIDATES, scores, dict.fromkeys(scores, weights), whole_depth, RETRIEVE)
+    weights = dict.fromkeys(scores, weights)
+    return rank_first_stages(CANDIDATES, depth, RETRIEVE) | rank_rerankers(
+        CANDIDATES, scores, weights, depth, whole_depth, RETRIEVE
+    )
 
 
 def test_whole_passages_are_ranked_over_their_own_depth():
     whole = {"base": dict(zip("abc", [0, 1, 2])), "reranker": dict(zip("abc", [2, 30, 1]))}
-    systems = ranked(**whole)
-    assert list(systems)[3:] == ["base", "reranker", "fused", "base_whole", "reranker_whole", "fused_whole"]
-    assert systems["base_whole"](6) == systems["base_whole"](3) == ["c", "b", "a"] and systems["base_whole"](2) == ["b", "a"]
-    assert systems["reranker_whole"](6) == ["b", "a", "c"] and systems["reranker"](4) == ["c", "a", "b", "d"]
-    assert systems["fused_whole"](6) == ["b", "a", "c"]  # a: 2 + 50 * 0.9, b: 30 + 50 * 0.8, c: 1 + 50 * 0.7
+    deep, shallow = ranked(6, **whole), ranked(2, **whole)
+    assert list(deep)[3:] == [
+        "base",
+        "reranker",
+        "fused",
+        "base_whole",
+        "reranker_whole",
+        "fused_whole",
+    ]
+    assert deep["base_whole"] == ranked(3, **whole)["base_whole"] == ["c", "b", "a"]
+    assert shallow["base_whole"] == ["b", "a"]
+    assert deep["reranker_whole"] == ["b", "a", "c"]
+    assert ranked(4, **whole)["reranker"] == ["c", "a", "b", "d"]
+    # a: 2 + 50 * 0.9, b: 30 + 50 * 0.8, c: 1 + 50 * 0.7
+    assert deep["fused_whole"] == ["b", "a", "c"]
 
 
 def test_every_system_ranks_the_same_candidates():
-    systems = ranked()
-    assert list(systems) == ["bm25", "dense", "retriever", "base", "reranker", "fused"]
-    assert systems["dense"](3) == ["a", "b", "c"]
-    assert systems["bm25"](3) == ["f"]
-    assert systems["retriever"](3) == ["a", "b", "c"]
-    assert systems["base"](3) == ["c", "b", "a"]
-    assert systems["reranker"](4) == ["c", "a", "b", "d"]  # equal scores keep the first stage's order
-    # a: 1 + 50 * 0.9, b: 1 + 50 * 0.8, c: 9 + 50 * 0.7
-    assert systems["fused"](3) == ["a", "c", "b"]
+    assert ranked(3) == {
+        "bm25": ["f"],
+        "dense": ["a", "b", "c"],
+        "retriever": ["a", "b", "c"],
+        "base": ["c", "b", "a"],
+        "reranker": ["c", "a", "b"],  # equal scores keep the first stage's order
+        "fused": ["a", "c", "b"],  # a: 1 + 50 * 0.9, b: 1 + 50 * 0.8, c: 9 + 50 * 0.7
+    }
+    assert ranked(4)["reranker"] == ["c", "a", "b", "d"]
 
 
 @pytest.mark.parametrize(
     "weights, ranking",
     [
-        ([1.0, 0.0, 0.0], ["c", "f", "a", "b", "d", "e"]),  # equal sums keep the first stage's order
+        (
+            [1.0, 0.0, 0.0],
+            ["c", "f", "a", "b", "d", "e"],
+        ),  # equal sums keep the first stage's order
         ([0.0, 1.0, 0.0], ["a", "b", "c", "d", "e", "f"]),
         ([0.0, 0.0, 1.0], ["f", "a", "b", "c", "d", "e"]),
         ([0.0, 0.0, 0.0], ["f", "a", "b", "c", "d", "e"]),
@@ -126,7 +170,7 @@ def test_every_system_ranks_the_same_candidates():
     ],
 )
 def test_the_fused_row_orders_by_the_weighted_sum_of_three_scores(weights, ranking):
-    assert ranked(weights)["fused"](6) == ranking
+    assert ranked(6, weights)["fused"] == ranking
 
 
 def drawn_for_fusion(questions=60, seed=0):
@@ -137,7 +181,8 @@ def drawn_for_fusion(questions=60, seed=0):
         hints = rng.normal(size=(5, 3)) + np.outer(np.arange(5) == own, [1.5, 1.0, -1.0])
         gold[f"q{i}"] = f"p{own}"
         candidates[f"q{i}"] = [
-            {"passage": f"p{j}", "dense_score": 0.8 + dense / 50, "bm25_score": 5 + sparse} for j, (_, dense, sparse) in enumerate(hints)
+            {"passage": f"p{j}", "dense_score": 0.8 + dense / 50, "bm25_score": 5 + sparse}
+            for j, (_, dense, sparse) in enumerate(hints)
         ]
         scores[f"q{i}"] = {f"p{j}": row[0] for j, row in enumerate(hints)}
     return gold, candidates, scores
@@ -145,14 +190,27 @@ def drawn_for_fusion(questions=60, seed=0):
 
 def penalized(weights, gold, candidates, scores):
     """The loss that `fit_fusion` names, written out."""
-    rows = {q: {c["passage"]: [scores[q][c["passage"]], c["dense_score"], c["bm25_score"]] for c in candidates[q]} for q in gold}
+    rows = {
+        q: {
+            c["passage"]: [scores[q][c["passage"]], c["dense_score"], c["bm25_score"]]
+            for c in candidates[q]
+        }
+        for q in gold
+    }
     spread = []
     for i in range(3):
-        apart = [row[i] - np.mean([r[i] for r in rows[q].values()]) for q in gold for row in rows[q].values()]
+        apart = [
+            row[i] - np.mean([r[i] for r in rows[q].values()])
+            for q in gold
+            for row in rows[q].values()
+        ]
         spread.append(math.sqrt(sum(value**2 for value in apart) / len(apart)))
     loss = sum((weight * deviation) ** 2 for weight, deviation in zip(weights, spread)) / 2
     for q, passage in gold.items():
-        sums = {name: sum(weight * value for weight, value in zip(weights, row)) for name, row in rows[q].items()}
+        sums = {
+            name: sum(weight * value for weight, value in zip(weights, row))
+            for name, row in rows[q].items()
+        }
         loss -= sums[passage] - math.log(sum(math.exp(value) for value in sums.values()))
     return loss
 
@@ -164,7 +222,10 @@ def test_fitted_fusion_weights_are_the_most_likely_ones_that_are_not_negative():
     least = penalized(weights, *drawn)
     for i in range(3):
         for step in (0.97, 1.03):
-            assert penalized([w * step if i == j else w for j, w in enumerate(weights)], *drawn) >= least - 1e-9
+            assert (
+                penalized([w * step if i == j else w for j, w in enumerate(weights)], *drawn)
+                >= least - 1e-9
+            )
     assert penalized([*weights[:2], 0.01], *drawn) > least
     assert least < penalized([weights[0], 0.0, 0.0], *drawn)
 
@@ -177,18 +238,25 @@ def test_fusion_weights_follow_a_score_to_another_scale_and_ignore_where_it_star
             row[passage] += len(q)
         for candidate in candidates[q]:
             candidate["dense_score"] *= 10
-    assert fit_fusion(gold, candidates, scores) == pytest.approx([reranker, dense / 10, 0.0], rel=2e-3)
+    assert fit_fusion(gold, candidates, scores) == pytest.approx(
+        [reranker, dense / 10, 0.0], rel=2e-3
+    )
 
 
 def test_fusion_weights_stay_finite_where_the_reranker_is_always_right():
     gold, candidates, scores = drawn_for_fusion(4)
-    scores = {q: {passage: float(passage == gold[q]) for passage in row} for q, row in scores.items()}
+    scores = {
+        q: {passage: float(passage == gold[q]) for passage in row} for q, row in scores.items()
+    }
     assert 0 < fit_fusion(gold, candidates, scores)[0] < 10
 
 
 def test_fusion_weights_do_not_see_candidates_that_the_reranker_has_not_scored():
     gold, candidates, scores = drawn_for_fusion()
-    more = {q: [*row, {"passage": "unscored", "dense_score": 0.9, "bm25_score": 9.0}] for q, row in candidates.items()}
+    more = {
+        q: [*row, {"passage": "unscored", "dense_score": 0.9, "bm25_score": 9.0}]
+        for q, row in candidates.items()
+    }
     assert fit_fusion(gold, more, scores) == fit_fusion(gold, candidates, scores)
 
 
@@ -203,7 +271,9 @@ def test_the_candidate_pool_holds_the_candidates_of_every_depth():
     candidates += [{"passage": "s", "dense": 10, "bm25": 1}]
     params = RETRIEVE.model_copy(update={"bm25_weight": 0.99})
     for depth in (1, 4, 9):
-        everything = {p for shallow in range(1, depth + 1) for p in first_stage(candidates, shallow, params)}
+        everything = {
+            p for shallow in range(1, depth + 1) for p in fused_top_k(candidates, shallow, params)
+        }
         assert set(candidate_pool(candidates, depth, params)) == everything
     assert len(candidate_pool(candidates, 9, params)) == 9  # nine of ten, the sparse one among them
 
@@ -217,31 +287,73 @@ class Lengths:
 
 def test_labels_are_judged_by_one_view_of_the_first_others_and_all_of_the_own_passage_where_another_leads():
     corpus = {name: Passage("", "一二三四五六七八九十") for name in "abcdefgh"}
-    found = [{"passage": name, "dense": i, "bm25": None, "views": [(0, i), (0, i + 1)]} for i, name in enumerate("abcdefgh", 1)]
-    questions = [{"id": f"q{n}", "question": "?", "passage": passage} for n, passage in enumerate("gbe", 1)]
-    scores = score_labels(Lengths(), questions, dict.fromkeys(("q1", "q2", "q3"), found), corpus, RETRIEVE, "labels")
-    assert scores["q1"] == {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "g": 7}  # g is beyond the first 5, and ahead by one view
-    assert scores["q2"] == {"a": 1, "b": 3, "c": 3, "d": 4, "e": 5}  # c, d and e are ahead of b's first view
+    found = [
+        {"passage": name, "dense": i, "bm25": None, "views": [(0, i), (0, i + 1)]}
+        for i, name in enumerate("abcdefgh", 1)
+    ]
+    questions = [
+        {"id": f"q{n}", "question": "?", "passage": passage} for n, passage in enumerate("gbe", 1)
+    ]
+    scores = score_labels(
+        Lengths(), questions, dict.fromkeys(("q1", "q2", "q3"), found), corpus, RETRIEVE, "labels"
+    )
+    assert scores["q1"] == {
+        "a": 1,
+        "b": 2,
+        "c": 3,
+        "d": 4,
+        "e": 5,
+        "g": 7,
+    }  # g is beyond the first 5, and ahead by one view
+    assert scores["q2"] == {
+        "a": 1,
+        "b": 3,
+        "c": 3,
+        "d": 4,
+        "e": 5,
+    }  # c, d and e are ahead of b's first view
     assert scores["q3"] == {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}
     assert [prefers_another(question, scores) for question in questions] == [False, True, False]
 
 
 def test_a_large_training_set_is_audited_at_even_distances():
-    assert audited(list(range(1000))) == list(range(1000))
-    assert audited(list(range(2500))) == list(range(0, 2500, 3))
-    assert audited([]) == []
+    assert sample_for_audit(list(range(1000))) == list(range(1000))
+    assert sample_for_audit(list(range(2500))) == list(range(0, 2500, 3))
+    assert sample_for_audit([]) == []
 
 
 def evaluated():
     questions = [
-        {"id": "q1", "question": "?", "passage": "c", "qa_type": "detailed", "context": "why", "answer": "so"},
-        {"id": "q2", "question": "?", "passage": "f", "qa_type": "detailed", "context": "", "answer": "so"},
+        {
+            "id": "q1",
+            "question": "?",
+            "passage": "c",
+            "qa_type": "detailed",
+            "context": "why",
+            "answer": "so",
+        },
+        {
+            "id": "q2",
+            "question": "?",
+            "passage": "f",
+            "qa_type": "detailed",
+            "context": "",
+            "answer": "so",
+        },
         {"id": "q3", "question": "?", "passage": "b", "qa_type": "", "context": "", "answer": ""},
     ]
     candidates = {q["id"]: CANDIDATES for q in questions}
     scores = {name: {q["id"]: SCORES[name] for q in questions} for name in SCORES}
-    params = PARAMS.model_copy(update={"retrieve": RETRIEVE, "evaluate": EVALUATE, "score": PARAMS.score.model_copy(update={"depth": 6})})
-    return evaluate_systems(questions, candidates, {"scores": scores}, {"scores": [1.0, 50.0, 0.0]}, {"c"}, params)
+    params = PARAMS.model_copy(
+        update={
+            "retrieve": RETRIEVE,
+            "evaluate": EVALUATE,
+            "score": PARAMS.score.model_copy(update={"depth": 6}),
+        }
+    )
+    return evaluate_systems(
+        questions, candidates, {"scores": scores}, {"scores": [1.0, 50.0, 0.0]}, {"c"}, params
+    )
 
 
 def test_groups_and_both_protocols():
@@ -272,20 +384,29 @@ def test_groups_and_both_protocols():
     assert values["reranker"] == {
         "hit@1": {"q1": 1.0, "q2": 0.0, "q3": 0.0},
         "MRR@10": {"q1": 1.0, "q2": 0.5, "q3": 0.25},
-        "nDCG@10": {"q1": 1.0, "q2": pytest.approx(1 / math.log2(3)), "q3": pytest.approx(1 / math.log2(5))},
+        "nDCG@10": {
+            "q1": 1.0,
+            "q2": pytest.approx(1 / math.log2(3)),
+            "q3": pytest.approx(1 / math.log2(5)),
+        },
     }
 
 
 def test_the_table_shows_what_was_measured():
     result, _, _, values = evaluated()
-    result["against"] = against(values, {"all": ["q1", "q2", "q3"]}, 500, 42)
+    result["against"] = compare_systems(values, {"all": ["q1", "q2", "q3"]}, 500, 42)
     table = markdown_table(result, [1, 2], 10)
     assert "3 test questions, all" in table and "| reranker | 0.333 |" in table
 
 
 def test_the_headline_is_against_the_best_first_stage_by_mrr():
     measures = {"hit@1": 0.5, "hit@2": 0.5, "MRR@10": 0.5, "nDCG@10": 0.5}
-    result = {"all": {"questions": 250, **{name: measures for name in ("bm25", "retriever", "base", "reranker", "fused")}}}
+    result = {
+        "all": {
+            "questions": 250,
+            **{name: measures for name in ("bm25", "retriever", "base", "reranker", "fused")},
+        }
+    }
     result["all"]["dense"] = measures | {"MRR@10": 0.51}
     better = {"hit@1": {"difference": 0.1, "low": -0.0254, "high": 0.2, "p": 0.01234}}
     worse = {"hit@1": {"difference": -0.138, "low": -0.19, "high": -0.09, "p": 2 / 10_001}}

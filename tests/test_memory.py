@@ -5,15 +5,15 @@ import sys
 
 import pytest
 import torch
+from conftest import ROOT
 from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
 
-from conftest import ROOT
-from reranker.errors import memory_ran_out
-from reranker.memory import training_memory
+from tunerank.core.errors import memory_ran_out
+from tunerank.training.preflight import training_memory
 
 PROGRAM = """
 import json, resource, sys; sys.path.insert(0, sys.argv[1])
-from reranker.memory import keep_freed_memory
+from tunerank.training.preflight import keep_freed_memory
 import torch
 kept = sys.argv[2] == "keep" and keep_freed_memory()
 for _ in range(20):
@@ -26,7 +26,12 @@ print(json.dumps([kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - bef
 
 
 def faults(mode: str) -> tuple[bool, int]:
-    done = subprocess.run([sys.executable, "-c", PROGRAM, str(ROOT / "src"), mode], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(ROOT / "src"), mode],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     kept, count = json.loads(done.stdout)
     return kept, count
 
@@ -54,27 +59,52 @@ def test_memory_is_of_weights_gradients_optimizer_and_activations():
     every = sum(weight.numel() for weight in small.parameters())
     layer = 8 * 64 + 2 * 256
     assert training_memory(small, 1000, 4, False) == pytest.approx(
-        {"weights": every * 4e-9, "gradients and optimizer": (every - 6400) * 12e-9, "activations": 6 * layer * 4e-6}
+        {
+            "weights": every * 4e-9,
+            "gradients and optimizer": (every - 6400) * 12e-9,
+            "activations": 6 * layer * 4e-6,
+        }
     )
-    assert training_memory(small, 1000, 2, True)["activations"] == pytest.approx((6 * 64 + layer) * 2e-6)
+    assert training_memory(small, 1000, 2, True)["activations"] == pytest.approx(
+        (6 * 64 + layer) * 2e-6
+    )
 
 
 def test_the_estimate_of_activations_is_what_autograd_keeps():
     small, kept = model(), {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()  # a storage that is kept has its address to itself
+        kept[tensor.untyped_storage().data_ptr()] = (
+            tensor.untyped_storage()
+        )  # a storage that is kept has its address to itself
         return tensor
 
     parameters = {weight.untyped_storage().data_ptr() for weight in small.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        small(input_ids=torch.full((20, 100), 7), attention_mask=torch.ones(20, 100, dtype=torch.long)).logits.sum()
-    measured = sum(storage.nbytes() for address, storage in kept.items() if address not in parameters) / 1e9
+        small(
+            input_ids=torch.full((20, 100), 7), attention_mask=torch.ones(20, 100, dtype=torch.long)
+        ).logits.sum()
+    measured = (
+        sum(storage.nbytes() for address, storage in kept.items() if address not in parameters)
+        / 1e9
+    )
     assert training_memory(small, 2000, 4, False)["activations"] == pytest.approx(measured, rel=0.1)
 
 
 def test_running_out_is_told_from_other_errors():
     with pytest.raises(RuntimeError) as error:
         torch.empty(1 << 60, dtype=torch.uint8)
-    assert all(map(memory_ran_out, (error.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), OSError(errno.ENOMEM, "no"))))
-    assert not memory_ran_out(RuntimeError("shape mismatch")) and not memory_ran_out(OSError(errno.ENOSPC, "no"))
+    assert all(
+        map(
+            memory_ran_out,
+            (
+                error.value,
+                MemoryError(),
+                torch.OutOfMemoryError("CUDA out of memory"),
+                OSError(errno.ENOMEM, "no"),
+            ),
+        )
+    )
+    assert not memory_ran_out(RuntimeError("shape mismatch")) and not memory_ran_out(
+        OSError(errno.ENOSPC, "no")
+    )

@@ -4,14 +4,15 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
+from packing import kept_pieces, pack, quantise, trim
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from conftest import ROOT
-from reranker import packed as module
-from reranker.errors import InputError
-from reranker.packed import FILES, MODEL, expand, kept_pieces, pack, quantise, trim, unpack
+from tunerank.core.errors import InputError
+from tunerank.sources import packed as module
+from tunerank.sources.packed import FILES, MODEL, expand, unpack
 
 BUNDLED = ROOT / "models/bundled"
 committed = pytest.mark.skipif(not BUNDLED.exists(), reason="models/bundled is not in this commit")
@@ -69,7 +70,9 @@ def test_errors_are_at_most_half_a_scale(bits):
     matrix = np.random.default_rng(3).normal(0, 0.05, (50, 128)).astype(np.float32)
     codes, scales = quantise(matrix, bits, 128)
     errors = np.abs(expand(codes, scales, 128) - matrix) / np.abs(scales.astype(np.float32))
-    inside = matrix / scales.astype(np.float32) <= 2 ** (bits - 1) - 0.5  # the far end has one number fewer
+    inside = (
+        matrix / scales.astype(np.float32) <= 2 ** (bits - 1) - 0.5
+    )  # the far end has one number fewer
     # a scale is rounded to 11 significant bits, which the extreme weight of a block feels 2 ** (bits - 1) times
     assert errors[inside].max() <= 0.5 + 1e-4 and errors.max() <= 1 + 2 ** (bits - 12)
     assert inside.mean() > 0.98
@@ -80,7 +83,9 @@ def test_errors_are_at_most_half_a_scale(bits):
 def test_rows_are_expanded_alike_however_many_at_a_time(monkeypatch, bits, block, columns, rows):
     matrix = np.random.default_rng(5).normal(0, 0.05, (10, columns)).astype(np.float32)
     codes, scales = quantise(matrix, bits, block)
-    wanted = np.concatenate([expand(codes[row : row + 1], scales[row : row + 1], columns) for row in range(10)])
+    wanted = np.concatenate(
+        [expand(codes[row : row + 1], scales[row : row + 1], columns) for row in range(10)]
+    )
     monkeypatch.setattr(module, "BLOCK", rows * columns + 1)
     assert expand(codes, scales, columns).tobytes() == wanted.tobytes()
 
@@ -109,7 +114,9 @@ def unigram():
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A <mask> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2), ("<mask>", 27)]
+        single="<s> $A </s>",
+        pair="<s> $A <mask> $B </s>",
+        special_tokens=[("<s>", 0), ("</s>", 2), ("<mask>", 27)],
     )
     tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
     return tokenizer
@@ -121,13 +128,21 @@ def names(keep):
 
 def test_chinese_single_characters_specials_and_what_texts_use_are_kept(unigram):
     assert names(kept_pieces(unigram, [])) == [*CHINESE_AND_SINGLE, "<mask>"]
-    assert set(names(kept_pieces(unigram, ["the thing"]))) - set(CHINESE_AND_SINGLE) == {"▁the", "▁th", "ing", "<mask>"}
+    assert set(names(kept_pieces(unigram, ["the thing"]))) - set(CHINESE_AND_SINGLE) == {
+        "▁the",
+        "▁th",
+        "ing",
+        "<mask>",
+    }
 
 
 def test_a_trimmed_tokenizer_segments_what_it_covers_as_the_full_one(unigram):
     keep = kept_pieces(unigram, ["the thing"])
     trimmed = trim(json.loads(unigram.to_str()), keep)
-    assert trimmed["model"]["vocab"] == [list(PIECES[number]) for number in keep] and trimmed["model"]["unk_id"] == 3
+    assert (
+        trimmed["model"]["vocab"] == [list(PIECES[number]) for number in keep]
+        and trimmed["model"]["unk_id"] == 3
+    )
     small = Tokenizer.from_str(json.dumps(trimmed))
     for text in ("the thing 中国。", "中国2024 thing:“é", "2024 the中"):
         assert small.encode(text).tokens == unigram.encode(text).tokens
@@ -161,7 +176,9 @@ def full(tiny_model, tmp_path_factory):
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     embeddings = model.base_model.embeddings.word_embeddings.weight
     with torch.no_grad():
-        embeddings.copy_(torch.from_numpy(on_grid(np.random.default_rng(4), *embeddings.shape) * 16))  # still a float16 scale
+        embeddings.copy_(
+            torch.from_numpy(on_grid(np.random.default_rng(4), *embeddings.shape) * 16)
+        )  # still a float16 scale
         model.classifier.out_proj.weight *= 20
     model.save_pretrained(folder)
     return folder
@@ -171,7 +188,11 @@ def full(tiny_model, tmp_path_factory):
 def keep(full):
     """All pieces but a few that no text below has."""
     tokenizer = Tokenizer.from_file(str(full / "tokenizer.json"))
-    return [number for number in kept_pieces(tokenizer, []) if tokenizer.id_to_token(number) not in "QXZ"]
+    return [
+        number
+        for number in kept_pieces(tokenizer, [])
+        if tokenizer.id_to_token(number) not in "QXZ"
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -182,16 +203,25 @@ def folders(full, keep, tmp_path_factory):
     return folder / "packed", folder / "unpacked"
 
 
-PAIRS = [("车是什么颜色？", "这件车是红色的，放在0号柜。"), ("灯卖多少元？", "它的价格是5元"), ("p07", "保修3年。"), ("伞", "")]
+PAIRS = [
+    ("车是什么颜色？", "这件车是红色的，放在0号柜。"),
+    ("灯卖多少元？", "它的价格是5元"),
+    ("p07", "保修3年。"),
+    ("伞", ""),
+]
 
 
 def read(folder):
-    return AutoTokenizer.from_pretrained(folder), AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    return AutoTokenizer.from_pretrained(
+        folder
+    ), AutoModelForSequenceClassification.from_pretrained(folder).eval()
 
 
 def logits(tokenizer, model):
     with torch.no_grad():
-        return model(**tokenizer(*map(list, zip(*PAIRS)), padding=True, return_tensors="pt")).logits[:, 0]
+        return model(
+            **tokenizer(*map(list, zip(*PAIRS)), padding=True, return_tensors="pt")
+        ).logits[:, 0]
 
 
 def test_an_unpacked_model_segments_and_scores_as_before(full, folders):
@@ -200,14 +230,23 @@ def test_an_unpacked_model_segments_and_scores_as_before(full, folders):
         assert after[0].tokenize(*pair) == before[0].tokenize(*pair)
     wanted, found = logits(*before), logits(*after)
     assert wanted.std() > 0.4 and wanted.argsort().tolist() == found.argsort().tolist()
-    torch.testing.assert_close(found, wanted, rtol=0.03, atol=0)  # random weights are coarser than trained ones
+    torch.testing.assert_close(
+        found, wanted, rtol=0.03, atol=0
+    )  # random weights are coarser than trained ones
 
 
 def test_an_unpacked_folder_is_a_float32_checkpoint_of_the_kept_pieces(full, keep, folders):
-    before, after = load_file(full / "model.safetensors"), load_file(folders[1] / "model.safetensors")
-    assert before.keys() == after.keys() and {weight.dtype for weight in after.values()} == {np.dtype("float32")}
+    before, after = (
+        load_file(full / "model.safetensors"),
+        load_file(folders[1] / "model.safetensors"),
+    )
+    assert before.keys() == after.keys() and {weight.dtype for weight in after.values()} == {
+        np.dtype("float32")
+    }
     name = "roberta.embeddings.word_embeddings.weight"
-    assert len(keep) == len(before[name]) - 3 and after[name].tobytes() == before[name][keep].tobytes()
+    assert (
+        len(keep) == len(before[name]) - 3 and after[name].tobytes() == before[name][keep].tobytes()
+    )
     exact = {key for key in before if key != name and before[key].tobytes() == after[key].tobytes()}
     assert exact == {key for key, weight in before.items() if weight.ndim == 1 or len(weight) == 1}
     assert json.loads((folders[1] / "config.json").read_text())["vocab_size"] == len(keep)
@@ -217,7 +256,9 @@ def test_an_unpacked_folder_is_a_float32_checkpoint_of_the_kept_pieces(full, kee
 def test_packing_again_gives_the_same_bytes(full, keep, folders, tmp_path):
     pack(full, tmp_path, keep)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
-    assert [(tmp_path / name).read_bytes() for name in FILES] == [(folders[0] / name).read_bytes() for name in FILES]
+    assert [(tmp_path / name).read_bytes() for name in FILES] == [
+        (folders[0] / name).read_bytes() for name in FILES
+    ]
 
 
 def test_packing_what_was_unpacked_changes_nothing_more(keep, folders, tmp_path):
@@ -233,18 +274,25 @@ def test_a_missing_file_is_one_clear_line(folders, tmp_path, name):
     shutil.copytree(folders[0], packed, ignore=shutil.ignore_patterns(name))
     with pytest.raises(InputError) as error:
         unpack(packed, tmp_path / "out")
-    assert str(error.value) == f"{packed}: no packed reranker ({name} is missing); restore it with git checkout -- {packed}"
+    assert (
+        str(error.value)
+        == f"{packed}: not a packed reranker ({name} is missing); restore it with git checkout -- {packed}"
+    )
 
 
 @pytest.mark.parametrize("name", FILES[:3])
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"version https://git-lfs\n"])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[: len(data) // 2], lambda data: b"version https://git-lfs\n"]
+)
 def test_a_damaged_file_is_one_clear_line(folders, tmp_path, name, damage):
     packed = tmp_path / "packed"
     shutil.copytree(folders[0], packed)
     (packed / name).write_bytes(damage((packed / name).read_bytes()))
     with pytest.raises(InputError) as error:
         unpack(packed, tmp_path / "out")
-    assert str(error.value).startswith(f"{packed}: not readable as a packed reranker (") and "\n" not in str(error.value)
+    assert str(error.value).startswith(
+        f"{packed}: cannot be read as a packed reranker ("
+    ) and "\n" not in str(error.value)
     assert str(error.value).endswith(f"); restore it with git checkout -- {packed}")
     assert not (tmp_path / "out").exists()
 
@@ -254,7 +302,7 @@ def test_weights_of_another_vocabulary_are_refused(folders, tmp_path):
     shutil.copytree(folders[0], packed)
     config = packed / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"vocab_size": 7}))
-    with pytest.raises(InputError, match="not readable as a packed reranker .*size mismatch"):
+    with pytest.raises(InputError, match="cannot be read as a packed reranker .*size mismatch"):
         unpack(packed, tmp_path / "out")
 
 
@@ -262,7 +310,9 @@ def test_weights_of_another_vocabulary_are_refused(folders, tmp_path):
 
 
 # Mixed-case and technical names are not in the lists of frequent words that models/bundled was packed with.
-NAMES = pytest.mark.xfail(strict=True, reason="a name whose pieces were not kept is segmented finer")
+NAMES = pytest.mark.xfail(
+    strict=True, reason="a name whose pieces were not kept is segmented finer"
+)
 
 # What the full tokenizer of multilingual-e5-small gives.
 SEGMENTED = [

@@ -1,11 +1,11 @@
 import json
 
 import pytest
-
 from conftest import ROOT
-from reranker.params import load
-from reranker.passages import Passage
-from reranker.pretraining import as_training, fragments, samples
+
+from tunerank.data.passages import Passage
+from tunerank.params.load import load
+from tunerank.pretraining import as_training, fragment_samples, fragments
 
 PARAMS = load(ROOT / "tests/params.yaml")
 FIRST, SECOND, THIRD = "红色的车停在一号柜旁边", "绿色的船停在二号柜旁边", "蓝色的灯挂在三号柜上面"
@@ -14,9 +14,15 @@ TEXT = f"{FIRST}。{SECOND}！短句。\n {THIRD}"
 
 def test_a_fragment_is_a_sentence_at_its_place():
     found = fragments({"p": Passage("", TEXT)}, 9, seed=1)
-    assert [one["question"] for one in found] == [FIRST, SECOND, THIRD]  # 短句 has too few characters
+    assert [one["question"] for one in found] == [
+        FIRST,
+        SECOND,
+        THIRD,
+    ]  # 短句 has too few characters
     assert [one["id"] for one in found] == ["p:0", "p:12", "p:29"]
-    assert all(TEXT[one["start"] :].startswith(one["question"]) and one["passage"] == "p" for one in found)
+    assert all(
+        TEXT[one["start"] :].startswith(one["question"]) and one["passage"] == "p" for one in found
+    )
 
 
 def test_a_passage_that_is_one_sentence_gives_none():
@@ -32,20 +38,27 @@ def test_the_draw_depends_on_seed_and_passage_alone():
 
 
 def made(left_out=frozenset(), **changes):
-    params = PARAMS.model_copy(update={"pretrain": PARAMS.pretrain.model_copy(update={"group_size": 3, **changes})})
+    params = PARAMS.model_copy(
+        update={"pretrain": PARAMS.pretrain.model_copy(update={"group_size": 3, **changes})}
+    )
     texts = {"p": TEXT, "a": "甲" * 80, "b": "乙" * 80, "c": "丙" * 80}
     corpus = {key: Passage("题", text) for key, text in texts.items()}
     (asked, *_) = fragments({"p": Passage("", TEXT)}, 9, seed=1)
     found = [
-        {"passage": name, "dense_score": score, "nearest": (0, 64)} for name, score in (("p", 0.9), ("a", 0.8), ("b", 0.7))
+        {"passage": name, "dense_score": score, "nearest": (0, 64)}
+        for name, score in (("p", 0.9), ("a", 0.8), ("b", 0.7))
     ]
-    return list(samples([asked], [found], corpus, set(left_out), params))
+    return list(fragment_samples([asked], [found], corpus, set(left_out), params))
 
 
 def test_the_positive_is_what_is_left_around_the_sentence():
     (sample,) = made(random_negatives=0)
     assert sample["query"] == FIRST and FIRST not in sample["pos"][0] and SECOND in sample["pos"][0]
-    assert sample["pos"][0].startswith("题。") and sorted(sample["neg"]) == ["题。" + "乙" * 64, "题。" + "甲" * 64] and sample["pos_passages"] == ["p"]
+    assert (
+        sample["pos"][0].startswith("题。")
+        and sorted(sample["neg"]) == ["题。" + "乙" * 64, "题。" + "甲" * 64]
+        and sample["pos_passages"] == ["p"]
+    )
     assert sample["pos_scores"] == [90.0] and sorted(sample["neg_scores"]) == [70.0, 80.0]
 
 
@@ -62,17 +75,39 @@ def test_a_passage_left_out_is_in_no_sample():
 
 
 def test_pre_training_has_its_own_settings_and_shares_those_of_hardware_and_lengths():
-    own = PARAMS.pretrain.model_copy(update={"lr": 0.001, "epochs": 3.0, "batch_size": 7, "group_size": 5, "distill_weight": 0.5})
-    train = PARAMS.train.model_copy(update={"lr": 0.5, "passage_max_length": 99, "precision": "fp32", "accumulation": 4})
+    own = PARAMS.pretrain.model_copy(
+        update={"lr": 0.001, "epochs": 3.0, "batch_size": 7, "group_size": 5, "distill_weight": 0.5}
+    )
+    train = PARAMS.train.model_copy(
+        update={"lr": 0.5, "passage_max_length": 99, "precision": "fp32", "accumulation": 4}
+    )
     settings = as_training(PARAMS.model_copy(update={"pretrain": own, "train": train}))
-    assert (settings.lr, settings.epochs, settings.batch_size, settings.group_size) == (0.001, 3.0, 7, 5)
+    assert (settings.lr, settings.epochs, settings.batch_size, settings.group_size) == (
+        0.001,
+        3.0,
+        7,
+        5,
+    )
     assert (settings.distill_weight, settings.accumulation) == (0.5, 1)
-    assert (settings.passage_max_length, settings.precision, settings.best) == (99, "fp32", PARAMS.train.best)
+    assert (settings.passage_max_length, settings.precision, settings.best) == (
+        99,
+        "fp32",
+        PARAMS.train.best,
+    )
 
 
-@pytest.mark.parametrize("change", ["lr", "warmup_ratio", "scheduler", "weight_decay", "merge", "patience"])
+@pytest.mark.parametrize(
+    "change", ["lr", "warmup_ratio", "scheduler", "weight_decay", "merge", "patience"]
+)
 def test_what_the_stage_does_not_list_among_its_parameters_does_not_reach_it(change):
-    other = {"lr": 0.3, "warmup_ratio": 0.9, "scheduler": "constant", "weight_decay": 0.7, "merge": [], "patience": 1}
+    other = {
+        "lr": 0.3,
+        "warmup_ratio": 0.9,
+        "scheduler": "constant",
+        "weight_decay": 0.7,
+        "merge": [],
+        "patience": 1,
+    }
     train = PARAMS.train.model_copy(update={change: other[change]})
     assert as_training(PARAMS.model_copy(update={"train": train})) == as_training(PARAMS)
 

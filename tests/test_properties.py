@@ -11,26 +11,31 @@ import openpyxl
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
+from conftest import ROOT
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from conftest import ROOT
-from reranker.errors import InputError
-from reranker.files import write_jsonl
-from reranker.params import Units, load
-from reranker.passages import Passage
-from reranker.questions import SPLITS, prepare
-from reranker.retrieval import Retrieval
-from reranker.sampling import held_out_passages
-from reranker.tables import SUFFIXES, read_table
-from samples import build
+from tunerank.core.errors import InputError
+from tunerank.core.files import write_jsonl
+from tunerank.data.passages import SPLITS, Passage
+from tunerank.data.preparation.prepare import prepare
+from tunerank.data.readers.tables import READERS, read_table
+from tunerank.params.data import Units
+from tunerank.params.load import load
+from tunerank.retrieval.candidates import Retrieval
+from tunerank.samples.build import build
+from tunerank.samples.negatives import held_out_passages
 
 settings.register_profile(
-    "reproducible", derandomize=True, deadline=None, max_examples=40, database=None, suppress_health_check=list(HealthCheck)
+    "reproducible",
+    derandomize=True,
+    deadline=None,
+    max_examples=40,
+    database=None,
+    suppress_health_check=list(HealthCheck),
 )
 settings.load_profile("reproducible")
 PARAMS = load(ROOT / "tests/params.yaml")
-SEED = 42
 
 # Few words, so that questions, texts and ids repeat; beside them anything that Unicode has.
 WORDS = [
@@ -49,25 +54,44 @@ WORDS = [
     "👩‍👧",
     "שלום",
 ]
-CELLS = st.one_of(st.sampled_from(WORDS), st.text(st.characters(exclude_categories=["Cs"]), max_size=12))
-IDS = st.one_of(st.sampled_from(["007", "7", "1.0", "1e5", "甲"]), st.text("ab", min_size=1, max_size=2), st.uuids().map(str))
+CELLS = st.one_of(
+    st.sampled_from(WORDS), st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+)
+IDS = st.one_of(
+    st.sampled_from(["007", "7", "1.0", "1e5", "甲"]),
+    st.text("ab", min_size=1, max_size=2),
+    st.uuids().map(str),
+)
 
 
 @st.composite
 def tables(draw, splits: bool | None = None, repeats: bool = True):
     """(questions' table, corpus or None): what is consistent, as a passage's text follows from its id; with a split named in each
     row or in none."""
-    rows = draw(st.lists(st.tuples(CELLS, CELLS, CELLS, st.sampled_from(SPLITS)), min_size=2, max_size=14))
+    rows = draw(
+        st.lists(st.tuples(CELLS, CELLS, CELLS, st.sampled_from(SPLITS)), min_size=2, max_size=14)
+    )
     split, shared = draw(st.booleans()) if splits is None else splits, draw(st.booleans())
     ids = draw(st.lists(IDS, min_size=1, max_size=6, unique=True))
-    docs = {key: draw(CELLS.filter(lambda text: any(character.isalnum() for character in text))) for key in ids}
+    docs = {
+        key: draw(CELLS.filter(lambda text: any(character.isalnum() for character in text)))
+        for key in ids
+    }
     table = []
     for number, (question, answer, context, dataset) in enumerate(rows):
         key = ids[number % len(ids)]
         question = question if repeats else f"{question}{number}"
-        row = {"question": question, "uuid": key, "answer": answer, "context": context, "dataset": dataset if split else ""}
+        row = {
+            "question": question,
+            "uuid": key,
+            "answer": answer,
+            "context": context,
+            "dataset": dataset if split else "",
+        }
         table.append(row if shared else row | {"doc": docs[key]})
-    return frame(table), frame([{"uuid": key, "doc": doc} for key, doc in docs.items()]) if shared else None
+    return frame(table), frame(
+        [{"uuid": key, "doc": doc} for key, doc in docs.items()]
+    ) if shared else None
 
 
 def frame(rows: list[dict]) -> pd.DataFrame:
@@ -78,14 +102,22 @@ def frame(rows: list[dict]) -> pd.DataFrame:
 def made(qa: pd.DataFrame, corpus: pd.DataFrame | None, unicode: str = "NFC"):
     """What prepare makes of the tables; those that it refuses, in one line, are of no interest."""
     try:
-        return prepare(qa, corpus, PARAMS.prepare.model_copy(update={"unicode": unicode, "valid_fraction": 0.3}), SEED)
+        return prepare(
+            qa,
+            corpus,
+            PARAMS.prepare.model_copy(update={"unicode": unicode, "valid_fraction": 0.3}),
+        )
     except InputError as error:
         assert len(str(error).splitlines()) == 1
         assume(False)
 
 
 def everything(prepared) -> dict[str, tuple[str, str, str]]:
-    return {q["id"]: (split, q["question"], q["passage"]) for split, questions in prepared.questions.items() for q in questions}
+    return {
+        q["id"]: (split, q["question"], q["passage"])
+        for split, questions in prepared.questions.items()
+        for q in questions
+    }
 
 
 @given(tables())
@@ -104,14 +136,18 @@ def test_no_question_and_no_text_is_there_twice(drawn, unicode):
     prepared = made(*drawn, unicode)
     questions = [question for split in SPLITS for question in prepared.questions[split]]
     assert (
-        len({question["id"] for question in questions}) == len({question["question"] for question in questions}) == len(questions)
+        len({question["id"] for question in questions})
+        == len({question["question"] for question in questions})
+        == len(questions)
     )
     assert (
         len({passage["id"] for passage in prepared.passages})
         == len({p["text"] for p in prepared.passages})
         == len(prepared.passages)
     )
-    assert {question["passage"] for question in questions} <= {passage["id"] for passage in prepared.passages}
+    assert {question["passage"] for question in questions} <= {
+        passage["id"] for passage in prepared.passages
+    }
 
 
 @given(tables(repeats=False), st.randoms(use_true_random=False))
@@ -124,17 +160,23 @@ def test_the_order_of_rows_decides_nothing_where_no_question_is_repeated(drawn, 
         rng.shuffle(order or [])
     after = made(qa.iloc[orders[0]], corpus.iloc[orders[1]] if corpus is not None else None)
     assert everything(after) == everything(before)
-    assert {p["id"]: p["text"] for p in after.passages} == {p["id"]: p["text"] for p in before.passages}
+    assert {p["id"]: p["text"] for p in after.passages} == {
+        p["id"]: p["text"] for p in before.passages
+    }
 
 
 @given(tables(splits=True), st.randoms(use_true_random=False))
-def test_whichever_of_repeated_rows_stays_the_questions_and_their_given_splits_are_the_same(drawn, rng):
+def test_whichever_of_repeated_rows_stays_the_questions_and_their_given_splits_are_the_same(
+    drawn, rng
+):
     qa, corpus = drawn
     before = made(qa, corpus)
     order = list(range(len(qa)))
     rng.shuffle(order)
     after = made(qa.iloc[order].set_axis(qa.index), corpus)
-    given = [{key: split for key, (split, *_) in everything(found).items()} for found in (before, after)]
+    given = [
+        {key: split for key, (split, *_) in everything(found).items()} for found in (before, after)
+    ]
     if "valid" in set(qa["dataset"]):
         assert given[0] == given[1]
     else:  # a part of the training questions is drawn, by their passages
@@ -148,13 +190,18 @@ def test_whichever_of_repeated_rows_stays_the_questions_and_their_given_splits_a
 def test_what_prepare_gave_is_prepared_to_the_same(drawn, unicode):
     first = made(*drawn, unicode)
     rows = [
-        {"uuid": q["passage"], "dataset": split} | {name: q[name] for name in ("question", "answer", "context", "qa_type")}
+        {"uuid": q["passage"], "dataset": split}
+        | {name: q[name] for name in ("question", "answer", "context", "qa_type")}
         for split in SPLITS
         for q in first.questions[split]
     ]
     # Where no question was drawn to validate by, none is to be drawn now.
     again = PARAMS.prepare.model_copy(update={"unicode": unicode, "valid_fraction": 0.0})
-    second = prepare(frame(rows), frame([{"uuid": p["id"], "doc": p["text"]} for p in first.passages]), again, SEED)
+    second = prepare(
+        frame(rows),
+        frame([{"uuid": p["id"], "doc": p["text"]} for p in first.passages]),
+        again,
+    )
     assert everything(second) == everything(first) and not second.dropped and not second.merged
     assert second.passages == [{"id": p["id"], "text": p["text"]} for p in first.passages]
 
@@ -166,12 +213,23 @@ def test_what_prepare_gave_is_prepared_to_the_same(drawn, unicode):
     st.integers(0, 3),
 )
 @settings(max_examples=60)
-def test_no_negative_is_a_positive_or_of_a_passage_that_is_held_out(drawn, pair, shown, random_negatives):
+def test_no_negative_is_a_positive_or_of_a_passage_that_is_held_out(
+    drawn, pair, shown, random_negatives
+):
     prepared = made(*drawn)
-    retrieve = PARAMS.retrieve.model_copy(update={"dense_weight": 0.0, "window": 0, "stride": 0, "shown": shown, "depth": 5})
+    retrieve = PARAMS.retrieve.model_copy(
+        update={"dense_weight": 0.0, "window": 0, "stride": 0, "shown": shown, "depth": 5}
+    )
     units = Units(view=1.0, window=1.0, whole=1.0)
     samples = PARAMS.samples.model_copy(
-        update={"pair": pair, "negatives": 3, "random_negatives": random_negatives, "teacher": "none", "units": units, "untitled": 0.5}
+        update={
+            "pair": pair,
+            "negatives": 3,
+            "random_negatives": random_negatives,
+            "teacher": "none",
+            "units": units,
+            "untitled": 0.5,
+        }
     )
     params = PARAMS.model_copy(update={"retrieve": retrieve, "samples": samples})
     corpus = {passage["id"]: Passage("", passage["text"]) for passage in prepared.passages}
@@ -184,23 +242,37 @@ def test_no_negative_is_a_positive_or_of_a_passage_that_is_held_out(drawn, pair,
 
     questions = {question["id"]: question for question in train}
     trained = {question["passage"] for question in train}
-    tested_alone = {q["passage"] for split in ("valid", "test") for q in prepared.questions[split]} - trained
+    tested_alone = {
+        q["passage"] for split in ("valid", "test") for q in prepared.questions[split]
+    } - trained
     for sample in build(params, corpus, asked, held_out, about):
         assert not set(sample["pos"]) & set(sample["neg"]) and sample["pos"] and sample["neg"]
         assert questions[sample["id"]]["passage"] not in sample["neg_passages"]
         assert not tested_alone & {*sample["neg_passages"], *sample["pos_passages"]}
         own = corpus[questions[sample["id"]]["passage"]].text
         assert all(corpus[passage].text != own for passage in sample["neg_passages"])
-        assert len(sample["neg"]) == len(sample["neg_passages"]) == len(set(sample["neg_passages"])) <= 3
+        assert (
+            len(sample["neg"])
+            == len(sample["neg_passages"])
+            == len(set(sample["neg_passages"]))
+            <= 3
+        )
 
 
 # readers
 
 
 # What XML 1.0 can hold, without the carriage return, which it reads as a line feed.
-WRITABLE = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff"), max_size=8)
+WRITABLE = st.text(
+    st.characters(
+        codec="utf-8", exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff"
+    ),
+    max_size=8,
+)
 GRIDS = st.integers(1, 4).flatmap(
-    lambda width: st.lists(st.lists(WRITABLE, min_size=width, max_size=width), min_size=1, max_size=5)
+    lambda width: st.lists(
+        st.lists(WRITABLE, min_size=width, max_size=width), min_size=1, max_size=5
+    )
 )
 
 
@@ -211,12 +283,16 @@ def write(path: Path, names: list[str], rows: list[list[str]]) -> Path:
     elif path.suffix == ".jsonl":
         write_jsonl(path, [dict(zip(names, row)) for row in rows])
     elif path.suffix == ".parquet":
-        pyarrow.parquet.write_table(pa.table({name: pa.array(column) for name, column in zip(names, zip(*rows))}), path)
+        pyarrow.parquet.write_table(
+            pa.table({name: pa.array(column) for name, column in zip(names, zip(*rows))}), path
+        )
     else:
         book = openpyxl.Workbook()
         for number, row in enumerate([names, *rows], 1):
             for at, text in enumerate(row, 1):
-                book.active.cell(number, at, text).data_type = "s"  # and no formula where it begins with =
+                book.active.cell(
+                    number, at, text
+                ).data_type = "s"  # and no formula where it begins with =
         book.save(path)
     return path
 
@@ -227,7 +303,7 @@ def test_the_four_formats_give_the_same_cells(grid):
     wanted = [[cell.strip() for cell in row] for row in grid]
     assume(all(any(row) for row in wanted) and "_x" not in "".join(map("".join, grid)))
     with tempfile.TemporaryDirectory() as folder:
-        for suffix in SUFFIXES:
+        for suffix in READERS:
             found = read_table(write(Path(folder, f"t{suffix}"), names, grid))
             assert found.columns.tolist() == names
             assert found.to_numpy().tolist() == wanted
@@ -236,19 +312,24 @@ def test_the_four_formats_give_the_same_cells(grid):
 def start(suffix: str) -> bytes:
     """A valid file, from which broken ones are made."""
     with tempfile.TemporaryDirectory() as folder:
-        return write(Path(folder, f"t{suffix}"), ["question", "doc"], [["甲？", "一"], ["乙？", "二"]]).read_bytes()
+        return write(
+            Path(folder, f"t{suffix}"), ["question", "doc"], [["甲？", "一"], ["乙？", "二"]]
+        ).read_bytes()
 
 
-STARTS = {suffix: start(suffix) for suffix in SUFFIXES}
+STARTS = {suffix: start(suffix) for suffix in READERS}
 
 
-@given(st.sampled_from(SUFFIXES), st.data())
+@given(st.sampled_from(tuple(READERS)), st.data())
 @settings(max_examples=300)
 def test_a_reader_gives_text_or_refuses_in_one_line_whatever_the_bytes_are(suffix, data):
     whole = STARTS[suffix]
     at = data.draw(st.integers(0, len(whole)))
     content = data.draw(
-        st.one_of(st.binary(max_size=200), st.binary(max_size=8).map(lambda new: whole[:at] + new + whole[at + len(new) :]))
+        st.one_of(
+            st.binary(max_size=200),
+            st.binary(max_size=8).map(lambda new: whole[:at] + new + whole[at + len(new) :]),
+        )
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"t{suffix}")
@@ -258,4 +339,6 @@ def test_a_reader_gives_text_or_refuses_in_one_line_whatever_the_bytes_are(suffi
         except InputError as error:
             assert str(error).startswith(str(path)) and len(str(error).splitlines()) == 1
         else:
-            assert cells and all(cell == cell.strip() and cell.encode() is not None for cell in cells)
+            assert cells and all(
+                cell == cell.strip() and cell.encode() is not None for cell in cells
+            )

@@ -1,4 +1,4 @@
-"""src/publish.py against a Hub on this machine (tests/hub.py), in a project whose dvc.lock DVC itself has written."""
+"""`tunerank publish` against a Hub on this machine (tests/hub.py), in a project whose dvc.lock DVC itself has written."""
 
 import json
 import os
@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from conftest import COMMAND, ENVIRONMENT, ROOT, git
+from hub import Fault, Hub
 from huggingface_hub import ModelCard
 
-from conftest import ROOT, git
-from hub import Fault, Hub
-from reranker.params import Loader
+from tunerank.params.base import Loader
 
 REPO = "ann/my-reranker"
 VALUES = {"hit@1": 0.5, "hit@3": 0.75, "MRR@10": 0.640625, "nDCG@10": 0.703125}
@@ -29,7 +29,10 @@ def metrics() -> dict[str, dict]:
     """What the files in metrics/ have, made up."""
     lower = {measure: value - 0.125 for measure, value in VALUES.items()}
     systems = dict.fromkeys(RIVALS, lower) | {"reranker": VALUES, "fused": VALUES}
-    groups = {name: {"questions": count} | systems for name, count in (("all", 16), ("unseen", 12), ("seen", 4))}
+    groups = {
+        name: {"questions": count} | systems
+        for name, count in (("all", 16), ("unseen", 12), ("seen", 4))
+    }
     against = {name: dict.fromkeys(("hit@1", "MRR@10", "nDCG@10"), DIFFERENCE) for name in RIVALS}
     return {
         "data": {
@@ -46,10 +49,18 @@ def metrics() -> dict[str, dict]:
             "valid": {"measure": "MRR@10", "base": 0.5, "best": 0.625},
             "merge": {"chosen": 0.75, "valid": {"0.0": 0.5, "0.75": 0.65625, "1.0": 0.625}},
         },
-        "eval": {"split": "test", "fusion_weights": {"reranker": 2.5, "dense": 40.0, "bm25": 0.0}, **groups}
+        "eval": {
+            "split": "test",
+            "fusion_weights": {"reranker": 2.5, "dense": 40.0, "bm25": 0.0},
+            **groups,
+        }
         | {"against": {"all": {"reranker": against, "fused": against}}},
         "environment": {
-            "device": "cpu (x86_64)", "instructions": ["avx2"], "threads": 2, "precision": "fp32", "python": "3.11.7",
+            "device": "cpu (x86_64)",
+            "instructions": ["avx2"],
+            "threads": 2,
+            "precision": "fp32",
+            "python": "3.11.7",
             "packages": {"torch": "2.13.0+cpu"},
         },
     }
@@ -61,7 +72,15 @@ def made(tiny_model, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     shutil.copytree(tiny_model, folder / "given/model")
     config = folder / "given/model/config.json"
-    views = {"max_length": 128, "window": 64, "stride": 32, "shown": 64, "views": 1, "views_depth": 0, "title": True}
+    views = {
+        "max_length": 128,
+        "window": 64,
+        "stride": 32,
+        "shown": 64,
+        "views": 1,
+        "views_depth": 0,
+        "title": True,
+    }
     config.write_text(json.dumps(json.loads(config.read_text()) | {"reranker": views}))
     for name, value in metrics().items():
         (folder / f"given/{name}.json").write_text(json.dumps(value))
@@ -76,7 +95,8 @@ def made(tiny_model, tmp_path_factory) -> Path:
     outs = {"train": ["data", "train"], "evaluate": ["eval", "environment"]}
     stages = {
         stage: {
-            "cmd": f"{sys.executable} src/put.py " + " ".join(f"given/{name}.json metrics/{name}.json" for name in names),
+            "cmd": f"{sys.executable} src/put.py "
+            + " ".join(f"given/{name}.json metrics/{name}.json" for name in names),
             "deps": ["src/put.py"],
             "params": ["seed"],
             "outs": [{f"metrics/{name}.json": {"cache": False}} for name in names],
@@ -103,16 +123,35 @@ def project(made, tmp_path) -> Path:
 
 @pytest.fixture
 def publish(project, client):
-    def run(*options: str, token: str | None = "hf_ann", repo: str = REPO) -> subprocess.CompletedProcess:
-        done = client.run(ROOT / "src/publish.py", "--repo", repo, *options, cwd=project, token=token)
+    def run(
+        *options: str, token: str | None = "hf_ann", repo: str = REPO
+    ) -> subprocess.CompletedProcess:
+        done = client.run("tunerank", "publish", "--repo", repo, *options, cwd=project, token=token)
         assert token is None or token not in done.stdout + done.stderr
         return done
 
     return run
 
 
+@pytest.mark.parametrize("options", [(), ("--license", "mit")])
+def test_a_dry_run_whose_reader_is_gone_is_no_error(project, options):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-c", COMMAND, "publish", "--repo", REPO, "--dry-run", *options]
+    done = subprocess.run(
+        command, cwd=project, env=ENVIRONMENT, stdout=writer, stderr=subprocess.PIPE
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def refused(done: subprocess.CompletedProcess) -> str:
-    assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1 and done.stderr.startswith("error: "), done
+    assert (
+        done.returncode == 1
+        and done.stdout == ""
+        and done.stderr.count("\n") == 1
+        and done.stderr.startswith("error: ")
+    ), done
     return done.stderr.removeprefix("error: ").rstrip()
 
 
@@ -131,7 +170,9 @@ def test_one_commit_with_checkpoint_card_and_licence_is_tagged_and_noted(project
     done = publish("--private", "--tag", "v1")
     assert done.returncode == 0, done.stderr
     repository = hub.repositories[REPO]
-    assert repository.private and len(repository.commits) == 2  # the Hub's own first one, with .gitattributes
+    assert (
+        repository.private and len(repository.commits) == 2
+    )  # the Hub's own first one, with .gitattributes
     head = repository.commits[-1]
     files = checkpoint(project)
     assert set(head.files) == {*files, "README.md", "LICENSE", ".gitattributes"}
@@ -142,8 +183,16 @@ def test_one_commit_with_checkpoint_card_and_licence_is_tagged_and_noted(project
     locked = yaml.load((project / "dvc.lock").read_text(), Loader)["stages"]["train"]["outs"]
     md5 = next(out["md5"] for out in locked if out["path"] == "models/reranker")
     commit = git("rev-parse", "HEAD", cwd=project).strip()
-    record = {"repo": REPO, "revision": head.oid, "tag": "v1", "git_commit": commit, "checkpoint_md5": md5}
-    assert [json.loads(line) for line in (project / "models/published.jsonl").read_text().splitlines()] == [record]
+    record = {
+        "repo": REPO,
+        "revision": head.oid,
+        "tag": "v1",
+        "git_commit": commit,
+        "checkpoint_md5": md5,
+    }
+    assert [
+        json.loads(line) for line in (project / "models/published.jsonl").read_text().splitlines()
+    ] == [record]
     assert git("status", "--porcelain", cwd=project) == "?? models/published.jsonl\n"
     assert f'CrossEncoder("{REPO}", revision="{head.oid}")' in done.stdout
     assert f"base.repo={REPO} -S base.revision={head.oid}" in done.stdout
@@ -158,27 +207,52 @@ def test_publishing_again_adds_a_line_and_a_commit_for_what_changed_alone(projec
     git("commit", "-q", "-m", "published", cwd=project)
     assert publish("--tag", "v2").returncode == 0
     second = hub.repositories[REPO].commits[-1]
-    assert second.parent == first.oid and hub.repositories[REPO].tags == {"v1": first.oid, "v2": second.oid}
-    assert {name for name in first.files if first.files[name] != second.files[name]} == {"README.md"}
-    revisions = [json.loads(line)["revision"] for line in (project / "models/published.jsonl").read_text().splitlines()]
+    assert second.parent == first.oid and hub.repositories[REPO].tags == {
+        "v1": first.oid,
+        "v2": second.oid,
+    }
+    assert {name for name in first.files if first.files[name] != second.files[name]} == {
+        "README.md"
+    }
+    revisions = [
+        json.loads(line)["revision"]
+        for line in (project / "models/published.jsonl").read_text().splitlines()
+    ]
     assert revisions == [first.oid, second.oid]
 
 
 def test_files_of_another_checkpoint_are_deleted_in_the_same_commit(project, hub, publish):
-    before = {"pytorch_model.bin": b"pickle", "model-00001-of-00002.safetensors": b"x", "figure.png": b"png", ".gitattributes": b""}
+    before = {
+        "pytorch_model.bin": b"pickle",
+        "model-00001-of-00002.safetensors": b"x",
+        "figure.png": b"png",
+        ".gitattributes": b"",
+    }
     hub.add(REPO, before)
     assert publish().returncode == 0
     assert len(hub.repositories[REPO].commits) == 2
     kept = {"figure.png", ".gitattributes"}
-    assert set(hub.repositories[REPO].commits[-1].files) == {*checkpoint(project), "README.md", "LICENSE", *kept}
+    assert set(hub.repositories[REPO].commits[-1].files) == {
+        *checkpoint(project),
+        "README.md",
+        "LICENSE",
+        *kept,
+    }
 
 
-def test_the_published_revision_is_the_checkpoint_and_its_cards_examples_run(project, hub, publish, client, tmp_path):
+def test_the_published_revision_is_the_checkpoint_and_its_cards_examples_run(
+    project, hub, publish, client, tmp_path
+):
     """Downloaded by the real client; scored by the card's own code against the local files."""
     assert publish("--private", "--tag", "v1").returncode == 0
     revision = hub.repositories[REPO].commits[-1].oid
     hub.add(REPO, {"config.json": b"{}"})  # main moves on
-    examples = "\n".join(re.findall(r"(?s)```python\n(.*?)```", hub.repositories[REPO].at(revision).files["README.md"].decode()))
+    examples = "\n".join(
+        re.findall(
+            r"(?s)```python\n(.*?)```",
+            hub.repositories[REPO].at(revision).files["README.md"].decode(),
+        )
+    )
     script = tmp_path / "use.py"
     script.write_text(f"""
 import json, sys
@@ -191,9 +265,9 @@ for path in local.iterdir():
     assert (folder / path.name).read_bytes() == path.read_bytes(), path
 {examples}
 from conftest import table_rows
-from reranker.passages import Passage
-from reranker.passages import windows
-from reranker.scoring import CrossEncoder as Ours
+from tunerank.data.passages import Passage
+from tunerank.data.passages import windows
+from tunerank.models.cross_encoder import CrossEncoder as Ours
 pairs = [(row["question"], row["doc"]) for row in table_rows()[:6]]
 text = "".join(row["doc"] for row in table_rows()[::3])
 for title, length in (("", 63), ("", 64), ("说明", 65), ("说明", 300)):
@@ -227,7 +301,11 @@ def test_the_card_has_the_runs_numbers_as_model_index(project, hub, publish):
         "tags": ["cross-encoder", "reranker"],
     }
     assert results[0]["name"] == "my-reranker" and len(results) == len(results[0]["results"]) == 1
-    assert results[0]["results"][0]["dataset"] == {"name": "yunshan", "type": "yunshan", "split": "test"}
+    assert results[0]["results"][0]["dataset"] == {
+        "name": "yunshan",
+        "type": "yunshan",
+        "split": "test",
+    }
     assert [(m["name"], m["value"]) for m in results[0]["results"][0]["metrics"]] == [
         ("hit@1", 0.5),
         ("MRR@10", 0.640625),
@@ -235,7 +313,9 @@ def test_the_card_has_the_runs_numbers_as_model_index(project, hub, publish):
     ]
     assert "| **this model** | 0.500 | 0.641 | 0.703 |\n" in card.text
     assert "| this model - base | +0.125 [-0.062, +0.312] |" in card.text
-    assert "LICENSE" in hub.repositories[REPO].commits[-1].files  # the base's text goes along under any licence
+    assert (
+        "LICENSE" in hub.repositories[REPO].commits[-1].files
+    )  # the base's text goes along under any licence
 
 
 def test_a_dry_run_prints_card_and_files_and_asks_nothing_of_the_hub(project, hub, publish):
@@ -243,11 +323,15 @@ def test_a_dry_run_prints_card_and_files_and_asks_nothing_of_the_hub(project, hu
     done = publish("--tag", "v1", "--dry-run", token=None)
     assert done.returncode == 0 and done.stderr == "" and hub.requests == []
     assert done.stdout.startswith("---\nbase_model: intfloat/multilingual-e5-small\n")
-    assert "`, with uncommitted changes |" in done.stdout and f'"{REPO}", revision="v1"' in done.stdout
+    assert (
+        "`, with uncommitted changes |" in done.stdout and f'"{REPO}", revision="v1"' in done.stdout
+    )
     sizes = re.findall(r"(?m)^ +([\d,]+)  (\S+)$", done.stdout)
-    assert {name: int(size.replace(",", "")) for size, name in sizes if name not in ("README.md", "LICENSE")} == {
-        name: len(content) for name, content in checkpoint(project).items()
-    }
+    assert {
+        name: int(size.replace(",", ""))
+        for size, name in sizes
+        if name not in ("README.md", "LICENSE")
+    } == {name: len(content) for name, content in checkpoint(project).items()}
     assert {name for _, name in sizes} == {*checkpoint(project), "README.md", "LICENSE"}
     assert not (project / "models/published.jsonl").exists()
 
@@ -290,7 +374,9 @@ def other_code(project: Path) -> None:
 
 def trained_alone(project: Path) -> None:
     lock = yaml.load((project / "dvc.lock").read_text(), Loader)
-    next(dep for dep in lock["stages"]["evaluate"]["deps"] if dep["path"] == "models/reranker")["md5"] = "0" * 32 + ".dir"
+    next(dep for dep in lock["stages"]["evaluate"]["deps"] if dep["path"] == "models/reranker")[
+        "md5"
+    ] = "0" * 32 + ".dir"
     (project / "dvc.lock").write_text(yaml.safe_dump(lock))
     git("commit", "-q", "-a", "-m", "evaluate was not run", cwd=project)
 
@@ -308,16 +394,44 @@ def conflict(project: Path) -> None:
     [
         (altered, "models/reranker is not the checkpoint of dvc.lock (md5 "),
         (renamed, "models/reranker is not the checkpoint of dvc.lock (md5 "),
-        (pickled, "models/reranker/pytorch_model.bin is none of .safetensors, .json, .txt, .model: pickles and code are not"),
-        (other_metrics, "metrics/eval.json is not the one of dvc.lock; git checkout it, or run dvc repro"),
-        (other_params, "stage train of dvc.lock was run with another train than params.yaml has; run dvc repro"),
-        (other_code, "stage train of dvc.lock was run with another src/put.py than there is; run dvc repro"),
+        (
+            pickled,
+            "models/reranker/pytorch_model.bin is none of .safetensors, .json, .txt, .model: pickles and code are not",
+        ),
+        (
+            other_metrics,
+            "metrics/eval.json is not the one of dvc.lock; git checkout it, or run dvc repro",
+        ),
+        (
+            other_params,
+            "stage train of dvc.lock was run with another train than params.yaml has; run dvc repro",
+        ),
+        (
+            other_code,
+            "stage train of dvc.lock was run with another src/put.py than there is; run dvc repro",
+        ),
         (trained_alone, "stage evaluate in dvc.lock is older than models/reranker; run dvc repro"),
-        (dirty, "uncommitted changes, which nobody could make again: src/new.py; commit them first"),
-        (conflict, "dvc.lock: not a lock of DVC's (merge conflict?); take one side's and run dvc repro"),
-        (lambda project: shutil.rmtree(project / "models/reranker"), "models/reranker: no checkpoint (config.json or safetensors"),
-        (lambda project: (project / "dvc.lock").unlink(), "dvc.lock: no such file; run from the repository's folder"),
-        (lambda project: shutil.rmtree(project / ".git"), "git rev-parse: fatal: not a git repository"),
+        (
+            dirty,
+            "uncommitted changes, so nobody can reproduce it: src/new.py; commit them first",
+        ),
+        (
+            conflict,
+            "dvc.lock: merge conflict; take one side, git checkout --ours dvc.lock metrics "
+            "(or --theirs), then run dvc repro",
+        ),
+        (
+            lambda project: shutil.rmtree(project / "models/reranker"),
+            "models/reranker: no checkpoint (config.json or safetensors",
+        ),
+        (
+            lambda project: (project / "dvc.lock").unlink(),
+            "dvc.lock: no such file; run from the repository's folder",
+        ),
+        (
+            lambda project: shutil.rmtree(project / ".git"),
+            "git rev-parse: fatal: not a git repository",
+        ),
     ],
 )
 def test_what_is_not_of_dvc_lock_and_git_is_refused(project, hub, publish, change, message):
@@ -329,11 +443,17 @@ def test_what_is_not_of_dvc_lock_and_git_is_refused(project, hub, publish, chang
 @pytest.mark.parametrize(
     "options, message",
     [
-        (("--repo", "a/b/c"), "--repo a/b/c: Repo id must be in the form 'repo_name' or 'namespace/repo_name'"),
+        (
+            ("--repo", "a/b/c"),
+            "--repo a/b/c: Repo id must be in the form 'repo_name' or 'namespace/repo_name'",
+        ),
         (("--repo", "ann/a model"), "--repo ann/a model: Repo id must use alphanumeric chars"),
         (("--repo", "reranker"), "--repo reranker: write organisation/name, or user/name"),
         (("--tag", "a..b"), "--tag a..b: Git allows no such name"),
-        (("--license", "MIT"), "--license MIT: no identifier of https://huggingface.co/docs/hub/repositories-licenses"),
+        (
+            ("--license", "MIT"),
+            "--license MIT: no identifier of https://huggingface.co/docs/hub/repositories-licenses",
+        ),
         (("--language", "Chinese"), "--language Chinese: no ISO 639 code such as zh"),
     ],
 )
@@ -348,20 +468,77 @@ def test_a_name_that_cannot_be_is_refused(project, hub, publish, options, messag
 @pytest.mark.parametrize(
     "token, repo, options, message",
     [
-        (None, REPO, (), "there is no token to publish with: set HF_TOKEN to one that may write, or run hf auth login"),
-        ("hf_wrong", REPO, (), "the Hub refuses the token: set HF_TOKEN to a valid one, or run hf auth login; nothing was published"),
-        ("hf_云杉", REPO, (), "the token holds characters that no token has: set HF_TOKEN anew, or run hf auth login"),
-        ("hf_reader", REPO, (), f"the token may not write to {REPO} (You don't have the rights to create a model under"),
-        ("hf_reader", "ann/there", (), "the token may not write to ann/there (you must use a write token to upload to a repository.)"),
-        ("hf_bob", "ann/there", (), "the token may not write to ann/there (you must use a write token to upload to a repository.)"),
-        ("hf_bob", "ann/hidden", (), "the token may not write to ann/hidden (You don't have the rights to create a model under"),
-        ("hf_ann", "ann/there", ("--tag", "v1"), "ann/there has a tag or branch v1 already; nothing was published, take another --tag"),
-        ("hf_ann", "ann/there", ("--tag", "main"), "ann/there has a tag or branch main already; nothing was published"),
-        ("hf_ann", "ann/there", ("--license", "my-own"), 'the Hub did not take it (Invalid metadata in README.md. - "license" must be'),
-        ("hf_ann", "ann/there", ("--private",), "ann/there is public already; leave --private away, or make it private on the Hub"),
+        (
+            None,
+            REPO,
+            (),
+            "there is no token to publish with: set HF_TOKEN to one that may write, or run hf auth login",
+        ),
+        (
+            "hf_wrong",
+            REPO,
+            (),
+            "the Hub refuses the token: set HF_TOKEN to a valid one, or run hf auth login; nothing was published",
+        ),
+        (
+            "hf_云杉",
+            REPO,
+            (),
+            "the token contains invalid characters: set HF_TOKEN again, or run hf auth login",
+        ),
+        (
+            "hf_reader",
+            REPO,
+            (),
+            f"the token may not write to {REPO} (You don't have the rights to create a model under",
+        ),
+        (
+            "hf_reader",
+            "ann/there",
+            (),
+            "the token may not write to ann/there (you must use a write token to upload to a repository.)",
+        ),
+        (
+            "hf_bob",
+            "ann/there",
+            (),
+            "the token may not write to ann/there (you must use a write token to upload to a repository.)",
+        ),
+        (
+            "hf_bob",
+            "ann/hidden",
+            (),
+            "the token may not write to ann/hidden (You don't have the rights to create a model under",
+        ),
+        (
+            "hf_ann",
+            "ann/there",
+            ("--tag", "v1"),
+            "ann/there has a tag or branch v1 already; nothing was published, take another --tag",
+        ),
+        (
+            "hf_ann",
+            "ann/there",
+            ("--tag", "main"),
+            "ann/there has a tag or branch main already; nothing was published",
+        ),
+        (
+            "hf_ann",
+            "ann/there",
+            ("--license", "my-own"),
+            'the Hub did not take it (Invalid metadata in README.md. - "license" must be',
+        ),
+        (
+            "hf_ann",
+            "ann/there",
+            ("--private",),
+            "ann/there is public already; leave --private away, or make it private on the Hub",
+        ),
     ],
 )
-def test_a_refusal_is_one_line_and_leaves_everything_as_it_was(project, hub, publish, token, repo, options, message):
+def test_a_refusal_is_one_line_and_leaves_everything_as_it_was(
+    project, hub, publish, token, repo, options, message
+):
     hub.add("ann/there", {"config.json": b"{}"})
     hub.repositories["ann/there"].tags["v1"] = hub.repositories["ann/there"].commits[0].oid
     hub.add("ann/hidden", {"config.json": b"{}"}, private=True)
@@ -374,13 +551,24 @@ def test_a_refusal_is_one_line_and_leaves_everything_as_it_was(project, hub, pub
 @pytest.mark.parametrize(
     "fault, message",
     [
-        (Fault("PUT /storage", status=403, message="expired"), f"the token may not write to {REPO} (expired)"),
-        (Fault("POST .*/commit/", status=500, message="Internal Error"), "the Hub did not take it (Internal Error); nothing was"),
-        (Fault("GET /api/whoami-v2", status=500, message="Bearer hf_ann failed"), "the Hub did not take it (Bearer *** failed)"),
+        (
+            Fault("PUT /storage", status=403, message="expired"),
+            f"the token may not write to {REPO} (expired)",
+        ),
+        (
+            Fault("POST .*/commit/", status=500, message="Internal Error"),
+            "the Hub did not take it (Internal Error); nothing was",
+        ),
+        (
+            Fault("GET /api/whoami-v2", status=500, message="Bearer hf_ann failed"),
+            "the Hub did not take it (Bearer *** failed)",
+        ),
         (Fault("GET .*/refs", cut=0, reset=True), "http://127.0.0.1:"),
     ],
 )
-def test_an_upload_that_fails_publishes_nothing_and_goes_through_the_next_time(project, hub, publish, fault, message):
+def test_an_upload_that_fails_publishes_nothing_and_goes_through_the_next_time(
+    project, hub, publish, fault, message
+):
     hub.add(REPO, {".gitattributes": b""})
     hub.faults.append(fault)
     assert refused(publish("--tag", "v1")).startswith(message)
@@ -392,26 +580,39 @@ def test_an_upload_that_fails_publishes_nothing_and_goes_through_the_next_time(p
 
 def test_a_commit_that_came_in_between_is_not_mixed_with_ours(project, hub, publish):
     hub.add(REPO, {".gitattributes": b""})
-    hub.faults.append(Fault("POST .*/preupload/", meanwhile=lambda: hub.add(REPO, {"config.json": b"theirs"})))
+    hub.faults.append(
+        Fault("POST .*/preupload/", meanwhile=lambda: hub.add(REPO, {"config.json": b"theirs"}))
+    )
     message = f"{REPO} was changed meanwhile, or is not yours to see (A commit has happened since. Please refresh and try again.)"
     assert refused(publish("--tag", "v1")).startswith(message)
-    assert hub.repositories[REPO].commits[-1].files == {"config.json": b"theirs"} and hub.repositories[REPO].tags == {}
+    assert (
+        hub.repositories[REPO].commits[-1].files == {"config.json": b"theirs"}
+        and hub.repositories[REPO].tags == {}
+    )
 
 
 def test_our_commit_is_checked_and_tagged_when_main_has_moved_on(project, hub, publish):
-    hub.faults.append(Fault("GET .*/tree/"))  # nothing goes wrong when the files of before are listed
-    hub.faults.append(Fault("GET .*/tree/", meanwhile=lambda: hub.add(REPO, {"config.json": b"theirs"})))
+    hub.faults.append(
+        Fault("GET .*/tree/")
+    )  # nothing goes wrong when the files of before are listed
+    hub.faults.append(
+        Fault("GET .*/tree/", meanwhile=lambda: hub.add(REPO, {"config.json": b"theirs"}))
+    )
     assert publish("--tag", "v1").returncode == 0
     _, ours, theirs = hub.repositories[REPO].commits
-    assert hub.repositories[REPO].tags == {"v1": ours.oid} and theirs.files == {"config.json": b"theirs"}
+    assert hub.repositories[REPO].tags == {"v1": ours.oid} and theirs.files == {
+        "config.json": b"theirs"
+    }
 
 
 def test_a_hub_out_of_reach_is_one_line(project, tmp_path):
     with Hub() as gone:
         pass
-    command = [sys.executable, ROOT / "src/publish.py", "--repo", REPO]
+    command = [sys.executable, "-c", COMMAND, "publish", "--repo", REPO]
     environment = gone.environment(tmp_path, "hf_ann")
-    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, encoding="utf-8")
+    done = subprocess.run(
+        command, cwd=project, env=environment, capture_output=True, encoding="utf-8"
+    )
     assert refused(done).startswith(f"{gone.endpoint} could not be reached (")
 
 
@@ -419,15 +620,23 @@ def test_a_commit_without_its_tag_is_noted_and_said(project, hub, publish):
     hub.faults.append(Fault("POST .*/tag/", status=500, message="Internal Error"))
     message = refused(publish("--tag", "v1"))
     head = hub.repositories[REPO].commits[-1].oid
-    assert message == f"the Hub did not take it (Internal Error); the commit {head} is there, its tag v1 is not"
+    assert (
+        message
+        == f"the Hub did not take it (Internal Error); the commit {head} is there, its tag v1 is not"
+    )
     assert json.loads((project / "models/published.jsonl").read_text())["tag"] is None
     assert publish("--tag", "v1").returncode == 0  # nothing differs: the same commit, now tagged
-    assert hub.repositories[REPO].commits[-1].oid == head and hub.repositories[REPO].tags == {"v1": head}
+    assert hub.repositories[REPO].commits[-1].oid == head and hub.repositories[REPO].tags == {
+        "v1": head
+    }
 
 
 def test_a_file_that_the_repositorys_gitignore_leaves_out_is_missed(project, hub, publish):
     hub.add(REPO, {".gitignore": b"tokenizer.json\n"})
     message = refused(publish("--tag", "v1"))
     head = hub.repositories[REPO].commits[-1].oid
-    assert message == f"{REPO} at {head} lacks tokenizer.json (a .gitignore there?); do not use that commit"
+    assert (
+        message
+        == f"{REPO} at {head} lacks tokenizer.json (a .gitignore there?); do not use that commit"
+    )
     assert hub.repositories[REPO].tags == {}

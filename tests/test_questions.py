@@ -5,18 +5,26 @@ import sys
 
 import pandas as pd
 import pytest
-
 from conftest import ROOT
-from reranker.errors import InputError
-from reranker.params import Prepare
-from reranker.questions import Prepared, prepare, summarise
-from reranker.tables import read_table
+
+from tunerank.core.errors import InputError
+from tunerank.data.preparation.prepare import Prepared, prepare, summarise
+from tunerank.data.readers.tables import read_table
+from tunerank.params.data import Prepare
 
 WORKBOOK = ROOT.parent / "shared/data/masteringrag/question_answer_v1_1_20240811.xlsx"
 
 
 def settings(**changes):
-    values = {"raw": "x", "columns": {}, "qa_types": [], "unicode": "NFC", "valid_fraction": 0.0, "test_fraction": 0.25}
+    values = {
+        "raw": "x",
+        "columns": {},
+        "qa_types": [],
+        "unicode": "NFC",
+        "valid_fraction": 0.0,
+        "test_fraction": 0.25,
+        "split_seed": 42,
+    }
     return Prepare(**values | changes)
 
 
@@ -30,8 +38,10 @@ TRAIN = {"uuid": "p1", "question": "train?", "answer": "a1", "doc": "text one", 
 TEST = {"uuid": "p2", "question": "test?", "answer": "a2", "doc": "text two", "dataset": "test"}
 
 
-def run(*rows, corpus=None, seed=42, **changes):
-    return prepare(frame(*rows), frame(*corpus) if corpus else None, settings(**changes), seed, name="qa.csv")
+def run(*rows, corpus=None, **changes):
+    return prepare(
+        frame(*rows), frame(*corpus) if corpus else None, settings(**changes), name="qa.csv"
+    )
 
 
 def refusal(*rows, **arguments):
@@ -46,7 +56,10 @@ def texts(prepared):
 
 
 def asked(prepared):
-    return {split: [question["question"] for question in questions] for split, questions in prepared.questions.items()}
+    return {
+        split: [question["question"] for question in questions]
+        for split, questions in prepared.questions.items()
+    }
 
 
 # cleaning
@@ -65,7 +78,9 @@ def test_a_question_keeps_its_fields_and_row():
             "row": 2,
         }
     ]
-    assert [(q["question"], q["context"], q["qa_type"], q["row"]) for q in prepared.questions["test"]] == [("test?", "", "", 3)]
+    assert [
+        (q["question"], q["context"], q["qa_type"], q["row"]) for q in prepared.questions["test"]
+    ] == [("test?", "", "", 3)]
     assert prepared.passages == [{"id": "p1", "text": "text one"}, {"id": "p2", "text": "text two"}]
     assert prepared.questions["valid"] == [] and prepared.dropped == []
 
@@ -82,7 +97,14 @@ def test_a_question_keeps_its_fields_and_row():
 )
 def test_every_cell_is_normalised_and_trimmed(given, nfc, nfkc):
     for form, wanted in (("NFC", nfc), ("NFKC", nfkc)):
-        row = {"uuid": "p1", "question": given, "answer": given, "context": given, "doc": given, "dataset": "train"}
+        row = {
+            "uuid": "p1",
+            "question": given,
+            "answer": given,
+            "context": given,
+            "doc": given,
+            "dataset": "train",
+        }
         prepared = run(row, TEST, unicode=form)
         (question,) = prepared.questions["train"]
         assert [question[name] for name in ("question", "answer", "context")] == [wanted] * 3
@@ -92,7 +114,10 @@ def test_every_cell_is_normalised_and_trimmed(given, nfc, nfkc):
 def test_spellings_that_normalise_to_one_question_are_repeated():
     prepared = run(TRAIN | {"question": "ａ"}, TRAIN | {"question": "a"}, TEST, unicode="NFKC")
     assert asked(prepared)["train"] == ["a"] and [drop["row"] for drop in prepared.dropped] == [3]
-    assert asked(run(TRAIN | {"question": "ａ"}, TRAIN | {"question": "a"}, TEST))["train"] == ["ａ", "a"]
+    assert asked(run(TRAIN | {"question": "ａ"}, TRAIN | {"question": "a"}, TEST))["train"] == [
+        "ａ",
+        "a",
+    ]
 
 
 # dropped rows
@@ -107,7 +132,9 @@ def test_an_empty_question_is_dropped_with_its_row(question):
 
 def test_a_row_with_no_text_at_all_is_dropped():
     prepared = run(TRAIN, {"question": "alone?"}, TEST)
-    assert prepared.dropped == [{"row": 3, "question": "alone?", "reason": "no answer, context or doc"}]
+    assert prepared.dropped == [
+        {"row": 3, "question": "alone?", "reason": "no answer, context or doc"}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +151,12 @@ def test_a_row_with_no_text_at_all_is_dropped():
 def test_a_repeated_question_keeps_test_before_valid_before_train(splits, kept):
     rows = [TRAIN | {"question": "same?", "dataset": split} for split in splits]
     prepared = run(*rows, TRAIN, TEST)
-    found = [(split, q["row"]) for split, questions in prepared.questions.items() for q in questions if q["question"] == "same?"]
+    found = [
+        (split, q["row"])
+        for split, questions in prepared.questions.items()
+        for q in questions
+        if q["question"] == "same?"
+    ]
     assert found == [(splits[kept - 2], kept)]
     assert prepared.dropped == [
         {"row": row, "question": "same?", "reason": f"repeated question (row {kept})"}
@@ -134,7 +166,11 @@ def test_a_repeated_question_keeps_test_before_valid_before_train(splits, kept):
 
 
 def test_only_wanted_kinds_are_kept():
-    rows = [TRAIN | {"qa_type": "detailed"}, TRAIN | {"qa_type": "large", "question": "b?"}, TRAIN | {"question": "c?"}]
+    rows = [
+        TRAIN | {"qa_type": "detailed"},
+        TRAIN | {"qa_type": "large", "question": "b?"},
+        TRAIN | {"question": "c?"},
+    ]
     prepared = run(*rows, TEST | {"qa_type": "detailed"}, qa_types=["detailed"])
     assert asked(prepared) == {"train": ["train?"], "valid": [], "test": ["test?"]}
     assert prepared.dropped == [
@@ -152,15 +188,23 @@ def test_dropped_rows_stand_in_the_tables_order():
 
 
 def test_columns_are_mapped_to_ours():
-    rows = [{"编号": "p1", "问题": "甲？", "正文": "一", "集": "train"}, {"编号": "p2", "问题": "乙？", "正文": "二", "集": "test"}]
-    prepared = run(*rows, columns={"uuid": "编号", "question": "问题", "doc": "正文", "dataset": "集"})
+    rows = [
+        {"编号": "p1", "问题": "甲？", "正文": "一", "集": "train"},
+        {"编号": "p2", "问题": "乙？", "正文": "二", "集": "test"},
+    ]
+    prepared = run(
+        *rows, columns={"uuid": "编号", "question": "问题", "doc": "正文", "dataset": "集"}
+    )
     assert asked(prepared) == {"train": ["甲？"], "valid": [], "test": ["乙？"]}
     assert texts(prepared) == {"p1": "一", "p2": "二"}
 
 
 def test_a_mapping_to_a_missing_column_names_both_and_what_is_there():
     message = refusal({"题": "甲？", "doc": "一"}, columns={"question": "问题"})
-    assert message == "qa.csv: prepare.columns maps 'question' to '问题', which is not among '题', 'doc'"
+    assert (
+        message
+        == "qa.csv: prepare.columns maps 'question' to '问题', which is not among '题', 'doc'"
+    )
 
 
 def test_a_mapping_holds_for_the_corpus_too():
@@ -174,8 +218,15 @@ def test_a_mapping_holds_for_the_corpus_too():
 
 
 def test_a_column_of_the_corpus_alone_can_be_mapped():
-    rows = [{name: row[name] for name in ("uuid", "question", "answer", "dataset")} for row in (TRAIN, TEST)]
-    prepared = run(*rows, corpus=[{"uuid": "p1", "正文": "一"}, {"uuid": "p2", "正文": "二"}], columns={"doc": "正文"})
+    rows = [
+        {name: row[name] for name in ("uuid", "question", "answer", "dataset")}
+        for row in (TRAIN, TEST)
+    ]
+    prepared = run(
+        *rows,
+        corpus=[{"uuid": "p1", "正文": "一"}, {"uuid": "p2", "正文": "二"}],
+        columns={"doc": "正文"},
+    )
     assert texts(prepared) == {"p1": "一", "p2": "二"}
 
 
@@ -183,7 +234,11 @@ def test_a_column_of_the_corpus_alone_can_be_mapped():
     "row, missing, found",
     [
         ({"问题": "甲？", "doc": "一"}, "question", "'问题', 'doc'"),
-        ({"question": "甲？", "uuid": "p1", "正文": "一"}, "answer, context or doc", "'question', 'uuid', '正文'"),
+        (
+            {"question": "甲？", "uuid": "p1", "正文": "一"},
+            "answer, context or doc",
+            "'question', 'uuid', '正文'",
+        ),
     ],
 )
 def test_a_missing_column_is_named_beside_those_found(row, missing, found):
@@ -196,11 +251,18 @@ def test_a_missing_column_is_named_beside_those_found(row, missing, found):
 
 def test_a_passage_with_two_texts_is_refused_by_row():
     message = refusal(TRAIN, TEST, TRAIN | {"question": "b?", "doc": "another text"})
-    assert message == "qa.csv, row 4: uuid 'p1' already has another text; give each passage an id of its own"
+    assert (
+        message
+        == "qa.csv, row 4: uuid 'p1' already has another text; give each passage an id of its own"
+    )
 
 
 def test_texts_that_differ_only_in_normal_form_are_one():
-    rows = [TRAIN | {"doc": "cafe\u0301 "}, TRAIN | {"doc": "\ufeffcaf\u00e9", "question": "b?"}, TEST]
+    rows = [
+        TRAIN | {"doc": "cafe\u0301 "},
+        TRAIN | {"doc": "\ufeffcaf\u00e9", "question": "b?"},
+        TEST,
+    ]
     assert texts(run(*rows))["p1"] == "caf\u00e9"
 
 
@@ -211,26 +273,40 @@ def test_a_passage_without_an_id_gets_one_from_its_text():
         {"question": "问题丙", "doc": " 甲的正文", "dataset": "train"},
     ]
     prepared = run(*rows)
-    assert [question["passage"] for question in prepared.questions["train"]] == ["ef6493389b27bca0"] * 2  # of its SHA-256
+    assert [question["passage"] for question in prepared.questions["train"]] == [
+        "ef6493389b27bca0"
+    ] * 2  # of its SHA-256
     assert list(texts(prepared).values()) == ["甲的正文", "乙的正文"]
 
 
 @pytest.mark.parametrize("uuid", ["p9", ""])
 def test_the_context_or_else_the_answer_stands_for_a_missing_doc(uuid):
-    rows = [{"uuid": uuid, "question": "甲？", "context": "据", "answer": "答", "dataset": "train"}, TEST]
+    rows = [
+        {"uuid": uuid, "question": "甲？", "context": "据", "answer": "答", "dataset": "train"},
+        TEST,
+    ]
     assert run(*rows).passages[0]["text"] == "据"
     assert run({**rows[0], "context": ""}, TEST).passages[0]["text"] == "答"
 
 
 def test_the_first_context_stands_for_a_passage_without_doc():
-    rows = [TRAIN | {"doc": "", "context": "一"}, TRAIN | {"doc": "", "context": "二", "question": "b?"}, TEST]
+    rows = [
+        TRAIN | {"doc": "", "context": "一"},
+        TRAIN | {"doc": "", "context": "二", "question": "b?"},
+        TEST,
+    ]
     prepared = run(*rows)
-    assert texts(prepared)["p1"] == "一" and [q["context"] for q in prepared.questions["train"]] == ["一", "二"]
+    assert texts(prepared)["p1"] == "一" and [
+        q["context"] for q in prepared.questions["train"]
+    ] == ["一", "二"]
 
 
 @pytest.mark.parametrize("filled", [0, 1, 2])
 def test_a_doc_given_once_is_its_passages_text_whichever_row_has_it(filled):
-    rows = [TRAIN | {"question": f"{n}?", "context": f"c{n}", "doc": "whole" if n == filled else ""} for n in range(3)]
+    rows = [
+        TRAIN | {"question": f"{n}?", "context": f"c{n}", "doc": "whole" if n == filled else ""}
+        for n in range(3)
+    ]
     assert texts(run(*rows, TEST))["p1"] == "whole"
 
 
@@ -268,20 +344,29 @@ def test_another_column_of_the_corpus_does_not_replace_the_doc(column):
 @pytest.mark.parametrize("uuid", ["p7", ""])
 def test_a_question_on_a_passage_that_is_not_in_the_corpus_is_refused(uuid):
     message = refusal(TRAIN, TEST | {"uuid": uuid}, corpus=CORPUS)
-    assert message == f"qa.csv, row 3: passage '{uuid}' is not in the corpus; add it there or correct the uuid"
+    assert (
+        message
+        == f"qa.csv, row 3: passage '{uuid}' is not in the corpus; add it there or correct the uuid"
+    )
 
 
 @pytest.mark.parametrize(
     "corpus, message",
     [
-        ([*CORPUS, {"uuid": "p4", "doc": "\u200b "}], "corpus, row 5: empty doc; fill it or delete the row"),
-        ([{"uuid": "", "doc": "x"}, *CORPUS], "corpus, row 2: empty uuid; fill it or delete the row"),
+        (
+            [*CORPUS, {"uuid": "p4", "doc": "\u200b "}],
+            "corpus, row 5: empty doc; fill it or delete the row",
+        ),
+        (
+            [{"uuid": "", "doc": "x"}, *CORPUS],
+            "corpus, row 2: empty uuid; fill it or delete the row",
+        ),
         (
             [*CORPUS, {"uuid": "p1", "doc": "x"}],
             "corpus, row 5: uuid 'p1' already has another text; give each passage an id of its own",
         ),
-        ([{"uuid": "p1", "text": "x"}], "corpus: no column 'doc' among 'uuid', 'text'"),
-        ([{"id": "p1", "doc": "x"}], "corpus: no column 'uuid' among 'id', 'doc'"),
+        ([{"uuid": "p1", "text": "x"}], "corpus: no column 'doc' among 'uuid', 'text'; rename it there, or map it in prepare.columns"),
+        ([{"id": "p1", "doc": "x"}], "corpus: no column 'uuid' among 'id', 'doc'; rename it there, or map it in prepare.columns"),
     ],
 )
 def test_a_broken_corpus_is_refused_by_row(corpus, message):
@@ -294,7 +379,11 @@ def test_a_broken_corpus_is_refused_by_row(corpus, message):
 def test_ids_depend_on_the_text_alone():
     rows = [TRAIN, TEST, TRAIN | {"question": "问题甲"}]
     ids = [
-        {q["question"]: q["id"] for questions in run(*order, seed=seed).questions.values() for q in questions}
+        {
+            q["question"]: q["id"]
+            for questions in run(*order, split_seed=seed).questions.values()
+            for q in questions
+        }
         for order, seed in ((rows, 1), (rows[::-1], 2))
     ]
     assert ids[0] == ids[1] and ids[0]["问题甲"] == "q6f420b074f6f"  # of its SHA-256
@@ -306,7 +395,11 @@ def test_ids_depend_on_the_text_alone():
 
 def many(count, questions=3):
     """`count` passages with `questions` questions each, and no dataset column."""
-    return [{"uuid": f"p{p}", "question": f"{p}-{q}?", "doc": f"text {p}"} for p in range(count) for q in range(questions)]
+    return [
+        {"uuid": f"p{p}", "question": f"{p}-{q}?", "doc": f"text {p}"}
+        for p in range(count)
+        for q in range(questions)
+    ]
 
 
 def places(prepared):
@@ -331,12 +424,16 @@ def test_an_empty_dataset_column_is_as_none():
 
 def test_a_new_passage_moves_no_other():
     before = places(run(*many(40), valid_fraction=0.3))
-    after = places(run({"question": "new?", "doc": "new text"}, *many(41)[::-1], valid_fraction=0.3))
+    after = places(
+        run({"question": "new?", "doc": "new text"}, *many(41)[::-1], valid_fraction=0.3)
+    )
     assert len(after) == 42 and {passage: after[passage] for passage in before} == before
 
 
-def test_the_split_depends_on_the_seed():
-    first, again, other = (places(run(*many(40), valid_fraction=0.3, seed=seed)) for seed in (1, 1, 2))
+def test_the_split_depends_on_its_seed():
+    first, again, other = (
+        places(run(*many(40), valid_fraction=0.3, split_seed=seed)) for seed in (1, 1, 2)
+    )
     assert first == again and first != other
 
 
@@ -349,24 +446,35 @@ def test_the_fractions_are_met_on_400_passages():
 def test_a_fraction_of_zero_takes_nothing():
     rows = [row | {"dataset": "test" if row["uuid"] == "p0" else "train"} for row in many(50)]
     assert set().union(*places(run(*rows, valid_fraction=0.0)).values()) == {"train", "test"}
-    assert refusal(*many(50), test_fraction=0.0).startswith("qa.csv: no test question is left of 150 rows; ")
+    assert refusal(*many(50), test_fraction=0.0).startswith(
+        "qa.csv: no test question is left of 150 rows; "
+    )
 
 
 def test_valid_is_taken_from_training_passages_without_test_questions():
     # One question of every other passage tests.
-    rows = [row | {"dataset": "test" if number % 6 == 0 else "train"} for number, row in enumerate(many(80))]
+    rows = [
+        row | {"dataset": "test" if number % 6 == 0 else "train"}
+        for number, row in enumerate(many(80))
+    ]
     prepared = run(*rows, valid_fraction=0.4)
     tested = {question["passage"] for question in prepared.questions["test"]}
     found = places(prepared)
     assert tested == {f"p{n}" for n in range(0, 80, 2)} and len(prepared.questions["test"]) == 40
     assert all(found[passage] == {"train", "test"} for passage in tested)
     untested = [found[f"p{n}"] for n in range(1, 80, 2)]
-    assert all(splits in ({"train"}, {"valid"}) for splits in untested) and 5 <= untested.count({"valid"}) <= 27
+    assert (
+        all(splits in ({"train"}, {"valid"}) for splits in untested)
+        and 5 <= untested.count({"valid"}) <= 27
+    )
 
 
 def test_valid_is_taken_by_question_where_nearly_all_passages_are_tested():
     """Of 80 passages with three questions 60 test one of them: 120 of the 180 training questions are about these."""
-    rows = [row | {"dataset": "test" if number % 3 == 0 and number < 180 else "train"} for number, row in enumerate(many(80))]
+    rows = [
+        row | {"dataset": "test" if number % 3 == 0 and number < 180 else "train"}
+        for number, row in enumerate(many(80))
+    ]
     prepared = run(*rows, valid_fraction=0.25)
     assert len(prepared.questions["test"]) == 60
     valid = [question["passage"] for question in prepared.questions["valid"]]
@@ -374,14 +482,27 @@ def test_valid_is_taken_by_question_where_nearly_all_passages_are_tested():
     tested = {f"p{n}" for n in range(60)}
     assert 0.4 <= sum(passage in tested for passage in valid) / len(valid) <= 0.9
     # A new question moves no other.
-    again = run({"question": "new?", "doc": "new text", "dataset": "train"}, *rows[::-1], valid_fraction=0.25)
-    assert {q["question"] for q in prepared.questions["valid"]} == {q["question"] for q in again.questions["valid"]} - {"new?"}
+    again = run(
+        {"question": "new?", "doc": "new text", "dataset": "train"},
+        *rows[::-1],
+        valid_fraction=0.25,
+    )
+    assert {q["question"] for q in prepared.questions["valid"]} == {
+        q["question"] for q in again.questions["valid"]
+    } - {"new?"}
 
 
 def test_a_tables_own_valid_rows_are_all_there_are():
-    rows = [row | {"dataset": ("train", "valid", "test")[number % 3]} for number, row in enumerate(many(30))]
+    rows = [
+        row | {"dataset": ("train", "valid", "test")[number % 3]}
+        for number, row in enumerate(many(30))
+    ]
     prepared = run(*rows, valid_fraction=0.9)
-    assert {split: len(questions) for split, questions in prepared.questions.items()} == {"train": 30, "valid": 30, "test": 30}
+    assert {split: len(questions) for split, questions in prepared.questions.items()} == {
+        "train": 30,
+        "valid": 30,
+        "test": 30,
+    }
     assert {question["row"] % 3 for question in prepared.questions["valid"]} == {0}
 
 
@@ -389,7 +510,7 @@ def test_a_tables_own_valid_rows_are_all_there_are():
 def test_an_unknown_dataset_is_refused_by_row(value):
     message = refusal(TRAIN, TEST, TRAIN | {"question": "b?", "dataset": value})
     assert message == (
-        f"qa.csv, row 4: dataset '{value}' is none of train, valid, test; correct it, or leave the whole column empty to "
+        f"qa.csv, row 4: dataset '{value}' is not one of train, valid, test; correct it, or leave the whole column empty to "
         "split by passage"
     )
 
@@ -414,7 +535,8 @@ def test_the_summary_counts_seen_and_unseen_by_passage():
         questions={
             "train": [question("p0", "detailed"), question("p0", ""), question("p1", "detailed")],
             "valid": [question("p2", "detailed")],
-            "test": [question(p, "large") for p in ("p0", "p0", "p3", "p4", "p4")] + [question("p2", "detailed")],
+            "test": [question(p, "large") for p in ("p0", "p0", "p3", "p4", "p4")]
+            + [question("p2", "detailed")],
         },
         dropped=[
             {"reason": "repeated question (row 9)"},
@@ -429,7 +551,11 @@ def test_the_summary_counts_seen_and_unseen_by_passage():
         "passages_train": 2,
         "passages_held_out": 3,
         "questions": {"train": 3, "valid": 1, "test": 6},
-        "qa_type": {"train": {"detailed": 2, "none": 1}, "valid": {"detailed": 1}, "test": {"detailed": 1, "large": 5}},
+        "qa_type": {
+            "train": {"detailed": 2, "none": 1},
+            "valid": {"detailed": 1},
+            "test": {"detailed": 1, "large": 5},
+        },
         "test_seen": 2,
         "test_unseen": 4,
         "dropped": {"empty question": 1, "repeated question": 2},
@@ -439,11 +565,13 @@ def test_the_summary_counts_seen_and_unseen_by_passage():
 @pytest.mark.skipif(not WORKBOOK.exists(), reason="the shared workbook is not at hand")
 def test_the_articles_workbook_is_read_as_it_is():
     qa = read_table(WORKBOOK)
-    prepared = prepare(qa, None, settings(valid_fraction=0.15), 42, name=WORKBOOK.name)
+    prepared = prepare(qa, None, settings(valid_fraction=0.15), name=WORKBOOK.name)
     assert (len(qa), len(prepared.passages), len(prepared.merged)) == (417, 73, 1)  # 74 ids
     assert sum(map(len, prepared.questions.values())) + len(prepared.dropped) == 417
     assert len(prepared.questions["test"]) == (qa["dataset"] == "test").sum() == 100
-    assert 30 <= len(prepared.questions["valid"]) <= 65  # of 317: nearly all of its passages have test questions
+    assert (
+        30 <= len(prepared.questions["valid"]) <= 65
+    )  # of 317: nearly all of its passages have test questions
 
 
 # the stage
@@ -456,11 +584,18 @@ def stage(folder, table):
     (folder / "raw.csv").write_text(table, encoding="utf-8")
     command = [sys.executable, ROOT / "src/prepare.py", "data/prepared", "metrics/data.json"]
     environment = os.environ | {"PYTHONUTF8": "1"}
-    return subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", env=environment)
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, encoding="utf-8", env=environment
+    )
 
 
 def outputs(folder):
-    files = [path for name in ("data", "metrics") for path in (folder / name).rglob("*") if path.is_file()]
+    files = [
+        path
+        for name in ("data", "metrics")
+        for path in (folder / name).rglob("*")
+        if path.is_file()
+    ]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
@@ -468,18 +603,28 @@ def outputs(folder):
 def prepared_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepare")
     parameters = (ROOT / "tests/params.yaml").read_text(encoding="utf-8")
-    (folder / "params.yaml").write_text(re.sub("raw: .*", "raw: raw.csv", parameters), encoding="utf-8")
+    (folder / "params.yaml").write_text(
+        re.sub("raw: .*", "raw: raw.csv", parameters), encoding="utf-8"
+    )
     done = stage(folder, QA)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[0] == "2 passages; questions: 1 train, 0 valid, 1 test; 0 rows dropped"
+    assert (
+        done.stdout.splitlines()[0]
+        == "2 passages; questions: 1 train, 0 valid, 1 test; 0 rows dropped"
+    )
     return folder
 
 
 def test_the_stage_writes_passages_questions_and_counts(prepared_folder):
     names = ("corpus", "dropped", "test", "train", "valid")
     found = outputs(prepared_folder)
-    assert sorted(found) == [f"data/prepared/{name}.jsonl" for name in names] + ["metrics/data.json"]
-    assert found["data/prepared/corpus.jsonl"].decode() == '{"id": "p1", "text": "正文一"}\n{"id": "p2", "text": "正文二"}\n'
+    assert sorted(found) == [f"data/prepared/{name}.jsonl" for name in names] + [
+        "metrics/data.json"
+    ]
+    assert (
+        found["data/prepared/corpus.jsonl"].decode()
+        == '{"id": "p1", "text": "正文一"}\n{"id": "p2", "text": "正文二"}\n'
+    )
     assert found["data/prepared/valid.jsonl"] == b""
 
 
@@ -487,10 +632,15 @@ def test_the_stage_writes_passages_questions_and_counts(prepared_folder):
     "table, message",
     [
         (QA + "p3,丙？,三,,正文三\n", "error: raw.csv, row 4: 5 cells where the header has 7; "),
-        (QA + "p1,丙？,三,,正文三,detailed,train\n", "error: raw.csv, row 4: uuid 'p1' already has another text; "),
+        (
+            QA + "p1,丙？,三,,正文三,detailed,train\n",
+            "error: raw.csv, row 4: uuid 'p1' already has another text; ",
+        ),
     ],
 )
-def test_a_broken_table_fails_in_one_line_and_keeps_the_last_result(prepared_folder, table, message):
+def test_a_broken_table_fails_in_one_line_and_keeps_the_last_result(
+    prepared_folder, table, message
+):
     before = outputs(prepared_folder)
     done = stage(prepared_folder, table)
     assert done.returncode == 1 and done.stdout == ""

@@ -9,13 +9,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import vl_convert
-
 from conftest import at_head
-from report import main
-from reranker.evidence import verdict
-from reranker.report import questions, rank_band
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+from report import main
+from tunerank.evaluation.significance import verdict
+from tunerank.publishing.report import question_rows, rank_band
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 RANKS = pd.read_csv(io.BytesIO(at_head("metrics/per_query.csv")), dtype={"id": str})
 FIRST = pd.read_csv(io.BytesIO(at_head("metrics/first.csv")), dtype=str)
 
@@ -35,7 +37,10 @@ def test_it_says_what_the_metrics_say_and_is_the_same_each_time(report, committe
     text = report.read_text(encoding="utf-8")
     result = json.loads((committed / "metrics/eval.json").read_text())
     found = result["against"]["all"]["fused"]["base"]["hit@1"]
-    assert f"<b>{100 * result['all']['fused']['hit@1']:.1f} %</b> of\n{result['all']['questions']} test questions" in text
+    assert (
+        f"<b>{100 * result['all']['fused']['hit@1']:.1f} %</b> of\n{result['all']['questions']} test questions"
+        in text
+    )
     line = f"{100 * found['difference']:+.1f} points, 95 % interval {100 * found['low']:+.1f} to {100 * found['high']:+.1f}"
     assert line in text and verdict(found) == "better"
     assert make(shutil.copytree(committed, tmp_path / "run")).read_bytes() == report.read_bytes()
@@ -51,15 +56,34 @@ def test_it_asks_no_other_address(report):
 
 
 @pytest.mark.parametrize(
-    "low, high, expected", [(0.01, 0.1, "better"), (-0.1, -0.01, "worse"), (-0.01, 0.1, "no evidence"), (0.0, 0.1, "no evidence")]
+    "low, high, p, expected",
+    [
+        (0.01, 0.1, 0.049, "better"),
+        (-0.1, -0.01, 0.049, "worse"),
+        (-0.01, 0.1, 0.049, "no evidence"),
+        (0.0, 0.1, 0.049, "no evidence"),
+        (0.01, 0.1, 0.05, "no evidence"),
+        (-0.1, -0.01, 0.05, "no evidence"),
+    ],
 )
-def test_a_verdict_is_what_the_interval_says(low, high, expected):
-    assert verdict({"difference": 0.05, "low": low, "high": high, "p": 0.5}) == expected
+def test_a_verdict_is_what_interval_and_p_say(low, high, p, expected):
+    assert verdict({"difference": 0.05, "low": low, "high": high, "p": p}) == expected
 
 
 def test_bands_of_ranks():
     ranks = [1, 2, 3, 4, 5, 6, 10, 11, 500, float("nan")]
-    assert [rank_band(rank) for rank in ranks] == ["1", "2", "3", "4-5", "4-5", "6-10", "6-10", "11+", "11+", "none"]
+    assert [rank_band(rank) for rank in ranks] == [
+        "1",
+        "2",
+        "3",
+        "4-5",
+        "4-5",
+        "6-10",
+        "6-10",
+        "11+",
+        "11+",
+        "none",
+    ]
 
 
 def test_disputed_questions_stand_first():
@@ -74,7 +98,7 @@ def test_disputed_questions_stand_first():
             "fused": ["p", "p", "y"],
         }
     )
-    rows = questions(first, ranks, ["base", "fused"])
+    rows = question_rows(first, ranks, ["base", "fused"])
     assert [row["id"] for row in rows] == ["b", "a", "c"]
     assert rows[0] == {
         "id": "b", "question": "?", "evidence": "", "passage": "p", "ranks": {"base": 2, "fused": 1}, "first": {"base": "x", "fused": "p"}
@@ -88,9 +112,13 @@ def test_a_run_without_validation_suspects_or_documents_has_a_page(committed, tm
         path = tmp_path / f"metrics/{name}.csv"
         path.write_text(path.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
     path = tmp_path / "metrics/by_document.csv"
-    path.write_text("\n".join(path.read_text(encoding="utf-8").splitlines()[:2]) + "\n", encoding="utf-8")
+    path.write_text(
+        "\n".join(path.read_text(encoding="utf-8").splitlines()[:2]) + "\n", encoding="utf-8"
+    )
     text = make(tmp_path).read_text(encoding="utf-8")
-    assert {name for name in ("loss", "valid", "documents") if f'data-chart="{name}"' in text} == {"loss"}
+    assert {name for name in ("loss", "valid", "documents") if f'data-chart="{name}"' in text} == {
+        "loss"
+    }
     assert 'id="suspects"' not in text
 
 
@@ -107,14 +135,25 @@ def opened(report):
 
         def go(path: Path = report, **options):
             page = browser.new_page(**{"locale": "en-GB", **options})
-            page.on("console", lambda message: troubles.append(message.text) if message.type in ("error", "warning") else None)
+            page.on(
+                "console",
+                lambda message: (
+                    troubles.append(message.text) if message.type in ("error", "warning") else None
+                ),
+            )
             page.on("pageerror", lambda error: troubles.append(str(error)))
             page.on(
                 "request",
-                lambda request: troubles.append(request.url) if not request.url.startswith(("file:", "data:")) else None,
+                lambda request: (
+                    troubles.append(request.url)
+                    if not request.url.startswith(("file:", "data:"))
+                    else None
+                ),
             )
             page.goto(path.as_uri())
-            page.wait_for_function("document.querySelectorAll('.chart svg').length == document.querySelectorAll('.chart').length")
+            page.wait_for_function(
+                "document.querySelectorAll('.chart svg').length == document.querySelectorAll('.chart').length"
+            )
             return page
 
         yield go, troubles
@@ -163,7 +202,9 @@ def test_it_speaks_both_languages_and_fits_a_phone_in_the_dark(opened):
     page.click("#language")
     assert page.inner_text("h1") == "Reranker report"
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
-    red, green, blue = map(int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor")))
+    red, green, blue = map(
+        int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    )
     assert max(red, green, blue) < 60
     assert troubles == []
 

@@ -7,12 +7,13 @@ import jieba
 import numpy as np
 import pytest
 import torch
-
 from conftest import ROOT
-from reranker.params import load
-from reranker.passages import Passage, around, windows
-from reranker.fusion import first_stage, fuse
-from reranker.retrieval import BM25, Encoder, Retrieval, Words
+
+from tunerank.data.passages import Passage, centered_span, windows
+from tunerank.params.load import load
+from tunerank.retrieval.candidates import Retrieval
+from tunerank.retrieval.fusion import fuse, fused_top_k
+from tunerank.retrieval.retrievers import BM25, DenseEncoder, Words
 
 PARAMS = load(ROOT / "tests/params.yaml")
 RETRIEVER = PARAMS.retriever.model_copy(update={"precision": "fp32"})
@@ -57,7 +58,7 @@ def test_windows_cover_every_character_and_each_reaches_past_the_last(length, si
     ],
 )
 def test_what_is_shown_has_the_window_in_its_middle(span, size, length, expected):
-    assert around(*span, size, length) == expected
+    assert centered_span(*span, size, length) == expected
 
 
 def test_whole_passages_can_be_shown_that_are_searched_by_windows(encoder):
@@ -65,8 +66,13 @@ def test_whole_passages_can_be_shown_that_are_searched_by_windows(encoder):
     question = {"question": "手机保修几年", "passage": "p4"}
     found = []
     for shown in (0, 6):
-        params = PARAMS.retrieve.model_copy(update={"window": 6, "stride": 3, "shown": shown, "depth": 5})
-        found += [listed for _, listed in Retrieval(passages, encoder, params).candidates([question], "all")]
+        params = PARAMS.retrieve.model_copy(
+            update={"window": 6, "stride": 3, "shown": shown, "depth": 5}
+        )
+        found += [
+            listed
+            for _, listed in Retrieval(passages, encoder, params).candidates([question], "all")
+        ]
     assert [c["dense_score"] for c in found[0]] == [c["dense_score"] for c in found[1]]
     assert all(c["views"] == [(0, len(passages[c["passage"]].text))] for c in found[0])
     assert all(end - start == 6 for c in found[1] for start, end in c["views"])
@@ -75,7 +81,9 @@ def test_whole_passages_can_be_shown_that_are_searched_by_windows(encoder):
 def test_fusion_adds_weighted_reciprocal_ranks():
     fused = fuse([(["a", "b", "c"], 0.5), (["c", "d"], 0.5)], 60)
     assert [key for key, _ in fused] == ["c", "a", "b", "d"]
-    assert dict(fused) == pytest.approx({"a": 0.5 / 61, "b": 0.5 / 62, "c": 0.5 / 63 + 0.5 / 61, "d": 0.5 / 62})
+    assert dict(fused) == pytest.approx(
+        {"a": 0.5 / 61, "b": 0.5 / 62, "c": 0.5 / 63 + 0.5 / 61, "d": 0.5 / 62}
+    )
 
 
 def test_bm25_scores_are_the_formula():
@@ -92,7 +100,11 @@ def test_bm25_scores_are_the_formula():
             n = sum(token in other for other in documents)
             if counts[token]:
                 idf = math.log(1 + (len(documents) - n + 0.5) / (n + 0.5))
-                score += idf * counts[token] / (counts[token] + 1.5 * (1 - 0.75 + 0.75 * len(document) / average))
+                score += (
+                    idf
+                    * counts[token]
+                    / (counts[token] + 1.5 * (1 - 0.75 + 0.75 * len(document) / average))
+                )
         expected.append(score)
     scores = bm25.scores("手机的价格")
     assert scores == pytest.approx(expected, abs=1e-5)
@@ -115,28 +127,32 @@ CANDIDATES = [
     {"passage": "d", "dense": 9, "bm25": 2},
     {"passage": "e", "dense": 4, "bm25": None},
 ]
-ENSEMBLE = PARAMS.retrieve.model_copy(update={"bm25_depth": 2, "dense_weight": 0.5, "bm25_weight": 0.5, "rrf_k": 60})
+ENSEMBLE = PARAMS.retrieve.model_copy(
+    update={"bm25_depth": 2, "dense_weight": 0.5, "bm25_weight": 0.5, "rrf_k": 60}
+)
 
 
 def test_first_stage_fuses_a_dense_list_of_the_depth_asked_for_with_a_bm25_list_of_its_own():
     # depth 1: dense [a], bm25 [c, d]; a and c tie at rank 1, the dense list comes first
-    assert first_stage(CANDIDATES, 1, ENSEMBLE) == ["a"]
-    assert first_stage(CANDIDATES, 2, ENSEMBLE) == ["a", "c"]
+    assert fused_top_k(CANDIDATES, 1, ENSEMBLE) == ["a"]
+    assert fused_top_k(CANDIDATES, 2, ENSEMBLE) == ["a", "c"]
     # depth 3: dense [a, b, c], bm25 [c, d]: c stands in both
-    assert first_stage(CANDIDATES, 3, ENSEMBLE) == ["c", "a", "b"]
-    assert first_stage(CANDIDATES, 9, ENSEMBLE) == ["c", "d", "a", "b", "e"]
+    assert fused_top_k(CANDIDATES, 3, ENSEMBLE) == ["c", "a", "b"]
+    assert fused_top_k(CANDIDATES, 9, ENSEMBLE) == ["c", "d", "a", "b", "e"]
 
 
 def test_a_weight_of_zero_leaves_its_list_out():
     dense_only = ENSEMBLE.model_copy(update={"bm25_weight": 0.0})
-    assert first_stage(CANDIDATES, 9, dense_only) == ["a", "b", "c", "e", "d"]
+    assert fused_top_k(CANDIDATES, 9, dense_only) == ["a", "b", "c", "e", "d"]
     bm25_only = ENSEMBLE.model_copy(update={"dense_weight": 0.0})
-    assert first_stage(CANDIDATES, 9, bm25_only) == ["c", "d"]
+    assert fused_top_k(CANDIDATES, 9, bm25_only) == ["c", "d"]
 
 
 @pytest.fixture(scope="module")
 def encoder(tiny_model):
-    return Encoder(str(tiny_model), RETRIEVER.model_copy(update={"max_length": 64}), batch_tokens=40)
+    return DenseEncoder(
+        str(tiny_model), RETRIEVER.model_copy(update={"max_length": 64}), batch_tokens=40
+    )
 
 
 def test_vectors_are_unit_length_in_input_order_and_do_not_depend_on_the_batch(encoder):
@@ -155,24 +171,35 @@ def test_pooling_is_the_mean_over_tokens_or_the_first_token(tiny_model, encoder)
     mean = torch.nn.functional.normalize(hidden.mean(0), dim=0).numpy()
     first = torch.nn.functional.normalize(hidden[0], dim=0).numpy()
     assert encoder.encode(["车是什么"], "query: ", "text")[0] == pytest.approx(mean, abs=1e-5)
-    cls = Encoder(str(tiny_model), RETRIEVER.model_copy(update={"pooling": "cls", "max_length": 64}))
+    cls = DenseEncoder(
+        str(tiny_model), RETRIEVER.model_copy(update={"pooling": "cls", "max_length": 64})
+    )
     assert cls.encode(["车是什么"], "query: ", "text")[0] == pytest.approx(first, abs=1e-5)
 
 
 def test_the_prefix_and_the_length_limit_reach_the_model(encoder, tiny_model):
     plain = encoder.encode(["车是什么"], "", "text")
     assert np.abs(encoder.encode(["车是什么"], "query: ", "text") - plain).max() > 1e-3
-    short = Encoder(str(tiny_model), RETRIEVER.model_copy(update={"max_length": 8}))
-    assert short.encode(["车" * 30], "", "t") == pytest.approx(short.encode(["车" * 7], "", "t"), abs=1e-6)
+    short = DenseEncoder(str(tiny_model), RETRIEVER.model_copy(update={"max_length": 8}))
+    assert short.encode(["车" * 30], "", "t") == pytest.approx(
+        short.encode(["车" * 7], "", "t"), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("title", ["", "红伞说明"])
 def test_candidates_rank_like_a_plain_loop(encoder, title, monkeypatch):
-    monkeypatch.setattr("reranker.retrieval.READ", 1)  # question by question, as if they were too many for memory
-    monkeypatch.setattr("reranker.retrieval.BLOCK", 1)
+    monkeypatch.setattr(
+        "tunerank.retrieval.candidates.QUESTION_BLOCK", 1
+    )  # question by question, as if they were too many for memory
+    monkeypatch.setattr("tunerank.retrieval.candidates.COSINE_BLOCK", 1)
     passages = {f"p{i}": Passage(title if i % 2 else "", text * 3) for i, text in enumerate(TEXTS)}
-    params = PARAMS.retrieve.model_copy(update={"window": 6, "stride": 3, "shown": 10, "depth": 3, "bm25_depth": 2})
-    questions = [{"question": "手机保修几年", "passage": "p4"}, {"question": "产地在哪", "passage": "p0"}]
+    params = PARAMS.retrieve.model_copy(
+        update={"window": 6, "stride": 3, "shown": 10, "depth": 3, "bm25_depth": 2}
+    )
+    questions = [
+        {"question": "手机保修几年", "passage": "p4"},
+        {"question": "产地在哪", "passage": "p0"},
+    ]
     retrieval = Retrieval(passages, encoder, params)
     listed = list(retrieval.candidates(iter(questions), "all"))
     assert [question for question, _ in listed] == questions
@@ -182,10 +209,14 @@ def test_candidates_rank_like_a_plain_loop(encoder, title, monkeypatch):
         for key, passage in passages.items():
             spans = windows(passage.text, 6, 3)
             before = f"passage: {passage.title}。" if passage.title else "passage: "
-            near = [float(encoder.encode([passage.text[s:e]], before, "w")[0] @ query) for s, e in spans]
+            near = [
+                float(encoder.encode([passage.text[s:e]], before, "w")[0] @ query) for s, e in spans
+            ]
             whole = float(encoder.encode([passage.text], before, "p")[0] @ query)
             scores[key] = (whole + max(near)) / 2
-            best[key] = [span for span, value in zip(spans, near) if value > max(near) - 1e-4]  # the texts repeat themselves
+            best[key] = [
+                span for span, value in zip(spans, near) if value > max(near) - 1e-4
+            ]  # the texts repeat themselves
         order = sorted(scores, key=lambda key: -scores[key])
         for candidate in found:
             assert candidate["dense_score"] == pytest.approx(scores[candidate["passage"]], abs=1e-4)
@@ -204,7 +235,14 @@ def test_candidates_rank_like_a_plain_loop(encoder, title, monkeypatch):
 def test_without_a_dense_retriever_candidates_are_bm25s_and_the_own_passage():
     passages = {f"p{i}": Passage("", text) for i, text in enumerate(TEXTS)}
     params = PARAMS.retrieve.model_copy(
-        update={"dense_weight": 0.0, "window": 0, "stride": 0, "shown": 0, "depth": 5, "bm25_depth": 2}
+        update={
+            "dense_weight": 0.0,
+            "window": 0,
+            "stride": 0,
+            "shown": 0,
+            "depth": 5,
+            "bm25_depth": 2,
+        }
     )
     assert not params.dense
     retrieval = Retrieval(passages, None, params)
@@ -215,13 +253,21 @@ def test_without_a_dense_retriever_candidates_are_bm25s_and_the_own_passage():
     assert [c["bm25"] for c in found] == [1, 2, None]
     assert [c["bm25_score"] for c in found] == pytest.approx([scores[2], scores[0], 0.0], abs=1e-4)
     assert {(c["dense"], c["dense_score"]) for c in found} == {(None, 0.0)}
-    assert [c["views"] for c in found] == [[c["nearest"]] for c in found] == [[(0, len(TEXTS[i]))] for i in (2, 0, 3)]
-    assert first_stage(found, 5, params) == ["p2", "p0"]
+    assert (
+        [c["views"] for c in found]
+        == [[c["nearest"]] for c in found]
+        == [[(0, len(TEXTS[i]))] for i in (2, 0, 3)]
+    )
+    assert fused_top_k(found, 5, params) == ["p2", "p0"]
 
 
-@pytest.mark.parametrize("weight, window, dense", [(0.5, 6, True), (0.0, 6, True), (0.5, 0, True), (0.0, 0, False)])
+@pytest.mark.parametrize(
+    "weight, window, dense", [(0.5, 6, True), (0.0, 6, True), (0.5, 0, True), (0.0, 0, False)]
+)
 def test_the_dense_retriever_is_run_for_its_candidates_or_for_windows(weight, window, dense):
-    assert PARAMS.retrieve.model_copy(update={"dense_weight": weight, "window": window}).dense is dense
+    assert (
+        PARAMS.retrieve.model_copy(update={"dense_weight": weight, "window": window}).dense is dense
+    )
 
 
 @pytest.mark.parametrize("depth", [1, 3, 10, 200])
@@ -233,42 +279,75 @@ def test_the_top_of_many_scores_is_the_head_of_their_stable_sort(depth):
 
 def test_a_split_without_questions_has_no_candidates(encoder):
     passages = {f"p{i}": Passage("", text) for i, text in enumerate(TEXTS)}
-    assert list(Retrieval(passages, encoder, PARAMS.retrieve.model_copy(update={"depth": 5})).candidates([], "valid")) == []
+    assert (
+        list(
+            Retrieval(
+                passages, encoder, PARAMS.retrieve.model_copy(update={"depth": 5})
+            ).candidates([], "valid")
+        )
+        == []
+    )
     assert encoder.encode([], "query: ", "none").shape == (0, 32)
 
 
 def test_without_windows_the_whole_passage_is_shown(encoder):
     passages = {f"p{i}": Passage("", text) for i, text in enumerate(TEXTS)}
     params = PARAMS.retrieve.model_copy(update={"window": 0, "stride": 0, "shown": 0, "depth": 5})
-    ((_, found),) = Retrieval(passages, encoder, params).candidates([{"question": "手机", "passage": "p2"}], "all")
-    assert {(c["passage"], *c["views"]) for c in found} == {(f"p{i}", (0, len(t))) for i, t in enumerate(TEXTS)}
+    ((_, found),) = Retrieval(passages, encoder, params).candidates(
+        [{"question": "手机", "passage": "p2"}], "all"
+    )
+    assert {(c["passage"], *c["views"]) for c in found} == {
+        (f"p{i}", (0, len(t))) for i, t in enumerate(TEXTS)
+    }
 
 
 def test_the_first_candidates_are_shown_by_several_views(encoder):
     """Of windows (0, 6), (3, 9) ... of long texts, three views of 6 that share at most 3 characters; of a short one, fewer."""
-    passages = {"short": Passage("", "手机保修两年吗"), **{f"p{i}": Passage("", text * 4) for i, text in enumerate(TEXTS)}}
+    passages = {
+        "short": Passage("", "手机保修两年吗"),
+        **{f"p{i}": Passage("", text * 4) for i, text in enumerate(TEXTS)},
+    }
     question = {"question": "手机保修几年", "passage": "p2"}
-    params = PARAMS.retrieve.model_copy(update={"window": 6, "stride": 3, "shown": 6, "depth": 6, "views": 3, "views_depth": 4})
+    params = PARAMS.retrieve.model_copy(
+        update={"window": 6, "stride": 3, "shown": 6, "depth": 6, "views": 3, "views_depth": 4}
+    )
     retrieval = Retrieval(passages, encoder, params)
     ((_, found),) = retrieval.candidates([question], "all")
-    ((_, single),) = Retrieval(passages, encoder, params.model_copy(update={"views": 1})).candidates([question], "all")
-    assert [{**c, "views": c["views"][:1]} for c in found] == single  # the order and the nearest view do not change
+    ((_, single),) = Retrieval(
+        passages, encoder, params.model_copy(update={"views": 1})
+    ).candidates([question], "all")
+    assert [
+        {**c, "views": c["views"][:1]} for c in found
+    ] == single  # the order and the nearest view do not change
     assert {len(c["views"]) for c in found[4:]} == {1}
     query = encoder.encode([question["question"]], "query: ", "q")[0]
     for candidate in found[:4]:
         text, views = passages[candidate["passage"]].text, candidate["views"]
         assert len(views) == (1 if candidate["passage"] == "short" else 3)
         assert all(abs(a - b) >= 3 for i, (a, _) in enumerate(views) for b, _ in views[:i])
-        near = [float(encoder.encode([text[start:end]], "passage: ", "w")[0] @ query) for start, end in views]
+        near = [
+            float(encoder.encode([text[start:end]], "passage: ", "w")[0] @ query)
+            for start, end in views
+        ]
         assert near == pytest.approx(sorted(near, reverse=True), abs=1e-4)
 
 
 def test_words_are_jiebas_own_whatever_lies_in_the_temporary_folder(tmp_path, monkeypatch):
     """jieba itself would take these, in which no character goes with another."""
-    (tmp_path / "jieba.cache").write_bytes(marshal.dumps(({character: 1 for character in "笔记本电脑坏了"}, 7)))
+    (tmp_path / "jieba.cache").write_bytes(
+        marshal.dumps(({character: 1 for character in "笔记本电脑坏了"}, 7))
+    )
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert Words().lcut("笔记本电脑坏了", HMM=False) == ["笔记本电脑", "坏", "了"]
-    assert jieba.Tokenizer().lcut("笔记本电脑坏了", HMM=False) == ["笔", "记", "本", "电", "脑", "坏", "了"]
+    assert jieba.Tokenizer().lcut("笔记本电脑坏了", HMM=False) == [
+        "笔",
+        "记",
+        "本",
+        "电",
+        "脑",
+        "坏",
+        "了",
+    ]
     assert [path.name for path in tmp_path.iterdir()] == ["jieba.cache"]
 
 
@@ -276,7 +355,11 @@ class Noisy:
     """An encoder that adds to each vector what another order of summing would."""
 
     def __init__(self, encoder, seed: int):
-        self.encoder, self.params, self.random = encoder, encoder.params, np.random.default_rng(seed)
+        self.encoder, self.params, self.random = (
+            encoder,
+            encoder.params,
+            np.random.default_rng(seed),
+        )
 
     def encode(self, texts, prefix, what):
         vectors = self.encoder.encode(texts, prefix, what)
@@ -286,7 +369,9 @@ class Noisy:
 def test_rounding_by_another_cpu_and_the_order_of_the_corpus_change_no_candidate(encoder):
     """p5 and p6 have equal texts: what orders them is their id."""
     passages = {f"p{i}": Passage("", text) for i, text in enumerate([*TEXTS, TEXTS[0], TEXTS[0]])}
-    params = PARAMS.retrieve.model_copy(update={"window": 4, "stride": 2, "shown": 6, "depth": 7, "views": 2, "views_depth": 3})
+    params = PARAMS.retrieve.model_copy(
+        update={"window": 4, "stride": 2, "shown": 6, "depth": 7, "views": 2, "views_depth": 3}
+    )
     question = {"question": "手机的价格", "passage": "p3"}
 
     def found(corpus, encoder):
@@ -297,15 +382,19 @@ def test_rounding_by_another_cpu_and_the_order_of_the_corpus_change_no_candidate
     backwards = dict(reversed(passages.items()))
     assert [found(backwards, Noisy(encoder, seed)) for seed in range(5)] == [expected] * 5
     equal = [c for c in expected if c["passage"] in ("p0", "p5", "p6")]
-    assert [c["passage"] for c in equal] == ["p0", "p5", "p6"] and len({c["dense_score"] for c in equal}) == 1
-    assert all(round(c[name], 4) == c[name] for c in expected for name in ("dense_score", "bm25_score"))
+    assert [c["passage"] for c in equal] == ["p0", "p5", "p6"] and len(
+        {c["dense_score"] for c in equal}
+    ) == 1
+    assert all(
+        round(c[name], 4) == c[name] for c in expected for name in ("dense_score", "bm25_score")
+    )
 
 
 def test_the_encoder_multiplies_in_the_precision_that_is_set(tiny_model):
     settings = RETRIEVER.model_copy(update={"max_length": 100})
     vectors = {}
     for precision in ("fp32", "bf16"):
-        made = Encoder(str(tiny_model), settings.model_copy(update={"precision": precision}))
+        made = DenseEncoder(str(tiny_model), settings.model_copy(update={"precision": precision}))
         vectors[precision] = made.encode(TEXTS, "", "texts")
         assert vectors[precision].dtype == np.float32
     cosines = (vectors["fp32"] * vectors["bf16"]).sum(1)

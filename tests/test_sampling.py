@@ -2,13 +2,21 @@ import json
 import random
 
 import pytest
-
 from conftest import ROOT, article
-from reranker.files import write_jsonl
-from reranker.params import Units, load
-from reranker.passages import Passage
-from reranker.sampling import hard_negatives, held_out_passages, in_random_order, paired_text, taught, without_false_negatives
-from reranker.units import Unit, draw_unit
+
+from tunerank.core.files import write_jsonl
+from tunerank.data.passages import Passage
+from tunerank.params.data import Units
+from tunerank.params.load import load
+from tunerank.samples.negatives import (
+    add_teacher_scores,
+    hard_negatives,
+    held_out_passages,
+    lazy_shuffle,
+    paired_text,
+    without_false_negatives,
+)
+from tunerank.samples.units import Unit, draw_unit
 
 PARAMS = load(ROOT / "tests/params.yaml").samples
 
@@ -17,10 +25,16 @@ def plain_build_qa_samples(rows, neg_batch_size, n_neg_batch):
     """The article's function, read literally: an oracle."""
     data = []
     for question, answer in rows:
-        others = [other_answer for other_question, other_answer in rows if other_question != question]
+        others = [
+            other_answer for other_question, other_answer in rows if other_question != question
+        ]
         count = min(n_neg_batch, -(-(len(rows) - 1) // neg_batch_size))
         for batch in range(count):
-            negatives = [a for a in others[batch * neg_batch_size : (batch + 1) * neg_batch_size] if a != answer]
+            negatives = [
+                a
+                for a in others[batch * neg_batch_size : (batch + 1) * neg_batch_size]
+                if a != answer
+            ]
             data.append({"query": question, "pos": [answer], "neg": negatives})
     return data
 
@@ -29,7 +43,11 @@ def test_241_questions_give_3615_samples_with_negatives_in_table_order():
     rows = [(f"问题{i}", f"文本{i}") for i in range(241)]
     samples = article(rows, 16, 32)
     assert len(samples) == 3615
-    assert samples[0] == {"query": "问题0", "pos": ["文本0"], "neg": [f"文本{i}" for i in range(1, 17)]}
+    assert samples[0] == {
+        "query": "问题0",
+        "pos": ["文本0"],
+        "neg": [f"文本{i}" for i in range(1, 17)],
+    }
     assert samples[14]["neg"] == [f"文本{i}" for i in range(225, 241)]
     assert samples[-1]["neg"] == [f"文本{i}" for i in range(224, 240)]
 
@@ -62,15 +80,29 @@ def test_passages_of_test_and_validation_questions_are_no_negatives_unless_train
 QUESTION = {"id": "q1", "question": "问", "passage": "own"}
 CANDIDATES = [
     {"passage": key, "dense_score": score}
-    for key, score in [("n1", 0.95), ("own", 0.9), ("n2", 0.89), ("held", 0.88), ("same", 0.87), ("n3", 0.5), ("n4", 0.4)]
+    for key, score in [
+        ("n1", 0.95),
+        ("own", 0.9),
+        ("n2", 0.89),
+        ("held", 0.88),
+        ("same", 0.87),
+        ("n3", 0.5),
+        ("n4", 0.4),
+    ]
 ]
-TEXTS = {key: f"text of {key}" for key in ("n1", "own", "n2", "same", "n3", "n4", "r1", "r2", "r3")} | {"same": "positive"}
+TEXTS = {
+    key: f"text of {key}" for key in ("n1", "own", "n2", "same", "n3", "n4", "r1", "r2", "r3")
+} | {"same": "positive"}
 ALLOWED = list(TEXTS)
 
 
 def mine(seed=1, question=QUESTION, candidates=CANDIDATES, allowed=ALLOWED, **changes):
-    params = PARAMS.model_copy(update={"negatives": 4, "random_negatives": 0, "skip_top": 0, "window": 6} | changes)
-    return hard_negatives(question, candidates, ["positive"], TEXTS.__getitem__, allowed, {"held"}, params, seed)
+    params = PARAMS.model_copy(
+        update={"negatives": 4, "random_negatives": 0, "skip_top": 0, "window": 6} | changes
+    )
+    return hard_negatives(
+        question, candidates, ["positive"], TEXTS.__getitem__, allowed, {"held"}, params, seed
+    )
 
 
 def test_hard_negatives_are_candidates_that_may_be_and_are_not_the_positive():
@@ -100,14 +132,19 @@ def test_random_negatives_fill_up_without_repeating_the_hard_ones():
     assert len(sample["neg_passages"]) == 7 == len(set(sample["neg_passages"]))
     assert {"n1", "n2", "n3", "n4"} <= set(sample["neg_passages"]) | {"r1", "r2", "r3"}
     assert not {"own", "held", "same"} & set(sample["neg_passages"])
-    assert {"r1", "r2", "r3"} == set(mine(negatives=7, random_negatives=7, window=1, skip_top=0)["neg_passages"]) & {"r1", "r2", "r3"}
+    assert {"r1", "r2", "r3"} == set(
+        mine(negatives=7, random_negatives=7, window=1, skip_top=0)["neg_passages"]
+    ) & {"r1", "r2", "r3"}
 
 
 def test_the_draw_depends_on_seed_and_question_alone():
     assert mine(negatives=2) == mine(negatives=2)
     draws = {tuple(mine(seed=seed, negatives=2)["neg_passages"]) for seed in range(20)}
     assert len(draws) > 3
-    others = {tuple(mine(question=QUESTION | {"id": f"q{i}"}, negatives=2)["neg_passages"]) for i in range(20)}
+    others = {
+        tuple(mine(question=QUESTION | {"id": f"q{i}"}, negatives=2)["neg_passages"])
+        for i in range(20)
+    }
     assert len(others) > 3
 
 
@@ -116,41 +153,61 @@ def test_samples_carry_the_teachers_scores_as_logits():
     scores = {c["passage"]: c["dense_score"] for c in CANDIDATES}
     assert sample["pos_scores"] == [90.0]
     # a passage that is no candidate scores as the last one that is: 0.4
-    assert sample["neg_scores"] == [pytest.approx(100 * scores.get(key, 0.4)) for key in sample["neg_passages"]]
+    assert sample["neg_scores"] == [
+        pytest.approx(100 * scores.get(key, 0.4)) for key in sample["neg_passages"]
+    ]
     assert 40.0 in sample["neg_scores"] and "pos_scores" not in mine()
 
 
 def test_a_reranker_scores_each_text_in_its_place():
-    made = [{"query": "q", "pos": ["aaa"], "neg": ["b", "cc"]}, {"query": "r", "pos": ["dddd", "e"], "neg": ["ff"]}]
+    made = [
+        {"query": "q", "pos": ["aaa"], "neg": ["b", "cc"]},
+        {"query": "r", "pos": ["dddd", "e"], "neg": ["ff"]},
+    ]
     asked = []
 
     def score(pairs):
         asked.extend(pairs)
         return [len(text) + 0.12344 for _, text in pairs]
 
-    first, second = taught(made, score)
+    first, second = add_teacher_scores(made, score)
     assert first == made[0] | {"pos_scores": [3.1234], "neg_scores": [1.1234, 2.1234]}
     assert second == made[1] | {"pos_scores": [4.1234, 1.1234], "neg_scores": [2.1234]}
     assert asked[:3] == [("q", "aaa"), ("q", "b"), ("q", "cc")] and len(asked) == 6
 
 
 def test_what_the_teacher_prefers_is_no_negative():
-    sample = {"query": "q", "pos": ["p", "o"], "neg": ["a", "b", "c"], "neg_passages": ["A", "B", "C"]}
+    sample = {
+        "query": "q",
+        "pos": ["p", "o"],
+        "neg": ["a", "b", "c"],
+        "neg_passages": ["A", "B", "C"],
+    }
     sample |= {"pos_scores": [1.0, 2.0], "neg_scores": [1.6, 1.5, 0.0]}
-    assert without_false_negatives(sample, 0.5) == sample | {"neg": ["b", "c"], "neg_passages": ["B", "C"], "neg_scores": [1.5, 0.0]}
+    assert without_false_negatives(sample, 0.5) == sample | {
+        "neg": ["b", "c"],
+        "neg_passages": ["B", "C"],
+        "neg_scores": [1.5, 0.0],
+    }
     assert without_false_negatives(sample, -1.0) == sample
     assert without_false_negatives(sample, 5.0) is None
 
 
 def test_a_random_order_holds_every_item_once():
     items = [str(i) for i in range(50)]
-    order = list(in_random_order(items, random.Random(3)))
+    order = list(lazy_shuffle(items, random.Random(3)))
     assert sorted(order) == sorted(items) and order != items
-    assert list(in_random_order([], random.Random(3))) == []
+    assert list(lazy_shuffle([], random.Random(3))) == []
 
 
 def test_no_negative_left_gives_no_sample():
-    assert mine(allowed=["own", "same"], candidates=[c for c in CANDIDATES if c["passage"] in ("own", "same")]) is None
+    assert (
+        mine(
+            allowed=["own", "same"],
+            candidates=[c for c in CANDIDATES if c["passage"] in ("own", "same")],
+        )
+        is None
+    )
 
 
 DOC = "前" * 50 + "证据在这里" + "后" * 50
@@ -178,20 +235,36 @@ def test_what_stands_for_a_passage(pair, row, size, expected):
 def test_a_window_around_evidence_at_the_end_stays_inside():
     row = ROW | {"context": "后后后"}
     passage = Passage("题", "前" * 60 + "后后后")
-    assert paired_text(row, "evidence", passage, (0, 20), Unit(20, True)) == "题。" + "前" * 17 + "后后后"
+    assert (
+        paired_text(row, "evidence", passage, (0, 20), Unit(20, True))
+        == "题。" + "前" * 17 + "后后后"
+    )
     assert paired_text(row, "evidence", passage, (0, 20), Unit(20, False)) == "前" * 17 + "后后后"
 
 
 def drawn(questions=400, shown=80, **changes) -> list[Unit]:
     units = {f"units_{name}": 0.0 for name in ("view", "window", "whole")} | changes
-    shares = Units(**{name.removeprefix("units_"): units.pop(name) for name in list(units) if name.startswith("units_")})
-    return [draw_unit(PARAMS.model_copy(update={"units": shares} | units), shown, 42, f"q{i}") for i in range(questions)]
+    shares = Units(
+        **{
+            name.removeprefix("units_"): units.pop(name)
+            for name in list(units)
+            if name.startswith("units_")
+        }
+    )
+    return [
+        draw_unit(PARAMS.model_copy(update={"units": shares} | units), shown, 42, f"q{i}")
+        for i in range(questions)
+    ]
 
 
 def test_units_are_drawn_by_their_shares():
-    found = drawn(units_view=1.0, units_window=2.0, units_whole=1.0, window_sizes=[64, 320], untitled=0.25)
+    found = drawn(
+        units_view=1.0, units_window=2.0, units_whole=1.0, window_sizes=[64, 320], untitled=0.25
+    )
     sizes = [unit.size for unit in found]
-    assert 70 < sizes.count(80) < 130 and 70 < sizes.count(0) < 130  # a quarter of 400 is 100; a window of 80 is rare
+    assert (
+        70 < sizes.count(80) < 130 and 70 < sizes.count(0) < 130
+    )  # a quarter of 400 is 100; a window of 80 is rare
     windows = [size for size in sizes if size not in (0, 80)]
     assert min(windows) >= 64 and max(windows) <= 320 and len(set(windows)) > 100
     assert 70 < sum(not unit.titled for unit in found) < 130
@@ -210,37 +283,68 @@ def test_a_unit_depends_on_the_question_alone():
 @pytest.mark.parametrize("strategy", ["hard", "all"])
 def test_all_texts_of_a_group_are_of_one_unit(strategy):
     """Each passage has 400 characters of its own; so a text's characters tell its passage, and their number its unit."""
-    from samples import build
+    from tunerank.samples.build import build
 
     corpus = {key: Passage(f"{key}题", key * 400) for key in "甲乙丙丁"}
     spans = [{"passage": key, "dense_score": 0.5, "nearest": (100, 164)} for key in corpus]
-    rows = [{"id": f"q{i}", "question": "问", "passage": "甲乙丙丁"[i % 4], "context": "", "answer": ""} for i in range(60)]
+    rows = [
+        {"id": f"q{i}", "question": "问", "passage": "甲乙丙丁"[i % 4], "context": "", "answer": ""}
+        for i in range(60)
+    ]
     full = load(ROOT / "tests/params.yaml")
     units = Units(view=1.0, window=1.0, whole=1.0)
-    changes = {"strategy": strategy, "units": units, "untitled": 0.5, "negatives": 2, "random_negatives": 1, "window": 3, "n_neg_batch": 1}
-    params = full.model_copy(update={"samples": PARAMS.model_copy(update=changes), "retrieve": full.retrieve.model_copy(update={"shown": 80})})
+    changes = {
+        "strategy": strategy,
+        "units": units,
+        "untitled": 0.5,
+        "negatives": 2,
+        "random_negatives": 1,
+        "window": 3,
+        "n_neg_batch": 1,
+    }
+    params = full.model_copy(
+        update={
+            "samples": PARAMS.model_copy(update=changes),
+            "retrieve": full.retrieve.model_copy(update={"shown": 80}),
+        }
+    )
     found = list(build(params, corpus, ((row, spans) for row in rows), held_out=set(), about={}))
     assert len(found) == 60
     kinds = set()
     for row, sample in zip(rows, found):
         unit = draw_unit(params.samples, 80, params.seed, row["id"])
         for text in sample["pos"] + sample["neg"]:
-            assert len(text) == (unit.size or 400) + 3 * unit.titled and ("题。" in text) == unit.titled
+            assert (
+                len(text) == (unit.size or 400) + 3 * unit.titled
+                and ("题。" in text) == unit.titled
+            )
         kinds.add(({0: "whole", 80: "view"}.get(unit.size, "window"), unit.titled))
     assert len(kinds) == 6
 
 
 def test_without_titles_a_passage_of_the_same_text_is_no_negative():
-    from samples import build
+    from tunerank.samples.build import build
 
-    corpus = {"a": Passage("甲", "同文" * 9), "b": Passage("乙", "同文" * 9), "c": Passage("丙", "异文" * 9)}
-    spans = [{"passage": key, "dense_score": 0.5, "nearest": (at, at + 4)} for at, key in enumerate(corpus)]
+    corpus = {
+        "a": Passage("甲", "同文" * 9),
+        "b": Passage("乙", "同文" * 9),
+        "c": Passage("丙", "异文" * 9),
+    }
+    spans = [
+        {"passage": key, "dense_score": 0.5, "nearest": (at, at + 4)}
+        for at, key in enumerate(corpus)
+    ]
     row = {"id": "q", "question": "问", "passage": "a", "context": "", "answer": ""}
     full = load(ROOT / "tests/params.yaml")
     found = {}
     for untitled in (0.0, 1.0):
         changes = {"negatives": 3, "random_negatives": 2, "window": 3, "untitled": untitled}
-        params = full.model_copy(update={"samples": PARAMS.model_copy(update=changes), "retrieve": full.retrieve.model_copy(update={"shown": 8})})
+        params = full.model_copy(
+            update={
+                "samples": PARAMS.model_copy(update=changes),
+                "retrieve": full.retrieve.model_copy(update={"shown": 8}),
+            }
+        )
         (sample,) = build(params, corpus, [(row, spans)], held_out=set(), about={})
         found[untitled] = sorted(sample["neg_passages"])
     assert found == {0.0: ["b", "c"], 1.0: ["c"]}
@@ -252,23 +356,41 @@ def test_samples_are_plain_json():
 
 def test_both_positives_are_what_is_shown_and_the_window_around_the_evidence():
     """Passage `a` is shown from its start while the evidence stands at its end; `b` is shown where its evidence is."""
-    from samples import build
+    from tunerank.samples.build import build
 
     texts = {"a": "甲" * 40 + "证据在此", "b": "乙" * 10, "c": "丙" * 10, "d": "丁" * 10}
     corpus = {key: Passage("", text) for key, text in texts.items()}
     spans = {"a": (0, 8), "b": (0, 8), "c": (0, 8), "d": (0, 8)}
-    candidates = [{"passage": key, "dense_score": 0.5, "nearest": span} for key, span in spans.items()]
+    candidates = [
+        {"passage": key, "dense_score": 0.5, "nearest": span} for key, span in spans.items()
+    ]
     rows = [
         {"id": f"q{key}", "question": f"问{key}", "passage": key, "context": context, "answer": ""}
         for key, context in (("a", "证据在此"), ("b", "乙乙"))
     ]
-    settings = {"pair": "both", "negatives": 2, "random_negatives": 1, "skip_top": 0, "window": 3, "teacher": "retriever"}
+    settings = {
+        "pair": "both",
+        "negatives": 2,
+        "random_negatives": 1,
+        "skip_top": 0,
+        "window": 3,
+        "teacher": "retriever",
+    }
     full = load(ROOT / "tests/params.yaml")
     params = full.model_copy(
-        update={"samples": PARAMS.model_copy(update=settings), "retrieve": full.retrieve.model_copy(update={"window": 8, "stride": 4, "shown": 8})}
+        update={
+            "samples": PARAMS.model_copy(update=settings),
+            "retrieve": full.retrieve.model_copy(update={"window": 8, "stride": 4, "shown": 8}),
+        }
     )
-    first, second = build(params, corpus, ((row, candidates) for row in rows), held_out={"d"}, about={})
-    assert first["pos"] == ["甲" * 8, "甲甲甲甲证据在此"] and first["pos_scores"] == [50.0, 50.0] and first["pos_passages"] == ["a", "a"]
+    first, second = build(
+        params, corpus, ((row, candidates) for row in rows), held_out={"d"}, about={}
+    )
+    assert (
+        first["pos"] == ["甲" * 8, "甲甲甲甲证据在此"]
+        and first["pos_scores"] == [50.0, 50.0]
+        and first["pos_passages"] == ["a", "a"]
+    )
     assert second["pos"] == ["乙" * 8]
     for sample in (first, second):
         assert not {"d", *sample["pos_passages"]} & set(sample["neg_passages"])
@@ -285,7 +407,7 @@ def test_both_positives_are_what_is_shown_and_the_window_around_the_evidence():
     ],
 )
 def test_whether_a_questions_evidence_is_shown(views, context, expected):
-    from samples import evidence_shown
+    from tunerank.samples.build import evidence_shown
 
     candidates = [{"passage": "b", "views": [(0, 1)]}, {"passage": "a", "views": views}]
     corpus = {"a": Passage("title", "0123456789")}
@@ -300,17 +422,39 @@ def test_the_share_of_questions_whose_evidence_is_shown(tmp_path, monkeypatch, a
     shown = {"q1": [(0, 4), (2, 6)], "q2": [(2, 6)], "q3": [(2, 6)], "q4": [(0, 10)]}
     contexts = {"q1": "2345", "q2": "3456", "q3": "", "q4": "not there"}
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_text((ROOT / "tests/params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(
+        (ROOT / "tests/params.yaml").read_text(encoding="utf-8"), encoding="utf-8"
+    )
     (tmp_path / "prepared").mkdir()
-    write_jsonl(tmp_path / "prepared/corpus.jsonl", ({"id": key, "text": text} for key, text in (("a", "0123456789"), ("b", "another"))))
-    rows = [{"id": key, "question": key, "answer": "", "context": contexts[key], "passage": "a"} for key in asked]
+    write_jsonl(
+        tmp_path / "prepared/corpus.jsonl",
+        ({"id": key, "text": text} for key, text in (("a", "0123456789"), ("b", "another"))),
+    )
+    rows = [
+        {"id": key, "question": key, "answer": "", "context": contexts[key], "passage": "a"}
+        for key in asked
+    ]
     for split, found in (("train", rows), ("valid", []), ("test", [])):
         write_jsonl(tmp_path / f"prepared/{split}.jsonl", found)
     other = {"passage": "b", "dense_score": 0.1, "nearest": (0, 7), "views": [(0, 7)]}
     (tmp_path / "candidates").mkdir()
     write_jsonl(
         tmp_path / "candidates/train.jsonl",
-        ({"id": key, "candidates": [{"passage": "a", "dense_score": 0.5, "nearest": shown[key][0], "views": shown[key]}, other]} for key in asked),
+        (
+            {
+                "id": key,
+                "candidates": [
+                    {
+                        "passage": "a",
+                        "dense_score": 0.5,
+                        "nearest": shown[key][0],
+                        "views": shown[key],
+                    },
+                    other,
+                ],
+            }
+            for key in asked
+        ),
     )
     main("prepared", "candidates", "none", "samples", "samples.json")
     assert json.loads((tmp_path / "samples.json").read_text())["evidence_shown"] == share

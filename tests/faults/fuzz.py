@@ -32,26 +32,27 @@ sys.path.append(str(ROOT / ".cache/atheris"))
 import atheris
 
 INSTRUMENTED = [
-    "reranker.errors",
-    "reranker.files",
-    "reranker.tables",
-    "reranker.workbooks",
-    "reranker.questions",
-    "reranker.params",
+    "tunerank.core",
+    "tunerank.data",
+    "tunerank.params",
 ]
 with (
     contextlib.redirect_stderr(io.StringIO()),
-    atheris.instrument_imports(include=[*INSTRUMENTED, "openpyxl", "yaml", "csv", "json", "zipfile"]),
+    atheris.instrument_imports(
+        include=[*INSTRUMENTED, "openpyxl", "yaml", "csv", "json", "zipfile"]
+    ),
 ):
     import openpyxl
     import pyarrow as pa
     import pyarrow.parquet
 
-    from reranker.errors import InputError
-    from reranker.files import read_jsonl
-    from reranker.params import Prepare, load
-    from reranker.questions import SPLITS, prepare
-    from reranker.tables import read_table
+    from tunerank.core.errors import InputError
+    from tunerank.core.files import read_jsonl
+    from tunerank.data.passages import SPLITS
+    from tunerank.data.preparation.prepare import prepare
+    from tunerank.data.readers.tables import read_table
+    from tunerank.params.data import Prepare
+    from tunerank.params.load import load
 
 ROWS = [
     {"uuid": "p1", "question": "甲？", "answer": "一", "doc": "一二三", "dataset": "train"},
@@ -62,7 +63,9 @@ CORPUS = b"\n\x1e\n"
 
 
 def csv_of(*rows: dict) -> bytes:
-    return "".join(",".join(row) + "\n" for row in (rows[0].keys(), *(row.values() for row in rows))).encode()
+    return "".join(
+        ",".join(row) + "\n" for row in (rows[0].keys(), *(row.values() for row in rows))
+    ).encode()
 
 
 def parquet_of(*rows: dict) -> bytes:
@@ -89,14 +92,18 @@ def sheet_xml() -> bytes:
     with zipfile.ZipFile(io.BytesIO(workbook())) as archive:
         rows = archive.read("xl/worksheets/sheet1.xml")
     more = b'<row r="9"><c r="B9" t="str"><f>A1</f><v>x</v></c><c r="C9" t="inlineStr"><is><t>y</t></is></c><c t="b"><v>1</v></c></row>'
-    return rows.replace(b"</sheetData>", more + b'</sheetData><mergeCells><mergeCell ref="A2:A3"/></mergeCells>')
+    return rows.replace(
+        b"</sheetData>", more + b'</sheetData><mergeCells><mergeCell ref="A2:A3"/></mergeCells>'
+    )
 
 
 def read(suffix: str) -> Callable[[bytes], None]:
     path = SCRATCH / f"input-{os.getpid()}{suffix}"
 
     def target(data: bytes) -> None:
-        if suffix == ".xlsx" and not data.startswith(b"PK"):  # a mutated zip is seldom more than a wrong checksum
+        if suffix == ".xlsx" and not data.startswith(
+            b"PK"
+        ):  # a mutated zip is seldom more than a wrong checksum
             data = workbook(data)
         path.write_bytes(data)
         for cell in read_table(path).to_numpy().ravel():
@@ -110,12 +117,26 @@ def prepare_tables(data: bytes) -> None:
     tables = data.split(CORPUS, 1)
     for path, table in zip(paths, tables):
         path.write_bytes(table)
-    settings = Prepare(raw="x", columns={}, qa_types=[], unicode="NFKC", valid_fraction=0.2, test_fraction=0.3)
+    settings = Prepare(
+        raw="x",
+        columns={},
+        qa_types=[],
+        unicode="NFKC",
+        valid_fraction=0.2,
+        test_fraction=0.3,
+        split_seed=42,
+    )
     qa = read_table(paths[0])
-    made = prepare(qa, read_table(paths[1]) if len(tables) > 1 else None, settings, 42)
+    made = prepare(qa, read_table(paths[1]) if len(tables) > 1 else None, settings)
     questions = [question for split in SPLITS for question in made.questions[split]]
-    assert len({question["id"] for question in questions}) == len(questions) == len(qa) - len(made.dropped)
-    assert {question["passage"] for question in questions} <= {passage["id"] for passage in made.passages}
+    assert (
+        len({question["id"] for question in questions})
+        == len(questions)
+        == len(qa) - len(made.dropped)
+    )
+    assert {question["passage"] for question in questions} <= {
+        passage["id"] for passage in made.passages
+    }
     json.dumps([made.passages, questions], ensure_ascii=False).encode()
 
 
@@ -161,21 +182,41 @@ def fuzz(name: str, folder: Path, seconds: int, seed: int) -> None:
         else:
             return
         frame = traceback.extract_tb(found.__traceback__)[-1]
-        place = hashlib.sha256(f"{type(found).__name__}:{frame.filename}:{frame.lineno}".encode()).hexdigest()[:12]
+        place = hashlib.sha256(
+            f"{type(found).__name__}:{frame.filename}:{frame.lineno}".encode()
+        ).hexdigest()[:12]
         if not (folder / f"finding-{place}").exists():
             (folder / f"finding-{place}").write_bytes(data)
-            (folder / f"finding-{place}.txt").write_text("".join(traceback.format_exception(found)), "utf-8", "backslashreplace")
+            (folder / f"finding-{place}.txt").write_text(
+                "".join(traceback.format_exception(found)), "utf-8", "backslashreplace"
+            )
 
-    limits = [f"-max_total_time={seconds}", f"-seed={seed}", "-timeout=20", "-rss_limit_mb=3072", "-max_len=16384"]
-    atheris.Setup([sys.argv[0], str(folder / "corpus"), f"-artifact_prefix={folder}/finding-", *limits], one)
+    limits = [
+        f"-max_total_time={seconds}",
+        f"-seed={seed}",
+        "-timeout=20",
+        "-rss_limit_mb=3072",
+        "-max_len=16384",
+    ]
+    atheris.Setup(
+        [sys.argv[0], str(folder / "corpus"), f"-artifact_prefix={folder}/finding-", *limits], one
+    )
     atheris.Fuzz()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=int, default=600, help="of all targets together (default: 600)")
-    parser.add_argument("--target", choices=TARGETS, action="append", help="only this one; may be given again")
-    parser.add_argument("--one", nargs=4, metavar=("TARGET", "FOLDER", "SECONDS", "SEED"), help=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--seconds", type=int, default=600, help="of all targets together (default: 600)"
+    )
+    parser.add_argument(
+        "--target", choices=TARGETS, action="append", help="only this one; may be given again"
+    )
+    parser.add_argument(
+        "--one", nargs=4, metavar=("TARGET", "FOLDER", "SECONDS", "SEED"), help=argparse.SUPPRESS
+    )
     options = parser.parse_args()
     SCRATCH.mkdir(parents=True, exist_ok=True)
     if options.one:
@@ -188,10 +229,24 @@ def main() -> None:
         folder = SCRATCH / f"{name}-{time.time_ns()}"
         inputs = coverage = tries = 0
         start = time.monotonic()
-        while (left := round(share - (time.monotonic() - start))) > 5:  # one that ends in a finding is run on
-            command = [sys.executable, __file__, "--one", name, str(folder), str(left), str(SEED + tries)]
-            done = subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, errors="replace")
-            seen = re.findall(r"#(\d+)\s", done.stderr) + re.findall(r"Done (\d+) runs", done.stderr)
+        while (
+            left := round(share - (time.monotonic() - start))
+        ) > 5:  # one that ends in a finding is run on
+            command = [
+                sys.executable,
+                __file__,
+                "--one",
+                name,
+                str(folder),
+                str(left),
+                str(SEED + tries),
+            ]
+            done = subprocess.run(
+                command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, errors="replace"
+            )
+            seen = re.findall(r"#(\d+)\s", done.stderr) + re.findall(
+                r"Done (\d+) runs", done.stderr
+            )
             if not seen:
                 sys.exit(f"error: {name} did not start: {done.stderr.strip()[-2000:]}")
             inputs += max(map(int, seen))
@@ -199,7 +254,10 @@ def main() -> None:
             tries += 1
         findings = sorted(path for path in folder.glob("finding-*") if path.suffix != ".txt")
         total += len(findings)
-        print(f"{name:10s} {inputs:7d} {time.monotonic() - start:8.0f} {coverage:9d} {len(findings):9d}", flush=True)
+        print(
+            f"{name:10s} {inputs:7d} {time.monotonic() - start:8.0f} {coverage:9d} {len(findings):9d}",
+            flush=True,
+        )
         for path in findings:
             print(f"  {path}")
     for path in SCRATCH.glob("input-*"):

@@ -16,7 +16,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-
 from made import at_work, heard, made, points, ran, stage_process, start, table, wait_until  # noqa: F401
 
 SEED = 20251126
@@ -76,8 +75,16 @@ def seen(made, rows):  # noqa: F811
     yield found
     c = found.counts
     for name in ("SIGKILL", "SIGTERM", "SIGINT"):
-        where = ", ".join(f"{c[name, target]} to {target}" for target in ("group", "stage", "dvc") if c[name, target])
-        rows.add(f"Interruption: {name} ({where}), then `dvc repro`", c[name], f"{c[name, 'same']} of {c[name]} the same bytes")
+        where = ", ".join(
+            f"{c[name, target]} to {target}"
+            for target in ("group", "stage", "dvc")
+            if c[name, target]
+        )
+        rows.add(
+            f"Interruption: {name} ({where}), then `dvc repro`",
+            c[name],
+            f"{c[name, 'same']} of {c[name]} the same bytes",
+        )
     rows.add(
         "Interruption: of these, training killed at a random step",
         c["in training"],
@@ -88,7 +95,11 @@ def seen(made, rows):  # noqa: F811
         c["orphans"],
         f"{c['refused']} refused in one line, {c['waited']} waited for its end",
     )
-    rows.add("Interruption: outputs half there, or named in dvc.lock and not there, after a kill", c["kills"], str(c["half"]))
+    rows.add(
+        "Interruption: outputs half there, or named in dvc.lock and not there, after a kill",
+        c["kills"],
+        str(c["half"]),
+    )
 
 
 def kill(process, name: str, target: str) -> bool:
@@ -104,7 +115,9 @@ def kill(process, name: str, target: str) -> bool:
     return True
 
 
-def interrupt(seen: Seen, stage: str, at_step: bool, name: str, target: str, place: float) -> tuple[Path, bool]:
+def interrupt(
+    seen: Seen, stage: str, at_step: bool, name: str, target: str, place: float
+) -> tuple[Path, bool]:
     """The folder after the kill, and whether it was in training."""
     duration = None if at_step else seen.duration(stage)
     while True:
@@ -125,7 +138,11 @@ def interrupt(seen: Seen, stage: str, at_step: bool, name: str, target: str, pla
             until = time.monotonic() + place * duration
             # a signal to the stage alone waits until there is one
             wait_until(
-                lambda: process.poll() is not None or time.monotonic() >= until and (target != "stage" or stage_process(process))
+                lambda: (
+                    process.poll() is not None
+                    or time.monotonic() >= until
+                    and (target != "stage" or stage_process(process))
+                )
             )
         training = bool(points(folder, stage)) and stage_process(process) is not None
         hit = kill(process, name, target)
@@ -168,5 +185,7 @@ def test_a_killed_run_ends_with_the_same_bytes(seen, number, stage, at_step, nam
         resumed = f"resuming from .cache/{stage}/" in text
         assert resumed == bool(point), text
         c["resumed"] += resumed
-    print(f"{number}: {stage} {name} to {target}, place {place:.2f}, points {point}, ran {ran(folder)}")
+    print(
+        f"{number}: {stage} {name} to {target}, place {place:.2f}, points {point}, ran {ran(folder)}"
+    )
     shutil.rmtree(folder)

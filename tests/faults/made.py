@@ -17,14 +17,25 @@ from typing import TextIO
 import psutil
 import pytest
 import yaml
+from conftest import ENVIRONMENT, ROOT, dvc, git, hears_ctrl_c
 from dvc_data.hashfile.hash import file_md5
 
-from conftest import ENVIRONMENT, ROOT, dvc, git, hears_ctrl_c
-from reranker.files import remove, write_text
-from reranker.provenance import outputs, read_lock
-from verify import md5_of
+from tunerank.commands.verify import md5_of
+from tunerank.core.files import remove, write_text
+from tunerank.provenance.lock import outputs, read_lock
 
-STAGES = ("fetch", "prepare", "retrieve", "samples", "pretrain", "train", "baseline", "score", "evaluate", "report")
+STAGES = (
+    "fetch",
+    "prepare",
+    "retrieve",
+    "samples",
+    "pretrain",
+    "train",
+    "baseline",
+    "score",
+    "evaluate",
+    "report",
+)
 NEW = {"seed": 7, "prepare.unicode": "NFKC", "retrieve.rrf_k": 30}
 """The new parameters: they make every stage stale."""
 
@@ -61,7 +72,12 @@ class Made:
         shutil.copytree(self.new, folder, symlinks=True, dirs_exist_ok=where is not None)
         lock = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))
         kept = {md5 for entry in self.old_lock.values() for md5 in outs(entry).values()}
-        kept |= {md5 for name, entry in self.new_lock.items() if name not in stages for md5 in outs(entry).values()}
+        kept |= {
+            md5
+            for name, entry in self.new_lock.items()
+            if name not in stages
+            for md5 in outs(entry).values()
+        }
         for name in stages:
             lock["stages"][name] = self.old_lock[name]
             for path in outs(self.old_lock[name]):
@@ -75,7 +91,9 @@ class Made:
             for md5 in set(outs(self.new_lock[name]).values()) - kept:
                 cached(folder, md5).unlink(missing_ok=True)
         if stages:
-            (folder / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False), encoding="utf-8")
+            (folder / "dvc.lock").write_text(
+                yaml.safe_dump(lock, sort_keys=False), encoding="utf-8"
+            )
         return folder
 
     def nothing_half(self, folder: Path) -> None:
@@ -84,10 +102,16 @@ class Made:
         lock = read_lock(folder / "dvc.lock")
         assert set(lock) == set(STAGES)
         for name, entry in lock.items():
-            assert entry in (self.old_lock[name], self.new_lock[name]), f"{name} in dvc.lock is neither the old nor the new"
+            assert entry in (self.old_lock[name], self.new_lock[name]), (
+                f"{name} in dvc.lock is neither the old nor the new"
+            )
             for path, md5 in outs(entry).items():
                 here = md5_of(folder / path) if (folder / path).exists() else None
-                assert here in (None, outs(self.old_lock[name])[path], outs(self.new_lock[name])[path]), f"{path} is half"
+                assert here in (
+                    None,
+                    outs(self.old_lock[name])[path],
+                    outs(self.new_lock[name])[path],
+                ), f"{path} is half"
                 if entry != self.old_lock[name]:
                     assert here in (None, md5), f"dvc.lock has another {path}"
         self.cache_is_whole(folder)
@@ -95,7 +119,9 @@ class Made:
     def cache_is_whole(self, folder: Path) -> None:
         for path in (folder / ".dvc/cache/files/md5").glob("??/*"):
             if len(path.name.removesuffix(".dir")) == 30:  # and no temporary one
-                assert file_md5(str(path)) == (path.parent.name + path.name).removesuffix(".dir"), f"{path} is half"
+                assert file_md5(str(path)) == (path.parent.name + path.name).removesuffix(".dir"), (
+                    f"{path} is half"
+                )
 
     def is_new(self, folder: Path) -> None:
         """The whole run is there, byte for byte, and nothing beside it."""
@@ -115,7 +141,12 @@ def made(project, tmp_path_factory) -> Made:
     scratch = tmp_path_factory.mktemp("made")
     old, new = scratch / "old", scratch / "new"
     shutil.copytree(project, old, symlinks=True)
-    longer = {"train.epochs": 12, "train.evals_per_epoch": 1, "train.patience": None, "train.save_steps": 2}
+    longer = {
+        "train.epochs": 12,
+        "train.evals_per_epoch": 1,
+        "train.patience": None,
+        "train.save_steps": 2,
+    }
     change(old, longer | {"pretrain.epochs": 3})
     dvc("repro", cwd=old)
     git("commit", "-q", "-a", "-m", "old", cwd=old)
@@ -135,14 +166,23 @@ def heard(folder: Path) -> str:
 
 
 def ran(folder: Path) -> list[str]:
-    return [line.split("'")[1] for line in heard(folder).splitlines() if line.startswith("Running stage")]
+    return [
+        line.split("'")[1]
+        for line in heard(folder).splitlines()
+        if line.startswith("Running stage")
+    ]
 
 
 def start(*arguments: str, cwd: Path, out: TextIO | None = None, **more) -> subprocess.Popen:
     """DVC in a process group of its own, as a shell starts it; what it says goes to `out`, or else to what `heard` reads."""
     command = [sys.executable, "-m", "dvc", *arguments]
     with open(said(cwd), "a", encoding="utf-8") as usual:
-        options = {"env": ENVIRONMENT, "stdout": out or usual, "stderr": out or usual, "preexec_fn": hears_ctrl_c} | more
+        options = {
+            "env": ENVIRONMENT,
+            "stdout": out or usual,
+            "stderr": out or usual,
+            "preexec_fn": hears_ctrl_c,
+        } | more
         return subprocess.Popen(command, cwd=cwd, start_new_session=True, **options)
 
 
@@ -150,7 +190,10 @@ def stage_process(process: subprocess.Popen) -> psutil.Process | None:
     """The stage that this DVC runs now."""
     try:
         for child in psutil.Process(process.pid).children(recursive=True):
-            if any(word.startswith("src/") for word in child.cmdline()) and "python" in child.name():
+            if (
+                any(word.startswith("src/") for word in child.cmdline())
+                and "python" in child.name()
+            ):
                 return child
     except psutil.NoSuchProcess:
         pass
@@ -159,7 +202,9 @@ def stage_process(process: subprocess.Popen) -> psutil.Process | None:
 
 def points(folder: Path, stage: str) -> list[int]:
     """The optimizer steps whose resume points lie there."""
-    return [int(path.name.split("-")[1]) for path in (folder / ".cache" / stage).glob("*/checkpoint-*")]
+    return [
+        int(path.name.split("-")[1]) for path in (folder / ".cache" / stage).glob("*/checkpoint-*")
+    ]
 
 
 def at_work(folder: Path) -> list[psutil.Process]:

@@ -4,7 +4,7 @@
 
 The disk is ext4 in a file, which FS_IOC_SHUTDOWN stops at once and without its journal, as xfstests does it to prove that a file
 system recovers. Each stage is cut at a random moment and as soon as its `dvc repro` has ended, when DVC calls done what the
-kernel has yet to write. Stages wait until their outputs are on the disk (`reranker.files.settle`), DVC does not wait for its cache
+kernel has yet to write. Stages wait until their outputs are on the disk (`tunerank.core.files.settle`), DVC does not wait for its cache
 and dvc.lock. It needs root.
 """
 
@@ -22,15 +22,18 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-
 from conftest import ENVIRONMENT, ROOT, git, verify
 from made import STAGES, at_work, made, outs, points, start, table, wait_until  # noqa: F401
-from reranker.provenance import read_lock
 from scarce import help_dvc
-from verify import md5_of
+
+from tunerank.commands.verify import md5_of
+from tunerank.provenance.lock import read_lock
 
 SEED = 20251127
-SHUTDOWN, WITHOUT_JOURNAL = 0x8004587D, 2  # _IOR('X', 125, __u32) of linux/fs.h; EXT4_GOING_FLAGS_NOLOGFLUSH
+SHUTDOWN, WITHOUT_JOURNAL = (
+    0x8004587D,
+    2,
+)  # _IOR('X', 125, __u32) of linux/fs.h; EXT4_GOING_FLAGS_NOLOGFLUSH
 DAMAGED = re.compile("damaged in the cache: (.+?); delete what is named")
 
 rows = table("power")
@@ -57,7 +60,11 @@ class Disk:
             pytest.skip(f"no disk to cut off: {done.stderr.strip()}; run it as root")
 
     def unmount(self) -> None:
-        wait_until(lambda: subprocess.run(["umount", str(self.path)], capture_output=True).returncode == 0, 60, 0.2)
+        wait_until(
+            lambda: subprocess.run(["umount", str(self.path)], capture_output=True).returncode == 0,
+            60,
+            0.2,
+        )
 
     def fill(self, made, stage: str) -> None:  # noqa: F811
         """All done but this stage, and all of it on the disk."""
@@ -108,14 +115,17 @@ def seen(rows):  # noqa: F811
         "in each stage, as soon as `dvc repro` ended",
     ):
         c = Counter({name: count for (where, name), count in found.items() if where == what})
-        helped = ", ".join(f"`{name}` {count}" for name, count in c.items() if name not in ("cuts", "lost", "cache", "same"))
+        helped = ", ".join(
+            f"`{name}` {count}"
+            for name, count in c.items()
+            if name not in ("cuts", "lost", "cache", "same")
+        )
         rows.add(
             f"Power cut {what}",
             c["cuts"],
             f"{c['lost']} had outputs in `dvc.lock` that were not on the disk; `dvc repro` made {c['same']} of "
             f"{c['cuts']} the same bytes; in {c['cache']} `make verify` named objects of DVC's cache, and `dvc commit` "
-            "put them back"
-            + (f"; needed besides: {helped}" if helped else ""),
+            "put them back" + (f"; needed besides: {helped}" if helped else ""),
         )
 
 
@@ -147,7 +157,11 @@ def recovers(made, disk: Disk, seen: Counter, what: str) -> None:  # noqa: F811
 
 def lost(made, folder: Path) -> list[str]:  # noqa: F811
     """Outputs that dvc.lock has as made anew, and that are not there or not whole."""
-    named = [outs(entry) for name, entry in read_lock(folder / "dvc.lock").items() if entry == made.new_lock[name]]
+    named = [
+        outs(entry)
+        for name, entry in read_lock(folder / "dvc.lock").items()
+        if entry == made.new_lock[name]
+    ]
     return [
         path
         for made_anew in named
@@ -160,7 +174,9 @@ def lost(made, folder: Path) -> list[str]:  # noqa: F811
 def test_the_power_goes_in_training(made, disk, seen, step):  # noqa: F811
     disk.fill(made, "train")
     process = disk.dvc("repro")
-    wait_until(lambda: process.poll() is not None or max(points(disk.project, "train"), default=0) >= step)
+    wait_until(
+        lambda: process.poll() is not None or max(points(disk.project, "train"), default=0) >= step
+    )
     assert process.poll() is None
     disk.cut(process)
     recovers(made, disk, seen, "in training, at a random step")

@@ -18,14 +18,27 @@ from pathlib import Path
 
 import pytest
 import yaml
-from made import STAGES, cached, change, counted, heard, made, outs, points, ran, start, table, wait_until  # noqa: F401
-
 from conftest import ENVIRONMENT, ROOT, dvc, git, verify
 from hub import Fault
-from reranker.files import remove
+from made import (  # noqa: F401
+    STAGES,
+    cached,
+    change,
+    counted,
+    heard,
+    made,
+    outs,
+    points,
+    ran,
+    start,
+    table,
+    wait_until,
+)
 
-FULL = r"error: (\w+): the disk or its quota is full( \(.+\))?; free some space, then dvc repro goes on from what was finished"
-NO_ROOM = r"error: (\w+): resume points and output need up to [\d.]+ GB of disk in .*"
+from tunerank.core.files import remove
+
+FULL = r"error: (\w+): the disk or its quota is full( \(.+\))?; free some space, then run dvc repro to continue"
+NO_ROOM = r"error: (\w+): checkpoints and output need up to [\d.]+ GB of disk in .*"
 
 rows = table("scarce")
 
@@ -36,9 +49,15 @@ class Disk:
     def __init__(self, path: Path):
         self.path = path
         path.mkdir()
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(path)], capture_output=True, text=True)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(path)],
+            capture_output=True,
+            text=True,
+        )
         if done.returncode:
-            pytest.skip(f"no disk to fill: {done.stderr.strip()}; run it as root or under unshare -rm")
+            pytest.skip(
+                f"no disk to fill: {done.stderr.strip()}; run it as root or under unshare -rm"
+            )
 
     def leave(self, kb: int) -> None:
         """Make it so large that so much is free."""
@@ -89,10 +108,15 @@ def help_dvc(folder: Path) -> list[str]:
     if not (folder / "dvc.lock").exists() or not whole_yaml(folder / "dvc.lock"):
         git("checkout", "--", "dvc.lock", cwd=folder)
         helped.append("git checkout -- dvc.lock")
-    if (folder / ".dvc/tmp/rwlock").exists() and not whole_yaml(folder / ".dvc/tmp/rwlock", empty={}):
+    if (folder / ".dvc/tmp/rwlock").exists() and not whole_yaml(
+        folder / ".dvc/tmp/rwlock", empty={}
+    ):
         (folder / ".dvc/tmp/rwlock").unlink()
         helped.append("rm .dvc/tmp/rwlock")
-    if any(not entries or entries[0].suffix == ".tmp" for entries in map(list_of, (folder / ".dvc/cache/runs").glob("*/*"))):
+    if any(
+        not entries or entries[0].suffix == ".tmp"
+        for entries in map(list_of, (folder / ".dvc/cache/runs").glob("*/*"))
+    ):
         shutil.rmtree(folder / ".dvc/cache/runs")  # which saves DVC time and nothing else
         helped.append("rm -r .dvc/cache/runs")
     return helped
@@ -119,7 +143,11 @@ def whole_yaml(path: Path, empty=None) -> bool:
 def full(rows):  # noqa: F811
     found = Counter()
     yield found
-    helped = ", ".join(f"`{name}` {count} times" for name, count in found.items() if " " in name and name != "of DVC")
+    helped = ", ".join(
+        f"`{name}` {count} times"
+        for name, count in found.items()
+        if " " in name and name != "of DVC"
+    )
     rows.add(
         "Scarce: disk full in each stage, with 0, 8, 24, 64, 200, 600 KB free until one is enough",
         found["runs"],
@@ -146,7 +174,9 @@ def test_a_full_disk(made, disk, full, stage):  # noqa: F811
             full["ours"] += 1
         else:
             # The second is what DVC makes, in the same run, of a lock of its own that did not fit.
-            assert re.search("No space left on device|Unable to read RWLock-file", last_error(text)), text
+            assert re.search(
+                "No space left on device|Unable to read RWLock-file", last_error(text)
+            ), text
             full["dvc"] += 1
         print(f"{stage}, {kb} KB free: {line or last_error(text)}")
         helped = help_dvc(folder)
@@ -161,36 +191,57 @@ def test_a_full_disk(made, disk, full, stage):  # noqa: F811
 def test_a_disk_that_fills_up_during_training(made, disk, rows, step):  # noqa: F811
     folder = made.before("train", where=disk.path)
     process = start("repro", cwd=folder)
-    wait_until(lambda: process.poll() is not None or max(points(folder, "train"), default=0) >= step)
-    with pytest.raises(OSError, match="No space left"), open(folder / "filler", "wb", buffering=0) as filler:
+    wait_until(
+        lambda: process.poll() is not None or max(points(folder, "train"), default=0) >= step
+    )
+    with (
+        pytest.raises(OSError, match="No space left"),
+        open(folder / "filler", "wb", buffering=0) as filler,
+    ):
         while True:
             filler.write(bytes(1 << 16))
     assert process.wait() != 0
-    assert re.fullmatch(FULL, ours(heard(folder))) and "Traceback" not in heard(folder), heard(folder)
+    assert re.fullmatch(FULL, ours(heard(folder))) and "Traceback" not in heard(folder), heard(
+        folder
+    )
     (folder / "filler").unlink()
     assert help_dvc(folder) == []
     made.nothing_half(folder)
     text = ends_well(made, folder)
     assert "resuming from .cache/train/" in text
-    rows.add(f"Scarce: the disk fills up during training, after step {step}", 1, "one line; `dvc repro` resumed; the same bytes")
+    rows.add(
+        f"Scarce: the disk fills up during training, after step {step}",
+        1,
+        "one line; `dvc repro` resumed; the same bytes",
+    )
 
 
 def by_itself(made, folder: Path, stage: str, **more) -> tuple[int, str]:  # noqa: F811
     """Run a stage without DVC, which meets the same limit before any stage and says so in its own words."""
     command = [sys.executable, *made.new_lock[stage]["cmd"].split()[1:]]
-    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, **more)
+    done = subprocess.run(
+        command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, **more
+    )
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("stage, kb", [("fetch", 20), ("retrieve", 2), ("train", 100), ("report", 20)])
+@pytest.mark.parametrize(
+    "stage, kb", [("fetch", 20), ("retrieve", 2), ("train", 100), ("report", 20)]
+)
 def test_files_may_not_grow_so_large(made, rows, stage, kb):  # noqa: F811
     """A quota on one file's size (RLIMIT_FSIZE), which is EFBIG and no signal in Python."""
     folder, limit = made.before(stage), (kb << 10, kb << 10)
-    code, text = by_itself(made, folder, stage, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+    code, text = by_itself(
+        made, folder, stage, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    )
     assert code == 1 and re.fullmatch(FULL, ours(text)) and "Traceback" not in text, text
     made.nothing_half(folder)
     ends_well(made, folder)
-    rows.add(f"Scarce: no file over {kb} KB (RLIMIT_FSIZE) in {stage}", 1, "one line; the same bytes afterwards")
+    rows.add(
+        f"Scarce: no file over {kb} KB (RLIMIT_FSIZE) in {stage}",
+        1,
+        "one line; the same bytes afterwards",
+    )
 
 
 def last_error(text: str) -> str:
@@ -199,16 +250,28 @@ def last_error(text: str) -> str:
     return ([line for line in lines if line.startswith("ERROR")] or lines)[-1][:120]
 
 
-MEMORY = {"prepare": (0.2, 0.4), "retrieve": (1.2, 2.2), "train": (1.2, 2.2, 2.3, 2.4), "evaluate": (0.6, 2.2)}
+MEMORY = {
+    "prepare": (0.2, 0.4),
+    "retrieve": (1.2, 2.2),
+    "train": (1.2, 2.2, 2.3, 2.4),
+    "evaluate": (0.6, 2.2),
+}
 """GB of address space: too little to import what the stage imports, and about what its work takes."""
 
 
-@pytest.mark.parametrize("stage, gb", [(stage, gb) for stage, limits in MEMORY.items() for gb in limits])
+@pytest.mark.parametrize(
+    "stage, gb", [(stage, gb) for stage, limits in MEMORY.items() for gb in limits]
+)
 def test_too_little_memory(made, memory, stage, gb):  # noqa: F811
     """Where the limit leaves enough, the stage simply ends well; a library may end the process by itself."""
     folder, limit = made.before(stage), round(gb * 1e9)
     memory["runs"] += 1
-    code, text = by_itself(made, folder, stage, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
+    code, text = by_itself(
+        made,
+        folder,
+        stage,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )
     if code == 0:
         memory["enough"] += 1
     elif ours(text):
@@ -261,7 +324,9 @@ def test_a_read_only_folder(made, rows, stage, where):  # noqa: F811
     ends_well(made, folder)
     who = "one line of the stage" if ours(text) else "one line of DVC"
     rows.add(
-        f"Scarce: {where} read-only, {stage}", 1, f"{who}; the same bytes afterwards; by hand: {', '.join(helped) or 'nothing'}"
+        f"Scarce: {where} read-only, {stage}",
+        1,
+        f"{who}; the same bytes afterwards; by hand: {', '.join(helped) or 'nothing'}",
     )
 
 
@@ -290,14 +355,22 @@ def test_no_network(made, rows):  # noqa: F811
         text = done.stdout + done.stderr
         if "unshare failed" in text:
             pytest.skip(text.strip())
-        assert done.returncode and re.fullmatch(expected, ours(text)) and "Traceback" not in text, text
+        assert done.returncode and re.fullmatch(expected, ours(text)) and "Traceback" not in text, (
+            text
+        )
         (folder / "params.yaml").write_text(kept, encoding="utf-8")
         made.nothing_half(folder)
         ends_well(made, folder)
-        rows.add(f"Scarce: no network, base.source {source['base.source']}", 1, "one line; with the old source the same bytes")
+        rows.add(
+            f"Scarce: no network, base.source {source['base.source']}",
+            1,
+            "one line; with the old source the same bytes",
+        )
 
 
-@pytest.mark.parametrize("how", ["a server that answers nothing", "a file that stops in its middle", "a slow file"])
+@pytest.mark.parametrize(
+    "how", ["a server that answers nothing", "a file that stops in its middle", "a slow file"]
+)
 def test_a_slow_network(made, rows, hub, tiny_model, how):  # noqa: F811
     files = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
     revision = hub.add("ann/base", files)
@@ -310,7 +383,11 @@ def test_a_slow_network(made, rows, hub, tiny_model, how):  # noqa: F811
     folder = made.before("fetch")
     kept = (folder / "params.yaml").read_text(encoding="utf-8")
     change(folder, {"base.source": "hub", "base.repo": "ann/base", "base.revision": revision})
-    environment = ENVIRONMENT | hub.environment(folder / ".cache") | {"HF_HUB_DOWNLOAD_TIMEOUT": "1", "HF_HUB_ETAG_TIMEOUT": "1"}
+    environment = (
+        ENVIRONMENT
+        | hub.environment(folder / ".cache")
+        | {"HF_HUB_DOWNLOAD_TIMEOUT": "1", "HF_HUB_ETAG_TIMEOUT": "1"}
+    )
     began = time.monotonic()
     code = start("repro", "fetch", cwd=folder, env=environment).wait()
     took, text = time.monotonic() - began, heard(folder)
@@ -322,7 +399,8 @@ def test_a_slow_network(made, rows, hub, tiny_model, how):  # noqa: F811
         assert (folder / "models/base/model.safetensors").read_bytes() == files["model.safetensors"]
     else:
         assert code and re.fullmatch(
-            rf"error: base: ann/base at {revision} could not be downloaded \(.+\); check the network.*", ours(text)
+            rf"error: base: ann/base at {revision} could not be downloaded \(.+\); check the network.*",
+            ours(text),
         ), text
         result = f"one line after {took:.0f} s (HF_HUB_DOWNLOAD_TIMEOUT=1)"
         made.nothing_half(folder)
@@ -344,7 +422,11 @@ def whole(made):  # noqa: F811
 def test_a_damaged_object_in_dvcs_cache(made, whole, rows):  # noqa: F811
     """DVC believes what is write-protected in its cache; make verify reads it."""
     listing = cached(whole, outs(made.new_lock["train"])["models/reranker"])
-    md5 = next(entry["md5"] for entry in yaml.safe_load(listing.read_text()) if entry["relpath"] == "model.safetensors")
+    md5 = next(
+        entry["md5"]
+        for entry in yaml.safe_load(listing.read_text())
+        if entry["relpath"] == "model.safetensors"
+    )
     path = cached(whole, md5)
     content, mode = path.read_bytes(), path.stat().st_mode
     path.chmod(0o644)
@@ -356,7 +438,10 @@ def test_a_damaged_object_in_dvcs_cache(made, whole, rows):  # noqa: F811
     shutil.copy(ROOT / "requirements.txt", whole)
     git("commit", "-q", "-a", "-m", "run", cwd=whole)
     done = verify(whole)
-    assert done.returncode == 1 and f"damaged in the cache: {path}; delete what is named" in done.stderr, done.stderr
+    assert (
+        done.returncode == 1
+        and f"damaged in the cache: {path}; delete what is named" in done.stderr
+    ), done.stderr
     assert "models/reranker is not the one of dvc.lock" in done.stderr
     path.unlink()
     remove(whole / "models/reranker")
@@ -416,7 +501,9 @@ def test_a_run_cache_that_was_being_written(made, rows, content):  # noqa: F811
     ends_well(made, folder)
     what = "a half file" if content else "an empty folder"
     rows.add(
-        f"Scarce: {what} in DVC's run cache", 1, f"one line of DVC, {last_error(said)!r}; `rm -r .dvc/cache/runs`, the same bytes"
+        f"Scarce: {what} in DVC's run cache",
+        1,
+        f"one line of DVC, {last_error(said)!r}; `rm -r .dvc/cache/runs`, the same bytes",
     )
 
 

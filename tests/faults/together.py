@@ -9,12 +9,15 @@ from collections import Counter
 
 import pytest
 import yaml
+from conftest import dvc, git
 from made import at_work, change, heard, made, outs, points, stage_process, start, table, wait_until  # noqa: F401
 
-from conftest import dvc, git
-
 rows = table("together")
-BUSY = ("Unable to acquire lock", "is busy, it is being blocked by", "is already at work in this folder")
+BUSY = (
+    "Unable to acquire lock",
+    "is busy, it is being blocked by",
+    "is already at work in this folder",
+)
 """DVC's two lines, and ours."""
 
 
@@ -36,7 +39,10 @@ def twice(rows):  # noqa: F811
     )
 
 
-@pytest.mark.parametrize("stage, delay", [("fetch", 0.0), ("samples", 0.5), ("train", 1.0), ("train", 1.5), ("evaluate", 2.0)])
+@pytest.mark.parametrize(
+    "stage, delay",
+    [("fetch", 0.0), ("samples", 0.5), ("train", 1.0), ("train", 1.5), ("evaluate", 2.0)],
+)
 def test_two_repros_in_one_folder(made, twice, stage, delay, tmp_path):  # noqa: F811
     folder = made.before(stage)
     first = start("repro", cwd=folder)
@@ -83,7 +89,11 @@ def test_another_command_during_training(made, rows, arguments, tmp_path):  # no
     assert start("repro", cwd=folder).wait() == 0, heard(folder)
     made.is_new(folder)
     did = f'refused by "{busy(text)}"' if codes[1] else "ran"
-    rows.add(f"Two at once: `dvc {' '.join(arguments)}` during training", 1, f"{did}; then `dvc repro`: the same bytes")
+    rows.add(
+        f"Two at once: `dvc {' '.join(arguments)}` during training",
+        1,
+        f"{did}; then `dvc repro`: the same bytes",
+    )
 
 
 def test_an_experiment_in_the_workspace_during_training(made, rows, tmp_path):  # noqa: F811
@@ -95,7 +105,9 @@ def test_an_experiment_in_the_workspace_during_training(made, rows, tmp_path):  
         codes = [process.wait(), other.wait()]
     assert all(codes) and busy((tmp_path / "other").read_text(encoding="utf-8"))
     lines = [line for line in heard(folder).splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1 and lines[0].startswith("error: train: params.yaml: train.lr changed while it ran, so that dvc.lock ")
+    assert len(lines) == 1 and lines[0].startswith(
+        "error: train: params.yaml: train.lr changed while it ran, so that dvc.lock "
+    )
     (folder / "params.yaml").write_text(kept, encoding="utf-8")
     made.nothing_half(folder)
     begun = len(heard(folder))
@@ -147,12 +159,20 @@ def test_a_queue_with_two_workers(made, rows):  # noqa: F811
     for rate in rates:
         dvc("exp", "run", "--queue", "-n", f"rate-{rate[2:]}", "-S", f"train.lr={rate}", cwd=folder)
     dvc("queue", "start", "-j", "2", cwd=folder)
-    wait_until(lambda: all(word not in dvc("queue", "status", cwd=folder) for word in ("Queued", "Running")), 600, pause=5)
+    wait_until(
+        lambda: all(
+            word not in dvc("queue", "status", cwd=folder) for word in ("Queued", "Running")
+        ),
+        600,
+        pause=5,
+    )
     status = dvc("queue", "status", cwd=folder)
     assert status.count("Success") == 4, status
     found = {}
     for rate in rates:
-        made_lock = yaml.safe_load(git("show", f"{name_of(folder, rate)}:dvc.lock", cwd=folder))["stages"]
+        made_lock = yaml.safe_load(git("show", f"{name_of(folder, rate)}:dvc.lock", cwd=folder))[
+            "stages"
+        ]
         found[rate] = outs(made_lock["train"])
         assert made_lock["train"]["params"]["params.yaml"]["train"]["lr"] == float(rate)
     assert len({entry["metrics/train.csv"] for entry in found.values()}) == 4

@@ -17,17 +17,29 @@ from urllib.request import urlopen
 
 import pytest
 import torch
+from conftest import ROOT, table_rows
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from conftest import ROOT, table_rows
-from reranker.checkpoints import save
-from reranker.ranking import Ranker
+from tunerank.models.checkpoint import save
+from tunerank.ranker import Ranker
 
 QUERY = "船是什么颜色？"
 DOCS = list(dict.fromkeys(row["doc"] for row in table_rows()))
 PASSAGES = DOCS + [f"{sentence}。" for doc in DOCS for sentence in doc.split("。") if sentence]
-OFFLINE = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-SETTINGS = {"max_length": 128, "window": 8, "stride": 4, "views": 2, "views_depth": 1, "title": True}
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "DO_NOT_TRACK": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "OMP_NUM_THREADS": "1",
+}
+SETTINGS = {
+    "max_length": 128,
+    "window": 8,
+    "stride": 4,
+    "views": 2,
+    "views_depth": 1,
+    "title": True,
+}
 
 
 def checkpoint(tiny_model: Path, folder: Path, shown: int) -> Path:
@@ -54,10 +66,18 @@ def passages(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def logits(model) -> dict[str, float]:
     """passage -> logit by plain transformers, one pair at a time, the best first."""
-    tokenizer, classifier = AutoTokenizer.from_pretrained(model), AutoModelForSequenceClassification.from_pretrained(model).eval()
+    tokenizer, classifier = (
+        AutoTokenizer.from_pretrained(model),
+        AutoModelForSequenceClassification.from_pretrained(model).eval(),
+    )
     with torch.inference_mode():
-        found = {text: classifier(**tokenizer(QUERY, text, return_tensors="pt")).logits.item() for text in PASSAGES}
-    assert len(found) == 48 and max(found.values()) - min(found.values()) > 0.1  # constants would agree with anything
+        found = {
+            text: classifier(**tokenizer(QUERY, text, return_tensors="pt")).logits.item()
+            for text in PASSAGES
+        }
+    assert (
+        len(found) == 48 and max(found.values()) - min(found.values()) > 0.1
+    )  # constants would agree with anything
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
@@ -67,16 +87,22 @@ def program(environment: str, name: str = "python") -> str:
         return sys.executable
     folder = ROOT / ".cache/interop" / environment
     if not (folder / "installed").exists():
-        pytest.skip(f"its packages are not in the lock: `make interop` installs {environment} and runs this")
+        pytest.skip(
+            f"its packages are not in the lock: `make interop` installs {environment} and runs this"
+        )
     return str(folder / "bin" / name)
 
 
 def run(folder: Path, *command) -> str:
     """What the command prints, in `folder`, with nothing of this project to import."""
     hidden = {"PYTHONPATH", "PYTEST_CURRENT_TEST"}
-    environment = {name: value for name, value in os.environ.items() if name not in hidden} | OFFLINE
+    environment = {
+        name: value for name, value in os.environ.items() if name not in hidden
+    } | OFFLINE
     command = [str(part) for part in command]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -91,9 +117,13 @@ def scored(printed: str) -> dict[str, float]:
     return {passage: float(score) for score, passage in rows}
 
 
-def assert_same(found: dict[str, float], logits: dict[str, float], tolerance: float, sigmoid: bool = False) -> None:
+def assert_same(
+    found: dict[str, float], logits: dict[str, float], tolerance: float, sigmoid: bool = False
+) -> None:
     """Every passage's score within `tolerance`, and the same order wherever two logits are further apart than rounding."""
-    expected = {text: 1 / (1 + math.exp(-value)) if sigmoid else value for text, value in logits.items()}
+    expected = {
+        text: 1 / (1 + math.exp(-value)) if sigmoid else value for text, value in logits.items()
+    }
     assert found.keys() == expected.keys()
     assert max(abs(found[text] - expected[text]) for text in expected) < tolerance
     assert_same_order(list(found), logits)
@@ -122,7 +152,9 @@ def test_scores_and_order(environment, name, options, sigmoid, model, passages, 
     before = {path.name: path.stat().st_mtime_ns for path in model.iterdir()}
     found = scored(example(environment, name, tmp_path, model, QUERY, passages, *options))
     assert_same(found, logits, 1e-3 if environment == "optimum" else 1e-4, sigmoid)
-    assert {path.name: path.stat().st_mtime_ns for path in model.iterdir()} == before  # nothing is left in the checkpoint
+    assert {
+        path.name: path.stat().st_mtime_ns for path in model.iterdir()
+    } == before  # nothing is left in the checkpoint
 
 
 def test_langchain_gives_the_order(model, passages, logits, tmp_path):
@@ -139,16 +171,35 @@ def test_onnx_by_torch(model, passages, logits, tmp_path):
 def test_onnx_by_optimum(model, passages, logits, tmp_path):
     """A checkpoint that transformers 5 wrote, exported under transformers 4."""
     command = program("optimum", "optimum-cli")
-    run(tmp_path, command, "export", "onnx", "--model", model, "--task", "text-classification", "exported")
+    run(
+        tmp_path,
+        command,
+        "export",
+        "onnx",
+        "--model",
+        model,
+        "--task",
+        "text-classification",
+        "exported",
+    )
     for name in ("rank_onnx.py", "rank_optimum.py"):
-        assert_same(scored(example("optimum", name, tmp_path, "exported", QUERY, passages)), logits, 1e-3)
+        assert_same(
+            scored(example("optimum", name, tmp_path, "exported", QUERY, passages)), logits, 1e-3
+        )
 
 
 def test_long_passages_are_ranked_by_their_best_window(tiny_model, passages, tmp_path):
     """As src/rank.py does it, for a checkpoint that has learned from 10 characters."""
     folder = checkpoint(tiny_model, tmp_path / "model", shown=10)
-    best = {PASSAGES[ranked.index]: ranked.score for ranked in Ranker(folder, precision="fp32").rank(QUERY, PASSAGES)}
-    assert_same(scored(example("project", "rank_transformers.py", tmp_path, folder, QUERY, passages)), best, 1e-4)
+    best = {
+        PASSAGES[ranked.index]: ranked.score
+        for ranked in Ranker(folder, precision="fp32").rank(QUERY, PASSAGES)
+    }
+    assert_same(
+        scored(example("project", "rank_transformers.py", tmp_path, folder, QUERY, passages)),
+        best,
+        1e-4,
+    )
 
 
 def test_infinity_over_http(model, passages, logits, tmp_path):
@@ -157,12 +208,30 @@ def test_infinity_over_http(model, passages, logits, tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     where = ["--host", "127.0.0.1", "--port", str(port)]
-    command = [server, "v2", "--model-id", str(model), "--engine", "torch", "--no-model-warmup", *where]
+    command = [
+        server,
+        "v2",
+        "--model-id",
+        str(model),
+        "--engine",
+        "torch",
+        "--no-model-warmup",
+        *where,
+    ]
     with open(tmp_path / "log", "w") as log:
-        process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | OFFLINE, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=os.environ | OFFLINE, stdout=log, stderr=log
+        )
     try:
         wait_for(f"http://127.0.0.1:{port}/health", process, tmp_path / "log")
-        printed = run(tmp_path, sys.executable, ROOT / "examples/rank_http.py", f"http://127.0.0.1:{port}", QUERY, passages)
+        printed = run(
+            tmp_path,
+            sys.executable,
+            ROOT / "examples/rank_http.py",
+            f"http://127.0.0.1:{port}",
+            QUERY,
+            passages,
+        )
     finally:
         process.terminate()
         process.wait(timeout=60)

@@ -10,7 +10,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from conftest import ROOT
 from test_examples import program
 from test_validation import samples  # noqa: F401 - a fixture
@@ -20,7 +19,7 @@ import hashlib, sys
 sys.path[:0] = [{str(ROOT / "src")!r}, {str(ROOT / "tests")!r}]
 from pathlib import Path
 import test_validation as t
-from reranker.errors import InputError
+from tunerank.core.errors import InputError
 tracker, samples, model = sys.argv[1:]
 try:
     runner = t.guided(Path(samples), Path(model), Path(".cache/train/key"), epochs=1.0, logging_steps=1, report_to=tracker)
@@ -33,15 +32,29 @@ print("result", runner.trainer.state.global_step, weights.hexdigest())
 """
 
 
-def trained(tracker: str, folder: Path, samples: Path, model: Path, fails: bool = False, **variables) -> str:  # noqa: F811
+def trained(
+    tracker: str,
+    folder: Path,
+    samples: Path,  # noqa: F811
+    model: Path,
+    fails: bool = False,
+    **variables,
+) -> str:
     """Steps and the weights' hash; or the error."""
     hidden = {"PYTHONPATH", "WANDB_MODE", "WANDB_API_KEY"}
-    environment = {name: value for name, value in os.environ.items() if name not in hidden} | {"HOME": str(folder), **variables}
+    environment = {name: value for name, value in os.environ.items() if name not in hidden} | {
+        "HOME": str(folder),
+        **variables,
+    }
     command = [program("trackers"), "-c", SCRIPT, tracker, str(samples), str(model)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+    )
     assert bool(done.returncode) == fails, done.stderr[-3000:]
     text = done.stderr if fails else done.stdout
-    return next(line for line in text.splitlines() if line.startswith("error:" if fails else "result"))
+    return next(
+        line for line in text.splitlines() if line.startswith("error:" if fails else "result")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +73,16 @@ def left(folder: Path) -> set[str]:
 
 
 def test_tensorboard(folder, samples, tiny_model, untracked):  # noqa: F811
-    assert trained("tensorboard", folder, samples, tiny_model, DVC_EXP_NAME="shy-otter") == untracked
+    assert (
+        trained("tensorboard", folder, samples, tiny_model, DVC_EXP_NAME="shy-otter") == untracked
+    )
     read = (
         "from tensorboard.backend.event_processing.event_accumulator import EventAccumulator as E; "
         "e = E('.cache/tensorboard/shy-otter'); e.Reload(); print(len(e.Scalars('train/loss')), e.Scalars('eval/MRR@10')[0].step)"
     )
-    found = subprocess.run([program("trackers"), "-c", read], cwd=folder, check=True, capture_output=True, text=True).stdout
+    found = subprocess.run(
+        [program("trackers"), "-c", read], cwd=folder, check=True, capture_output=True, text=True
+    ).stdout
     assert found.split() == [untracked.split()[1], "0"]  # a loss a step; the base was ranked first
     assert left(folder) == {"dvc.yaml", ".cache"}
 
@@ -80,7 +97,10 @@ def test_wandb_offline(folder, samples, tiny_model, untracked):  # noqa: F811
 
 def test_wandb_without_login_is_one_line(folder, samples, tiny_model):  # noqa: F811
     line = trained("wandb", folder, samples, tiny_model, fails=True)
-    assert line == "error: train.report_to: wandb has no login here: wandb login, or set WANDB_MODE=offline, or set it to none"
+    assert (
+        line
+        == "error: train.report_to: wandb has no login here: wandb login, or set WANDB_MODE=offline, or set it to none"
+    )
 
 
 def test_mlflow(folder, samples, tiny_model, untracked):  # noqa: F811
@@ -88,14 +108,22 @@ def test_mlflow(folder, samples, tiny_model, untracked):  # noqa: F811
     with sqlite3.connect(folder / ".cache/mlflow.db") as database:
         counts = dict(database.execute("select key, count(*) from metrics group by key"))
         assert counts["loss"] == int(untracked.split()[1]) and counts["eval_MRR_10"] >= 2
-        assert database.execute("select name from experiments where name = 'reranker'").fetchall() == [("reranker",)]
-        assert database.execute("select value from params where key = 'seed'").fetchall() == [("3",)]
+        assert database.execute(
+            "select name from experiments where name = 'reranker'"
+        ).fetchall() == [("reranker",)]
+        assert database.execute("select value from params where key = 'seed'").fetchall() == [
+            ("3",)
+        ]
     assert left(folder) == {"dvc.yaml", ".cache"}
 
 
 def test_dvclive_leaves_dvc_yaml_alone(folder, samples, tiny_model, untracked):  # noqa: F811
     assert trained("dvclive", folder, samples, tiny_model) == untracked
-    rows = list(csv.DictReader((folder / ".cache/dvclive/key/plots/metrics/loss.tsv").open(), delimiter="\t"))
+    rows = list(
+        csv.DictReader(
+            (folder / ".cache/dvclive/key/plots/metrics/loss.tsv").open(), delimiter="\t"
+        )
+    )
     assert len(rows) == int(untracked.split()[1])
     assert (folder / "dvc.yaml").read_text(encoding="utf-8") == "stages: {}  # ours\n"
     assert left(folder) == {"dvc.yaml", ".cache"}

@@ -1,0 +1,3 @@
+from tunerank.commands.app import main
+
+main()

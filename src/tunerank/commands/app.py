@@ -1,0 +1,213 @@
+"""The command `tunerank` with its subcommands. Each one's work is in the file of its name."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from typer.core import TyperCommand
+
+from tunerank.core.errors import InputError, run_command
+
+app = typer.Typer(
+    name="tunerank",
+    help="Rank passages, compare runs, publish a checkpoint, verify a run.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+UsageError = typer.BadParameter.__bases__[0]
+
+
+class QueryCommand(TyperCommand):
+    """Accept a query that begins with a hyphen, such as `-5度能用吗`, as an argument.
+
+    A word that looks like an option has to be one; `--` ends the options.
+    """
+
+    def parse_args(self, ctx, args):
+        names = {"--help", *(name for param in self.params for name in param.opts)}
+        options = args[: args.index("--")] if "--" in args else args
+        for argument in options:
+            name = argument.partition("=")[0]
+            if re.fullmatch("--?[A-Za-z][A-Za-z0-9-]*", name) and name not in names:
+                raise UsageError(f"no such option: {name}; -- ends the options", ctx=ctx)
+        return super().parse_args(ctx, args)
+
+
+@contextlib.contextmanager
+def needs(extras: str) -> Iterator[None]:
+    """Import the work of a command, which may need packages that ranking does not.
+
+    Raises:
+        InputError: one is missing, and what to install.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name.startswith("tunerank"):
+            raise
+        raise InputError(
+            f"{error.name} is not installed: pip install 'tunerank[{extras}]'"
+        ) from None
+
+
+@app.command(cls=QueryCommand, context_settings={"ignore_unknown_options": True})
+def rank(
+    model: Annotated[str, typer.Argument(help="checkpoint folder")],
+    query: Annotated[str, typer.Argument(help="the query; with --batch a file of queries")],
+    files: Annotated[list[str] | None, typer.Argument(help="passages; none or -: stdin")] = None,
+    batch: Annotated[bool, typer.Option("--batch", help="rank for each query of a file")] = False,
+    top_k: Annotated[int, typer.Option(min=0, help="passages to print; 0: all")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="print a JSON object a query")] = False,
+):
+    """Rank passages for a query, the best first. Scores are raw logits.
+
+    A .txt file and standard input have one passage in each line. A table (csv, xlsx, jsonl,
+    parquet) has passages in a column doc, text or passage, and may have title and uuid or id.
+    With --batch, QUERY is a .txt file with one query in each line, or a table with a column
+    question or query.
+
+    \b
+        tunerank rank models/reranker "电池保修几年？" passages.txt
+        tunerank rank models/reranker "电池保修几年？" data/raw/yunshan/corpus.csv --top-k 3 --json
+        cat passages.txt | tunerank rank models/reranker "电池保修几年？"
+        tunerank rank models/reranker --batch queries.txt passages.jsonl
+    """
+    from tunerank.commands.rank import rank_files
+
+    rank_files(model, query, files or [], batch, top_k, as_json)
+
+
+@app.command()
+def compare(
+    a: Annotated[str | None, typer.Argument(help="revision; with --machine: HEAD")] = None,
+    b: Annotated[str | None, typer.Argument(help="revision; none: the working tree")] = None,
+    system: Annotated[str, typer.Option(help="a column of metrics/per_query.csv")] = "fused",
+    measure: Annotated[str, typer.Option(help="hit@k, MRR@k or nDCG@k to judge by")] = "MRR@10",
+    require: Annotated[
+        Literal["better", "not-worse", "unchanged"] | None,
+        typer.Option(help="exit with 1 for another verdict; unchanged is for --machine"),
+    ] = None,
+    shown: Annotated[int, typer.Option(min=0, help="won and lost questions to list")] = 10,
+    resamples: Annotated[int, typer.Option(min=100, help="of the bootstrap and the test")] = 10_000,
+    seed: Annotated[int, typer.Option(min=0, help="of the resamples")] = 42,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+    md: Annotated[bool, typer.Option("--md", help="print Markdown, for a pull request")] = False,
+    machine: Annotated[
+        bool, typer.Option("--machine", help="is the difference a change, or another machine?")
+    ] = False,
+):
+    """Compare two runs question by question: better, worse or no evidence.
+
+    A run is a Git revision, a DVC experiment or the working tree. Only metrics are read, which are
+    in Git. The verdict is of one system by one measure: better or worse if the 95 % interval of the
+    difference excludes 0 and p is below 0.05, which takes six questions that differ or more.
+    --machine judges all systems together.
+
+    \b
+        tunerank compare main                       # main and the working tree
+        tunerank compare main my-experiment --system reranker
+        tunerank compare main HEAD --md >> comment.md
+        tunerank compare main HEAD --require not-worse     # for CI
+        tunerank compare --machine                  # HEAD and the working tree
+        tunerank compare main HEAD --machine --require unchanged
+    """
+    with needs("pipeline"):
+        from tunerank.commands.compare import compare_runs, judge_machines
+
+    if as_json + md + machine > 1:
+        raise UsageError("--json, --md and --machine exclude each other")
+    if require and (require == "unchanged") != machine:
+        raise UsageError(f"--require {require} is {'not for' if machine else 'for'} --machine")
+    if machine:
+        judge_machines(a, b, require is not None)
+    elif a is None:
+        raise UsageError("name the revision to compare with, for example main")
+    else:
+        compare_runs(a, b, system, measure, require, shown, resamples, seed, as_json, md)
+
+
+@app.command()
+def publish(
+    repo: Annotated[str, typer.Option(help="ORGANISATION/NAME; created if missing")],
+    model: Annotated[Path, typer.Argument(help="checkpoint folder")] = Path("models/reranker"),
+    private: Annotated[bool, typer.Option("--private", help="refuses a public repository")] = False,
+    tag: Annotated[
+        str | None, typer.Option(help="of the commit; an existing one is refused")
+    ] = None,
+    license: Annotated[
+        str | None,
+        typer.Option(help="identifier of the Hub, such as apache-2.0; default: the base's"),
+    ] = None,
+    language: Annotated[
+        list[str] | None, typer.Option(help="ISO 639 code of the data; may be repeated")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the card and the files, without network")
+    ] = False,
+):
+    """Publish the fine-tuned checkpoint and its model card to the Hugging Face Hub.
+
+    Only the checkpoint that dvc.lock names is published, with metrics, parameters and code of the
+    same dvc.lock, all committed to Git. Everything goes up in one commit, whose revision is printed
+    and appended to models/published.jsonl. The token is HF_TOKEN's or that of `hf auth login`;
+    HF_ENDPOINT is respected.
+
+    \b
+        tunerank publish --repo my-org/my-reranker --dry-run
+        tunerank publish --repo my-org/my-reranker --private --tag v1
+    """
+    with needs("pipeline,publish"):
+        from tunerank.commands.publish import publish_checkpoint
+
+    publish_checkpoint(model, repo, private, tag, license, language or [], dry_run)
+
+
+@app.command()
+def verify(
+    again: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STAGE", help="rerun a stage in a clone; may be repeated"),
+    ] = None,
+):
+    """Check every byte here against dvc.lock, and optionally rerun stages and compare.
+
+    DVC trusts size and modification time; this reads every byte: inputs, outputs, parameters, the
+    cache, metrics in Git, packages. Data that was not pulled is no error; files tracked by Git must
+    be there.
+
+    \b
+        tunerank verify
+        tunerank verify --again prepare --again samples
+    """
+    with needs("pipeline"):
+        from tunerank.commands.verify import verify_run
+
+    verify_run(again or [])
+
+
+def call(*arguments: str) -> None:
+    """Run a subcommand; without arguments, print the help.
+
+    Typer's `main` is not used: it turns Ctrl-C and a broken pipe into exit codes of its own.
+
+    Raises:
+        InputError: invalid input; UsageError: invalid arguments.
+    """
+    command = typer.main.get_command(app)
+    with contextlib.suppress(typer.Exit):  # after --help
+        with command.make_context("tunerank", list(arguments) or ["--help"]) as context:
+            command.invoke(context)
+
+
+def main() -> None:
+    """Run the command line: one line on stderr and an exit code for every error."""
+    if "_TUNERANK_COMPLETE" in os.environ:  # set by a shell that completes a line
+        app(prog_name="tunerank")
+    run_command(call, UsageError)
+
+
+__all__ = ["InputError", "UsageError", "app", "call", "main"]

@@ -1,0 +1,200 @@
+"""Compare two runs, paired question by question: better, worse or no evidence."""
+
+import json
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from tunerank.core.errors import InputError
+from tunerank.core.files import CONTROL
+from tunerank.evaluation.markdown import plain
+from tunerank.evaluation.measures import MEASURES, per_question
+from tunerank.evaluation.significance import compare, verdict
+from tunerank.provenance.machines import Judgement, judged, ranks_of
+from tunerank.provenance.runs import HERE, commit_of, read_run, run_of
+
+MEASURE = re.compile(rf"({'|'.join(MEASURES)})@[1-9]\d*")
+Ranks = Mapping[str, int | None]
+"""Question id -> rank of its passage, None if it was not found."""
+
+
+def values(ranks: Ranks, measure: str) -> dict[str, float]:
+    """Return question id -> its value of a measure such as hit@k or MRR@k."""
+    k = int(measure.split("@")[1])
+    rankings = {
+        question: [f"another {place}" for place in range(1, rank)] + ["own"]
+        if rank is not None and rank <= k
+        else []
+        for question, rank in ranks.items()
+    }
+    return per_question(dict.fromkeys(ranks, "own"), rankings, [k], k)[measure]
+
+
+def paired(before: Ranks, after: Ranks, measures: list[str], resamples: int, seed: int) -> dict:
+    """Compare two systems on the same questions.
+
+    Args:
+        before, after: the ranks under A and under B.
+
+    Returns:
+        {questions, measures: name -> {a, b, difference, low, high, p}, won: questions with the
+        right passage first under B alone, lost: under A alone}.
+    """
+    compared = {}
+    for name in measures:
+        theirs, ours = values(before, name), values(after, name)
+        means = {"a": sum(theirs.values()) / len(theirs), "b": sum(ours.values()) / len(ours)}
+        compared[name] = means | compare(
+            [ours[question] for question in before],
+            [theirs[question] for question in before],
+            resamples,
+            seed,
+        )
+    won = [question for question in before if after[question] == 1 != before[question]]
+    lost = [question for question in before if before[question] == 1 != after[question]]
+    return {"questions": len(before), "measures": compared, "won": won, "lost": lost}
+
+
+def ranks(table: pd.DataFrame, system: str, name: str) -> Ranks:
+    """Return the ranks of one system.
+
+    Raises:
+        InputError: the table of run `name` has no such system.
+    """
+    systems = [column for column in table if column != "passage"]
+    if system not in systems:
+        raise InputError(f"{name}: no system {system!r} among {', '.join(systems)}")
+    return {
+        question: int(rank) if np.isfinite(rank) else None
+        for question, rank in table[system].items()
+    }
+
+
+def refuse_other_questions(a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, str]) -> None:
+    """Check that two runs were tested on the same questions about the same passages.
+
+    Raises:
+        InputError: naming those that differ.
+    """
+    for table, other, (name, against) in ((a, b, names), (b, a, names[::-1])):
+        if alone := [question for question in table.index if question not in other.index]:
+            more = ", ..." if len(alone) > 3 else ""
+            raise InputError(
+                f"{name} was tested on {len(alone)} questions that {against} was not: "
+                f"{', '.join(alone[:3])}{more}; "
+                "compare runs on the same data (prepare, score.split)"
+            )
+    if moved := [question for question in a.index if a.passage[question] != b.passage[question]]:
+        raise InputError(
+            f"{len(moved)} questions have another passage in {names[1]} than in {names[0]}: "
+            f"{', '.join(moved[:3])}"
+        )
+
+
+def format_comparison(result: dict, before: Ranks, after: Ranks, limit: int, markdown: bool) -> str:
+    """Return the text for a terminal, or Markdown for a pull request."""
+    a, b, system, measure = (result[name] for name in ("a", "b", "system", "measure"))
+    if markdown:  # names of revisions and questions come from other people and may hold markup
+        a, b = plain(a), plain(b)
+    count, mark, named = result["questions"], "- " if markdown else "  ", plain if markdown else str
+    head = f"{b} against {a}, {system} by {measure}: {result['verdict']}"
+    lines = [f"**{head}**" if markdown else head, ""]
+    lines += [
+        f"| {system} | {a} | {b} | difference | 95 % interval | p |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in result["measures"].items():
+        interval = f"[{row['low']:+.3f}, {row['high']:+.3f}]"
+        lines.append(
+            f"| {name} | {row['a']:.3f} | {row['b']:.3f} | {row['difference']:+.3f} "
+            f"| {interval} | {row['p']:.2g} |"
+        )
+    lines += ["", f"{count} test questions; one is worth {1 / count:.4f} of hit@1.", ""]
+    for what, winner in (("won", b), ("lost", a)):
+        questions = result[what]
+        lines.append(f"{what}, first passage right in {winner} alone: {len(questions)}")
+        lines += [
+            f"{mark}{named(question)}: rank {before[question] or 'none'} -> "
+            f"{after[question] or 'none'}"
+            for question in questions[:limit]
+        ]
+        if len(questions) > limit:
+            lines.append(f"{mark}... and {len(questions) - limit} more (--shown)")
+    return "\n".join(lines)
+
+
+def machine_or_change(a: str, b: str | None) -> Judgement:
+    """Return whether B has the metrics of A, and if not, whether another machine explains it.
+
+    If nothing can be compared, the line says why.
+
+    Raises:
+        InputError: there is no such revision.
+    """
+    first, second = commit_of(a), None if b is None else commit_of(b)
+    try:
+        if first is None or (b is not None and second is None):
+            raise InputError("nothing is committed yet")
+        return judged(read_run(first, a), read_run(second, HERE if b is None else b))
+    except InputError as error:
+        return Judgement("incomparable", f"metrics: nothing can be compared: {error}")
+
+
+def judge_machines(a: str | None, b: str | None, required: bool) -> None:
+    """Print one line: whether B's metrics are A's, or another machine explains them, or a change.
+
+    Args:
+        a: None for HEAD; b: None for the working tree.
+
+    Raises:
+        InputError: `required`, and it is a change.
+    """
+    judgement = machine_or_change("HEAD" if a is None else a, b)
+    print(CONTROL.sub(" ", judgement.line))
+    if required and judgement.kind not in ("same", "within"):
+        raise InputError(f"{b or HERE} is required to be unchanged: {judgement.kind}")
+
+
+def compare_runs(
+    a: str,
+    b: str | None,
+    system: str,
+    measure: str,
+    require: str | None,
+    limit: int,
+    resamples: int,
+    seed: int,
+    as_json: bool,
+    markdown: bool,
+) -> None:
+    """Print how B compares with A, by one system and measure.
+
+    Args:
+        b: None for the working tree; require: `better` or `not-worse`; limit: questions to list.
+
+    Raises:
+        InputError: runs that cannot be compared, or a verdict that is not the required one.
+    """
+    if not MEASURE.fullmatch(measure):
+        raise InputError(
+            f"--measure {measure}: none of {', '.join(f'{name}@k' for name in MEASURES)}"
+        )
+    names = a, HERE if b is None else b
+    first, second = ranks_of(run_of(a)), ranks_of(run_of(b))
+    refuse_other_questions(first, second, names)
+    before, after = ranks(first, system, names[0]), ranks(second, system, names[1])
+    measures = list(dict.fromkeys([measure, "hit@1", "MRR@10", "nDCG@10"]))
+    compared = paired(before, after, measures, resamples, seed)
+    decided = verdict(compared["measures"][measure])
+    head = {"a": names[0], "b": names[1], "system": system, "measure": measure, "verdict": decided}
+    result = head | compared
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        print(format_comparison(result, before, after, limit, markdown))
+    failed = decided != "better" if require == "better" else decided == "worse"
+    if require and failed:
+        wanted = require.replace("-", " ")
+        raise InputError(f"{names[1]} is required to be {wanted}: {decided} by {measure}")

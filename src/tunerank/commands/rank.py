@@ -1,0 +1,174 @@
+"""Rank the passages of files or of standard input for one query or many."""
+
+import contextlib
+import gc
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tunerank.core.errors import InputError
+from tunerank.core.files import regular
+from tunerank.data.passages import Passage
+from tunerank.data.readers.text import decode
+
+TEXTS, NAMES, QUESTIONS = ("doc", "text", "passage"), ("uuid", "id"), ("question", "query")
+STDIN = "-"
+
+
+def rank_files(
+    model: str, query: str, files: Sequence[str], batch: bool, top_k: int, as_json: bool
+) -> None:
+    """Print the ranking of every query.
+
+    Args:
+        query: with `batch` a file of queries; files: of passages, `-` or none for standard input.
+        top_k: passages to print, 0 for all.
+
+    Raises:
+        InputError: a file that cannot be read, no query, no passage, or no checkpoint.
+    """
+    files = files or [STDIN]
+    if [*files, query if batch else ""].count(STDIN) > 1:
+        raise InputError("standard input (-) can be read once; give a file for the other")
+    with contextlib.redirect_stdout(sys.stderr):  # readers print notes on encodings
+        queries = read_queries(query) if batch else [query.strip()]
+        passages = read_passages(files)
+    try:
+        "".join(queries).encode()
+    except UnicodeEncodeError:  # Python keeps undecodable bytes of an argument as surrogates
+        raise InputError("query: not UTF-8") from None
+    if not all(queries) or not queries:
+        raise InputError(f"{query}: there is no query in it" if batch else "the query is empty")
+    if not passages:
+        where = ("standard input" if name == STDIN else name for name in files)
+        raise InputError(f"{', '.join(where)}: there is no passage to rank")
+
+    # Loading torch takes seconds, so the errors above come before it.
+    with no_collection():
+        from transformers import logging
+
+        from tunerank.ranker import Ranker
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        ranker = Ranker(model)
+    texts = [passage for _, passage in passages]
+    for text, ranking in zip(queries, ranker.rank_many(queries, texts, top_k or None)):
+        rows = []
+        for rank, ranked in enumerate(ranking, 1):
+            name, passage = passages[ranked.index]
+            row = {
+                "rank": rank,
+                "score": round(ranked.score, 4),
+                "id": name,
+                "passage": passage.text,
+            }
+            rows.append(row | ({"view": ranked.view} if ranked.view != passage.text else {}))
+        print_ranking(text, rows, batch, as_json)
+
+
+def print_ranking(query: str, rows: Sequence[dict], named: bool, as_json: bool) -> None:
+    """Print one query's ranking: a JSON object, or a line for each passage."""
+    if as_json:
+        print(json.dumps({"query": query, "ranked": rows}, ensure_ascii=False))
+        return
+    if named:
+        print(f"# {query}")
+    for row in rows:
+        text = " ".join(row.get("view", row["passage"]).split())  # a cell may hold line breaks
+        print(f"{row['rank']:3d}  {row['score']:8.4f}  {row['id']}  {text}")
+
+
+@contextlib.contextmanager
+def no_collection() -> Iterator[None]:
+    """Import without garbage collection.
+
+    torch and transformers create 600,000 objects, and almost all of them stay. Collecting took a
+    fifth of the processor time to the first answer, and more at exit. `freeze` leaves these objects
+    out of later collections.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def read_queries(name: str) -> list[str]:
+    """Return the queries of a .txt file, one a line, or of a table's column question or query."""
+    if is_text(name):
+        return [text for _, text in lines(name)]
+    rows = read_column(Path(name), QUESTIONS, "queries")
+    return list(dict.fromkeys(text for _, _, text in rows if text))
+
+
+def read_passages(names: Sequence[str]) -> list[tuple[str, Passage]]:
+    """Return the name and the passage of every distinct passage of the files, in their order.
+
+    A passage of a table has its id as name, others have file and line. A table of questions lists a
+    passage once for each question; it is ranked once.
+    """
+    passages: dict[Passage, str] = {}
+    for name in names:
+        if is_text(name):
+            for key, line in lines(name):
+                passages.setdefault(Passage("", line), key)
+            continue
+        path = Path(name)
+        for number, row, text in read_column(path, TEXTS, "passages"):
+            if text:
+                key = next((row[key] for key in NAMES if row.get(key)), f"{path.name}:{number}")
+                passages.setdefault(Passage(row.get("title", ""), text), key)
+    return [(key, passage) for passage, key in passages.items()]
+
+
+def is_text(name: str) -> bool:
+    """Return whether a file has a text in each line, not a table: standard input, or .txt.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    return name == STDIN or regular(name).suffix.lower() == ".txt"
+
+
+def read_column(path: Path, columns: Sequence[str], what: str) -> list[tuple[int, dict, str]]:
+    """Return (row number, row, cell) of every row, the cell of the first of `columns` that it has.
+
+    Raises:
+        InputError: the table has none of them.
+    """
+    with no_collection():
+        try:
+            from tunerank.data.readers.tables import read_table  # loads pandas
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"{path}: reading tables needs {error.name}: pip install 'tunerank[pipeline]', "
+                "or give a .txt file"
+            ) from None
+    table = read_table(path, extra=(".txt",))
+    column = next((name for name in columns if name in table), None)
+    if column is None:
+        raise InputError(
+            f"{path}: no column {' or '.join(columns)} among "
+            f"{', '.join(map(repr, table.columns))}; rename that of the {what}"
+        )
+    rows = zip(table.index, table.to_dict("records"))
+    return [(int(number), row, row[column]) for number, row in rows]
+
+
+def lines(name: str) -> list[tuple[str, str]]:
+    """Return (file:line, text) of every line that is not blank; `-` is standard input, in UTF-8."""
+    if name == STDIN:
+        if sys.stdin is None:
+            raise InputError("standard input: closed; give a file of passages")
+        try:
+            text, name = sys.stdin.buffer.read().decode("utf-8-sig"), "stdin"
+        except UnicodeDecodeError:
+            raise InputError("standard input: not UTF-8; give a file, or convert it") from None
+    else:
+        path = Path(name)
+        text, name = decode(path), path.name
+    numbered = enumerate(text.splitlines(), 1)
+    return [(f"{name}:{number}", line.strip()) for number, line in numbered if line.strip()]

@@ -1,0 +1,152 @@
+"""Parameters of the stages prepare, retrieve and samples."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from tunerank.params.base import Count, Fraction, Group, Number, Positive
+
+
+class Prepare(Group):
+    raw: str
+    """A table of questions (csv, xlsx, jsonl, parquet), or a folder with `qa.*` and, optionally,
+    `corpus.*`."""
+    columns: dict[str, str]
+    """Our name of a column -> its name in the table, if they differ."""
+    qa_types: list[str]
+    """Kinds of question to keep (column `qa_type`); empty keeps all."""
+    unicode: Literal["NFC", "NFKC"]
+    valid_fraction: Fraction
+    """Validation questions, if the table names no `valid` rows: those of this share of the training
+    passages without test questions. If such passages have less than half of the training questions,
+    it is this share of the training questions instead."""
+    test_fraction: Fraction
+    """Share of all passages whose questions become test questions, if the table names no splits."""
+    split_seed: Count
+    """Seed of these draws. Another `seed` changes training, but not which questions are tested."""
+
+
+class Retrieve(Group):
+    depth: Positive
+    """Dense candidates of each question."""
+    bm25_depth: Positive
+    """BM25 candidates of each question (the article's ensemble: 4)."""
+    dense_weight: Annotated[float, Field(ge=0)]
+    """With 0, and `window` 0, only BM25 is used and the dense retriever does not run."""
+    bm25_weight: Annotated[float, Field(ge=0)]
+    rrf_k: Positive
+    """Constant of reciprocal rank fusion: a list adds weight / (rrf_k + rank) to a candidate."""
+    bm25_k1: Annotated[float, Field(ge=0)]
+    bm25_b: Annotated[float, Field(ge=0, le=1)]
+    window: Count
+    """Characters of the windows that are searched besides whole passages; 0: no windows."""
+    stride: Count
+    """Characters from one window's start to the next; 0 if `window` is 0."""
+    shown: Count
+    """Characters of a view, the text that the reranker reads: the window nearest to the query is in
+    its middle. 0: it reads whole passages."""
+    views: Positive
+    """Views of each of the first `views_depth` candidates, around the windows nearest to the query;
+    they overlap by at most half. The best view's score is the passage's score. Other candidates
+    have one view. Scoring time grows with the number of views."""
+    views_depth: Count
+    title: bool
+    """Whether the passage's title (column `title` of the corpus table) stands before its text and
+    before every window, in retrieval and in reranking."""
+
+    @model_validator(mode="after")
+    def consistent(self):
+        if self.dense_weight + self.bm25_weight == 0:
+            raise ValueError("dense_weight and bm25_weight are both 0: nothing would be retrieved")
+        if (self.window == 0) != (self.stride == 0) or self.stride > self.window:
+            raise ValueError(
+                f"window {self.window} and stride {self.stride}: set stride from 1 to window, "
+                "or both to 0"
+            )
+        if self.shown and not self.window or 0 < self.shown < self.window:
+            raise ValueError(
+                f"shown {self.shown} and window {self.window}: set shown to at least window, and "
+                "window above 0, or shown to 0"
+            )
+        return self
+
+    @property
+    def dense(self) -> bool:
+        """Whether the dense retriever runs: for its candidates, or to find the nearest windows."""
+        return self.dense_weight > 0 or self.window > 0
+
+
+class Units(Group):
+    """Relative shares of the training groups; they need not add up to 1."""
+
+    view: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Groups of views as in reranking: `retrieve.shown` characters, or the whole passage."""
+    window: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Groups of windows of `samples.window_sizes` characters."""
+    whole: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Groups of whole passages."""
+
+    @model_validator(mode="after")
+    def consistent(self):
+        if not self.view + self.window + self.whole:
+            raise ValueError("view, window and whole are all 0: no group would have a text")
+        return self
+
+
+class Samples(Group):
+    strategy: Literal["all", "hard"]
+    """`all`: the article's construction. `hard`: negatives mined from the first stage's
+    candidates."""
+    pair: Literal["passage", "evidence", "both", "qd", "qa"]
+    """The text that is paired with a question: the part of its passage nearest to the question
+    (`passage`), the part around the evidence (`evidence`), one of these two at a time (`both`, only
+    for `hard`), the evidence sentence (`qd`, the article's choice), or the answer (`qa`). `units`
+    sets the size of a part."""
+    units: Units
+    window_sizes: Annotated[list[Positive], Field(min_length=2, max_length=2)]
+    """Smallest and largest number of characters of a window; the size is drawn uniformly."""
+    untitled: Annotated[float, Field(ge=0, le=1)]
+    """Share of the groups without titles."""
+    neg_batch_size: Positive | None
+    """`all`: negatives in one sample; null puts all of them into one."""
+    n_neg_batch: Positive
+    """`all`: maximum of samples a question."""
+    negatives: Positive
+    """`hard`: negatives in a sample, including the random ones."""
+    random_negatives: Count
+    """`hard`: negatives that are drawn from all training passages."""
+    skip_top: Count
+    """`hard`: candidates at the head of the list that are skipped."""
+    window: Positive
+    """`hard`: number of candidates after those; the hard negatives are drawn from them."""
+    absolute_margin: Number | None
+    """`hard`: a negative's dense score is at most the positive's minus this (may be negative)."""
+    relative_margin: Number | None
+    """`hard`: a negative's dense score is at most (1 - this) times the positive's."""
+    teacher: Literal["none", "retriever", "reranker"]
+    """Source of the samples' pos_scores and neg_scores. `retriever`, only for `hard`: the dense
+    first stage's cosine / 0.01, the temperature in the training of e5 and bge. `reranker`: the
+    logits of the reranker in the group `teacher`."""
+    teacher_margin: Number | None
+    """Negatives with a teacher score above the best positive's minus this are dropped as false."""
+
+    @model_validator(mode="after")
+    def consistent(self):
+        if self.window_sizes[0] > self.window_sizes[1]:
+            raise ValueError(f"window_sizes {self.window_sizes}: put the smaller one first")
+        if self.random_negatives > self.negatives:
+            raise ValueError(
+                f"random_negatives {self.random_negatives} exceeds negatives {self.negatives}"
+            )
+        if self.strategy == "all" and self.pair == "both":
+            raise ValueError(
+                "pair 'both' needs strategy 'hard': the article's samples have one text a question"
+            )
+        if self.teacher == "none" and self.teacher_margin is not None:
+            raise ValueError("teacher_margin needs a teacher")
+        if self.strategy == "all" and self.teacher == "retriever":
+            raise ValueError(
+                f"teacher {self.teacher!r} needs strategy 'hard': the article's samples have no "
+                "retrieval scores"
+            )
+        return self
