@@ -3,12 +3,22 @@
 python src/prepare.py data/prepared metrics/data.json
 """
 
+import re
+import sys
+
 from tunerank.core.files import replacing, write_json, write_jsonl
 from tunerank.core.stage import run_stage
 from tunerank.data.passages import SPLITS
-from tunerank.data.preparation.prepare import prepare, summarise
+from tunerank.data.preparation.prepare import REPEATED, prepare, summarise
 from tunerank.data.readers.tables import find_tables, read_table
 from tunerank.params.load import load
+
+HTML_TAG = re.compile(
+    r"</?(a|article|b|blockquote|body|br|center|code|d[dlt]|div|em|font|h[1-6]|hr|html|i|img|li|ol"
+    r"|p|pre|s|script|section|small|span|strong|style|su[bp]|table|tbody|td|th|thead|tr|u|ul)"
+    r"(\s[^<>]*)?/?>",
+    re.IGNORECASE,
+)
 
 
 def main(prepared_folder: str, data_json: str) -> None:
@@ -37,6 +47,24 @@ def main(prepared_folder: str, data_json: str) -> None:
     )
     seen, unseen = summary["test_seen"], summary["test_unseen"]
     print(f"test questions on passages seen in training: {seen}, unseen: {unseen}")
+    for line in prepared.unused:
+        print(line)
+    if params.prepare.valid_fraction and not prepared.questions["valid"]:
+        print(
+            f"{qa_path}: too few training questions to draw validation questions from; add some "
+            "about another passage, or name valid rows in column 'dataset'"
+        )
+    if tags := [tag[1] for row in prepared.passages if (tag := HTML_TAG.search(row["text"]))]:
+        print(
+            f"{corpus_path or qa_path}: HTML tags such as <{tags[0]}> in {len(tags)} of "
+            f"{len(prepared.passages)} passages; they count among the characters shown"
+        )
+    if repeated := summary["dropped"].get(REPEATED):
+        print(
+            f"WARNING: {qa_path}: rows dropped as {REPEATED}: {repeated}; this passage counts as "
+            "wrong for the question, in training and test",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

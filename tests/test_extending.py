@@ -16,6 +16,9 @@ def margin_loss(logits: torch.Tensor) -> torch.Tensor:
 '''
 READER = """
 
+from tunerank.data.readers.text import decode
+
+
 def _read_tsv(path: Path) -> pd.DataFrame:
     rows = [line.split("\\t") for line in decode(path).splitlines()]
     return _to_frame(path, list(enumerate(rows, 1)))

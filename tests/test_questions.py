@@ -506,7 +506,7 @@ def test_a_tables_own_valid_rows_are_all_there_are():
     assert {question["row"] % 3 for question in prepared.questions["valid"]} == {0}
 
 
-@pytest.mark.parametrize("value", ["dev", "Test", "", "0"])
+@pytest.mark.parametrize("value", ["tests", "测试", "", "0"])
 def test_an_unknown_dataset_is_refused_by_row(value):
     message = refusal(TRAIN, TEST, TRAIN | {"question": "b?", "dataset": value})
     assert message == (

@@ -115,7 +115,10 @@ def test_the_row_in_an_error_is_a_spreadsheets_after_a_line_break_in_a_cell(tmp_
             "q,a\nx,y\nx,y,z\n",
             ", row 3: 3 cells where the header has 2; quote a cell that holds a comma",
         ),
-        ("q,a\n\nx\n", ", row 3: 1 cells where the header has 2; quote a cell that holds a comma"),
+        (
+            "q,a\n\nx\n",
+            ", row 3: 1 cell where the header has 2; fill it up, or quote a cell with a line break",
+        ),
         ('q,a\nx,y\nx,"y\nx,y\n', ", row 3: unexpected end of data; check the quotes"),
         ('q,a\n"x" or,y\n', ", row 2: ',' expected after '\"'; check the quotes"),
         ("q,a,q\nx,y,z\n", ", row 1: column 'q' appears twice; rename one"),

@@ -117,7 +117,7 @@ def read_passages(names: Sequence[str]) -> list[tuple[str, Passage]]:
                 passages.setdefault(Passage("", line), key)
             continue
         path = Path(name)
-        for number, row, text in read_column(path, TEXTS, "passages"):
+        for number, row, text in read_column(path, TEXTS, "passages", ("title", *NAMES)):
             if text:
                 key = next((row[key] for key in NAMES if row.get(key)), f"{path.name}:{number}")
                 passages.setdefault(Passage(row.get("title", ""), text), key)
@@ -133,15 +133,20 @@ def is_text(name: str) -> bool:
     return name == STDIN or regular(name).suffix.lower() == ".txt"
 
 
-def read_column(path: Path, columns: Sequence[str], what: str) -> list[tuple[int, dict, str]]:
+def read_column(
+    path: Path, columns: Sequence[str], what: str, others: Sequence[str] = ()
+) -> list[tuple[int, dict, str]]:
     """Return (row number, row, cell) of every row, the cell of the first of `columns` that it has.
 
+    Args:
+        others: further columns that the caller uses, where the table has them.
+
     Raises:
-        InputError: the table has none of them.
+        InputError: the table has none of `columns`, or a cell that is used is not one text.
     """
     with no_collection():
         try:
-            from tunerank.data.readers.tables import read_table  # loads pandas
+            from tunerank.data.readers.tables import read_table, refuse_nested  # loads pandas
         except ModuleNotFoundError as error:
             raise InputError(
                 f"{path}: reading tables needs {error.name}: pip install 'tunerank[pipeline]', "
@@ -154,6 +159,7 @@ def read_column(path: Path, columns: Sequence[str], what: str) -> list[tuple[int
             f"{path}: no column {' or '.join(columns)} among "
             f"{', '.join(map(repr, table.columns))}; rename that of the {what}"
         )
+    refuse_nested(table, (column, *others), path)
     rows = zip(table.index, table.to_dict("records"))
     return [(int(number), row, row[column]) for number, row in rows]
 

@@ -18,7 +18,8 @@ import yaml
 from tunerank.core.errors import InputError
 
 SMALL = 1 << 20
-IGNORED = ("__pycache__", "*.pyc", "*~", "*.swp", ".ipynb_checkpoints", ".DS_Store")
+IGNORED = ("__pycache__", "*.pyc", "*~", "*.swp", ".ipynb_checkpoints", ".DS_Store", "._*")
+IGNORED += ("Thumbs.db", "desktop.ini", "~$*", ".~lock.*#")
 """The patterns of .dvcignore; DVC leaves such files out of a folder's hash."""
 
 

@@ -1,29 +1,73 @@
 """Parameters of the stages prepare, retrieve and samples."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from tunerank.params.base import Count, Fraction, Group, Number, Positive
+
+TABLES = {
+    "qa": ("question", "answer", "context", "doc", "uuid", "qa_type", "dataset", "label"),
+    "corpus": ("uuid", "doc", "title", "document"),
+}
+"""Our columns of the questions' table and of the corpus table."""
+
+
+def check_columns(columns: dict[str, Any]) -> dict[str, Any]:
+    """Return `prepare.columns` as it is.
+
+    Raises:
+        ValueError: it mixes both forms, or a key or a value cannot be a column's name.
+    """
+    alone = [name for name in columns if name not in TABLES]
+    if 0 < len(alone) < len(columns):
+        raise ValueError(
+            f"'{alone[0]}' stands beside a table's columns; put it under qa or under corpus too"
+        )
+    ours = tuple(dict.fromkeys(name for names in TABLES.values() for name in names))
+    for table, mapping in {"": columns}.items() if alone else columns.items():
+        if not isinstance(mapping, dict):
+            raise ValueError(f"{table} has the columns of that table, as in {{uuid: id}}")
+        names = TABLES.get(table, ours)
+        for name, theirs in mapping.items():
+            if name not in names:
+                known = f"of the columns of {table}" if table else "of our columns"
+                raise ValueError(f"{name!r} is none {known}: {', '.join(names)}")
+            if not isinstance(theirs, str):
+                raise ValueError(
+                    f"'{name}' needs the name of a column, in quotes if it is a number"
+                )
+    return columns
 
 
 class Prepare(Group):
     raw: str
     """A table of questions (csv, xlsx, jsonl, parquet), or a folder with `qa.*` and, optionally,
     `corpus.*`."""
-    columns: dict[str, str]
-    """Our name of a column -> its name in the table, if they differ."""
+    columns: Annotated[dict[str, Any], AfterValidator(check_columns)]
+    """Our name of a column -> its name in the tables, if they differ; or such a mapping for each of
+    `qa` and `corpus`."""
     qa_types: list[str]
     """Kinds of question to keep (column `qa_type`); empty keeps all."""
     unicode: Literal["NFC", "NFKC"]
     valid_fraction: Fraction
     """Validation questions, if the table names no `valid` rows: those of this share of the training
-    passages without test questions. If such passages have less than half of the training questions,
-    it is this share of the training questions instead."""
+    passages without test questions, at least one. If such passages have less than half of the
+    training questions, it is this share of the training questions instead."""
     test_fraction: Fraction
-    """Share of all passages whose questions become test questions, if the table names no splits."""
+    """Share of all passages, at least one, whose questions become test questions, if the table
+    names no splits."""
     split_seed: Count
     """Seed of these draws. Another `seed` changes training, but not which questions are tested."""
+
+    @property
+    def per_table(self) -> bool:
+        """Whether `columns` has a mapping for each table."""
+        return set(self.columns) <= set(TABLES)
+
+    def mapping(self, table: Literal["qa", "corpus"]) -> dict[str, str]:
+        """Return our name of a column -> its name in this table."""
+        return self.columns.get(table, {}) if self.per_table else self.columns
 
 
 class Retrieve(Group):

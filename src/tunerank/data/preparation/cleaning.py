@@ -1,17 +1,21 @@
 """Clean the rows of raw tables: column names, texts, rows to drop, and the passages they name.
 
 A row is a dict of question, answer, context, doc, uuid, qa_type, dataset and row, its number in the
-table. A passage is a dict of text and the corpus table's other columns.
+table. A passage is a dict of text and the corpus table's other columns. `tables` has the questions'
+table `qa` and, if there is one, `corpus`; `names` are their names in messages.
 """
 
 import hashlib
 import re
 import unicodedata
+from collections.abc import Collection
 
 import pandas as pd
 
 from tunerank.core.errors import InputError
-from tunerank.params.data import Prepare
+from tunerank.data.passages import SPLITS
+from tunerank.data.readers.tables import refuse_nested
+from tunerank.params.data import TABLES, Prepare
 
 TEXTS = ("answer", "context", "doc")
 COLUMNS = ("question", *TEXTS, "uuid", "qa_type", "dataset")
@@ -24,57 +28,113 @@ INVISIBLE = re.compile(
 differ only in these look the same, but one could be trained on and the other tested. Joiners are
 kept: emoji and Persian need them."""
 
+SPLIT_NAMES = {"training": "train", "dev": "valid", "val": "valid", "validation": "valid"}
 
-def check_mapping(
-    qa: pd.DataFrame, corpus: pd.DataFrame | None, columns: dict[str, str], name: str
-) -> None:
-    """Check that prepare.columns maps to columns that exist.
+
+def check_mapping(tables: dict[str, pd.DataFrame], params: Prepare, names: dict[str, str]) -> None:
+    """Check that prepare.columns maps to columns that exist, in one table or alike in both.
 
     Raises:
-        InputError: a column is in neither table.
+        InputError: a column is in no table, or could be meant in either.
     """
-    known = set(qa) | set(corpus if corpus is not None else ())
-    for ours, theirs in columns.items():
-        if ours not in known and theirs not in known:
+    for only, mapping in (params.columns if params.per_table else {"": params.columns}).items():
+        if only not in ("", *tables):
             raise InputError(
-                f"{name}: prepare.columns maps {ours!r} to {theirs!r}, which is not among "
-                f"{', '.join(map(repr, qa.columns))}"
+                f"{names['qa']}: prepare.columns has '{only}', but there is no {only} table; let "
+                "prepare.raw be a folder with both tables"
             )
+        for ours, theirs in mapping.items():
+            having = [table for table in tables if ours in our_columns(table, tables)]
+            places = [only] if only else having or ["qa"]
+            found = [table for table in places if theirs in tables[table]]
+            if not found:
+                columns = ", ".join(repr(name) for table in places for name in tables[table])
+                raise InputError(
+                    f"{names[places[0]]}: prepare.columns maps {ours!r} to {theirs!r}, which is "
+                    f"not among {columns}"
+                )
+            if len(found) > 1 and theirs != ours and any(ours in tables[table] for table in found):
+                raise InputError(
+                    f"{names['qa']}: prepare.columns maps {ours!r} to {theirs!r}, which is in both "
+                    f"tables, beside {ours!r} in one; map per table: prepare.columns: {{qa: "
+                    f"{{{ours}: ...}}, corpus: {{{ours}: ...}}}}"
+                )
 
 
-def rename_columns(table: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
-    """Rename the table's columns to our names; a column that already has our name stays."""
-    return table.rename(
-        columns={theirs: ours for ours, theirs in columns.items() if ours not in table}
-    )
+def our_columns(table: str, tables: Collection[str]) -> list[str]:
+    """Return our columns of a table. A corpus replaces the column `doc` of the questions' table."""
+    replaced = {"doc"} if table == "qa" and "corpus" in tables else set()
+    return [column for column in TABLES[table] if column not in replaced]
 
 
-def check_columns(qa: pd.DataFrame, has_corpus: bool, name: str) -> None:
-    """Check that the table has questions, and texts or ids of passages.
+def check_columns(tables: dict[str, pd.DataFrame], params: Prepare, names: dict[str, str]) -> None:
+    """Check that there are questions, texts or ids of passages, and in a corpus both of these.
 
     Raises:
         InputError: a column is missing.
     """
-    has_texts = any(column in qa for column in TEXTS) or (has_corpus and "uuid" in qa)
-    if "question" not in qa or not has_texts:
-        missing = "question" if "question" not in qa else "answer, context or doc"
-        raise InputError(
-            f"{name}: no column {missing!r} among {', '.join(map(repr, qa.columns))}; rename it "
-            "there, or map it in prepare.columns"
-        )
+    texts = ("uuid",) if "corpus" in tables else TEXTS
+    needed = {"qa": (("question",), texts), "corpus": (("uuid",), ("doc",))}
+    for table, columns in [(table, columns) for table in tables for columns in needed[table]]:
+        frame, mapping = tables[table], params.mapping(table)
+        if not any(column in frame or mapping.get(column) in frame for column in columns):
+            missing = " or ".join(", ".join(columns).rsplit(", ", 1))
+            under = f" under {table!r}" if columns[0] in mapping else ""
+            raise InputError(
+                f"{names[table]}: no column {missing!r} among {', '.join(map(repr, frame))}; "
+                f"rename it there, or map it{under} in prepare.columns"
+            )
+
+
+def map_columns(
+    table: str, tables: dict[str, pd.DataFrame], params: Prepare, name: str
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return a table with our columns' names, and its columns that are not used, for people.
+
+    A mapped column wins over one that has our name. Others keep their names.
+    """
+    frame, mapping = tables[table], params.mapping(table)
+    sources = {
+        ours: mapping[ours] if mapping.get(ours) in frame else ours
+        for ours in our_columns(table, tables)
+    }
+    titles = {mapping[ours]: ours for ours in mapping if ours not in TABLES["qa"]}
+    pairs, unused = [], []
+    for column in frame:
+        names = [ours for ours, theirs in sources.items() if theirs == column]
+        pairs += [(ours, column) for ours in names or [column] if names or column not in sources]
+        if column in titles and len(tables) == 1:
+            unused.append(f"{column!r} as {titles[column]} (only a corpus table has that)")
+        elif not names:
+            taken = f" ({sources[column]!r} is mapped to it)" if column in sources else ""
+            unused.append(f"{column!r}{taken}")
+    theirs = [column for _, column in pairs]
+    refuse_nested(frame, [column for column in theirs if column in sources.values()], name)
+    return frame[theirs].set_axis([ours for ours, _ in pairs], axis=1), unused
 
 
 def clean_text(text: str, unicode: str) -> str:
     return unicodedata.normalize(unicode, INVISIBLE.sub("", text)).strip()
 
 
-def clean_rows(qa: pd.DataFrame, params: Prepare) -> tuple[list[dict], list[dict]]:
-    """Return the cleaned rows, and the rows to drop as {row, question, reason}."""
+def clean_rows(qa: pd.DataFrame, params: Prepare, name: str) -> tuple[list[dict], list[dict]]:
+    """Return the cleaned rows, and the rows to drop as {row, question, reason}.
+
+    Raises:
+        InputError: a row has an unknown label.
+    """
     rows, dropped = [], []
     qa = qa.map(clean_text, unicode=params.unicode)
+    labelled = "label" in qa and (qa["label"] != "").any()
     for number, cells in zip(qa.index, qa.to_dict("records")):
         row = {column: cells.get(column, "") for column in COLUMNS} | {"row": int(number)}
-        if reason := reason_to_drop(row, params):
+        split = row["dataset"].casefold()
+        if (split := SPLIT_NAMES.get(split, split)) in SPLITS:
+            row["dataset"] = split
+        reason = reason_to_drop(row, params)
+        if not reason and labelled and not is_relevant(cells["label"], f"{name}, row {number}"):
+            reason = "label 0"
+        if reason:
             dropped.append({"row": row["row"], "question": row["question"], "reason": reason})
         else:
             rows.append(row)
@@ -91,20 +151,28 @@ def reason_to_drop(row: dict, params: Prepare) -> str | None:
     return None
 
 
+def is_relevant(label: str, where: str) -> bool:
+    """Return whether a label is not 0.
+
+    Raises:
+        InputError: it is no number of 0 and more.
+    """
+    words = {"false": "0", "no": "0", "true": "1", "yes": "1"}
+    grade = re.fullmatch(r"([0-9]+)(\.0+)?", words.get(label.casefold(), label))
+    if not grade:
+        raise InputError(
+            f"{where}: label {label!r} is neither 0 nor 1 nor a higher grade; correct it, or "
+            "rename the column if it does not say whether the passage is right"
+        )
+    return bool(grade[1].strip("0"))
+
+
 def corpus_passages(corpus: pd.DataFrame, params: Prepare, name: str) -> dict[str, dict]:
     """Return id -> passage of a corpus table.
 
     Raises:
-        InputError: a column or a cell is missing, or an id has two texts.
+        InputError: a cell is empty, or an id has two texts.
     """
-    corpus = rename_columns(corpus, params.columns)
-    for column in ("uuid", "doc"):
-        if column not in corpus:
-            columns = ", ".join(map(repr, corpus.columns))
-            raise InputError(
-                f"{name}: no column {column!r} among {columns}; rename it there, or map it in "
-                "prepare.columns"
-            )
     passages: dict[str, dict] = {}
     corpus = corpus.map(clean_text, unicode=params.unicode)
     for number, cells in zip(corpus.index, corpus.to_dict("records")):
@@ -132,12 +200,19 @@ def assign_corpus_passages(rows: list[dict], passages: dict[str, dict], name: st
         InputError: the corpus table has no such id.
     """
     for row in rows:
-        if row["uuid"] not in passages:
-            raise InputError(
-                f"{name}, row {row['row']}: passage {row['uuid']!r} is not in the corpus; add it "
-                "there or correct the uuid"
-            )
-        row["passage"] = row["uuid"]
+        row["passage"] = key = row["uuid"]
+        if key not in passages:
+            remedy = "; add it there or correct the uuid"
+            if alike := [other for other in passages if loose_id(other) == loose_id(key) != ""]:
+                remedy = f", which has {alike[0]!r}; write the id alike in both tables"
+            where = f"{name}, row {row['row']}"
+            raise InputError(f"{where}: passage {key!r} is not in the corpus{remedy}")
+
+
+def loose_id(key: str) -> str:
+    """Return an id without what spreadsheets change: blanks, case, leading zeros, a final `.0`."""
+    key = "".join(unicodedata.normalize("NFKC", key).casefold().split())
+    return re.sub(r"^0+(?=[^.])|\.0+$", "", key)
 
 
 def assign_own_passages(rows: list[dict], name: str) -> dict[str, dict]:
@@ -168,46 +243,3 @@ def assign_own_passages(rows: list[dict], name: str) -> dict[str, dict]:
             without_doc.add(key)
             passages[key] = {"text": text}
     return passages
-
-
-def merge_same_texts(rows: list[dict], passages: dict[str, dict]) -> dict[str, str]:
-    """Merge passages with the same text and title; return removed id -> remaining id.
-
-    Otherwise each would be a false negative of the other's questions, and one could be trained on
-    and the other tested. The smallest id remains, so that the order of the tables does not matter.
-    """
-    remaining: dict[tuple[str, str], str] = {}
-    for key in sorted(passages):
-        remaining.setdefault((passages[key]["text"], passages[key].get("title", "")), key)
-    new_ids = {
-        key: remaining[passage["text"], passage.get("title", "")]
-        for key, passage in passages.items()
-    }
-    for row in rows:
-        row["passage"] = new_ids[row["passage"]]
-    merged = {key: other for key, other in new_ids.items() if key != other}
-    for key in merged:
-        del passages[key]
-    return merged
-
-
-def drop_repeated_questions(rows: list[dict]) -> tuple[list[dict], list[dict]]:
-    """Keep one row of each question; return the kept rows, and the others as dropped rows.
-
-    A test row is kept before a valid row and a valid row before a train row, so that no test
-    question is trained on. Among rows of one split the first is kept.
-    """
-    precedence = {"test": 0, "valid": 1}
-    kept: dict[str, dict] = {}
-    for row in sorted(rows, key=lambda row: (precedence.get(row["dataset"], 2), row["row"])):
-        kept.setdefault(row["question"], row)
-    dropped = [
-        {
-            "row": row["row"],
-            "question": row["question"],
-            "reason": f"repeated question (row {kept[row['question']]['row']})",
-        }
-        for row in rows
-        if kept[row["question"]] is not row
-    ]
-    return [row for row in rows if kept[row["question"]] is row], dropped

@@ -9,6 +9,7 @@ expand without end (ECMA-376 part 2, 8.1.4).
 import re
 import warnings
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NoReturn
@@ -16,9 +17,11 @@ from xml.parsers import expat
 
 import openpyxl
 from openpyxl.utils import column_index_from_string, range_boundaries
+from openpyxl.utils.datetime import from_excel
 from openpyxl.utils.escape import unescape
 
 from tunerank.core.errors import InputError
+from tunerank.data.readers.text import shown
 
 UNPACKED = 2**30
 """Limit on the bytes of all unpacked parts of a workbook."""
@@ -31,6 +34,12 @@ COMPOUND = bytes.fromhex("d0cf11e0a1b11ae1")
 """The first bytes of an xls workbook and of an encrypted xlsx workbook ([MS-CFB])."""
 
 SURROGATE = re.compile("[\ud800-\udfff]")
+
+MONTH, DAY = 'yyyy"年"m"月"', 'm"月"d"日"'
+CHINESE = {30: "m-d-yy", 31: 'yyyy"年"m"月"d"日"'}
+CHINESE |= dict.fromkeys((27, 36, 50, 52, 57), MONTH) | dict.fromkeys((28, 29, 51, 53, 54, 58), DAY)
+CHINESE |= dict.fromkeys((32, 33, 34, 35, 55, 56), "h:mm")
+"""Formats of dates and times that Excel has in Chinese and openpyxl lacks (ECMA-376, 18.8.30)."""
 
 
 @dataclass
@@ -45,7 +54,7 @@ def read_rows(path: Path) -> list[tuple[int, list]]:
     """Return (row number, values) for the rows of the first visible sheet that have a value.
 
     An empty cell and an error such as #N/A are None. A merged cell's value is used for every row it
-    covers.
+    covers. Percentages, padded numbers and dates without time are text, as Excel shows them.
 
     Raises:
         InputError: it is not a workbook, is too large, or has a formula without a value.
@@ -188,6 +197,18 @@ def _value(cell) -> object:
     if isinstance(value, str) and "_x" in value:  # Excel writes a carriage return as _x000D_.
         text = unescape(value)
         return value if SURROGATE.search(text) else text
+    if value is None or isinstance(value, str | bool):
+        return value
+    try:
+        style, number_format = cell.style_array.numFmtId, cell.number_format
+    except IndexError:  # The workbook has no such style.
+        style, number_format = 0, "General"
+    if style in CHINESE and cell.data_type == "n":
+        number_format = CHINESE[style]
+        with suppress(OverflowError, ValueError):
+            value = from_excel(value, cell.parent.parent.epoch)
+    if (text := shown(value, number_format)) is not None:
+        return text
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

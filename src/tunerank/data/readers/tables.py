@@ -3,11 +3,9 @@
 A new format is one function that returns a frame, and its entry in READERS at the end.
 """
 
-import csv
-import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,10 +14,39 @@ import pyarrow.parquet
 from tunerank.core.errors import InputError
 from tunerank.core.files import numbered_jsonl, regular
 from tunerank.data.readers.excel import read_rows
-from tunerank.data.readers.text import decode
+from tunerank.data.readers.text import EXACT, split_csv
 
 CELLS = 2**26
 """Limit on the cells of a table, some gigabytes in memory. A small parquet file can exceed it."""
+TITLED = 5
+"""Rows among which the header is searched, if the first ones have a single cell."""
+ALONE = {"question", "query", "doc", "text", "passage"}
+"""Names of a column that can be the only one with a name; others alone in a row are titles."""
+
+
+class Unusable(str):
+    """The text of a cell with a list, an object or an inexact number; `refuse_nested` refuses it.
+
+    A column that nobody uses may have such cells.
+    """
+
+    def __new__(cls, text: str, reason: str) -> "Unusable":
+        cell = super().__new__(cls, text)
+        cell.reason = reason
+        return cell
+
+
+def refuse_nested(table: pd.DataFrame, columns: Iterable[str], path: str | Path) -> None:
+    """Check that the columns, as far as the table has them, have no cell that is not one text.
+
+    Raises:
+        InputError: one has; the message names file, row or line, column and remedy.
+    """
+    unit = "line" if Path(path).suffix.lower() == ".jsonl" else "row"
+    for column in columns:
+        for number, cell in table[column].items() if column in table else ():
+            if isinstance(cell, Unusable):
+                raise InputError(f"{path}, {unit} {number}, column {column!r}: {cell.reason}")
 
 
 def read_table(path: str | Path, extra: Sequence[str] = ()) -> pd.DataFrame:
@@ -75,57 +102,49 @@ def find_tables(raw: str | Path) -> tuple[Path, Path | None]:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    text = decode(path)
-    csv.field_size_limit(2**31 - 1)
-    records = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows, number = [], 0
-    try:
-        for number, record in enumerate(records, 1):
-            cells = [cell.strip() for cell in record]
-            if not any(cells):
-                continue
-            if not rows:
-                _check_separator(path, number, cells)
-            elif len(cells) != len(rows[0][1]):
-                raise InputError(
-                    f"{path}, row {number}: {len(cells)} cells where the header has "
-                    f"{len(rows[0][1])}; quote a cell that holds a comma"
-                )
-            rows.append((number, cells))
-    except csv.Error as error:
-        raise InputError(f"{path}, row {number + 1}: {error}; check the quotes") from None
-    return _to_frame(path, rows)
-
-
-def _check_separator(path: Path, number: int, header: list[str]) -> None:
-    for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "'|'")):
-        if len(header) == 1 and separator in header[0]:
-            raise InputError(
-                f"{path}, row {number}: one column, {header[0]!r}; separate cells by commas, not "
-                f"by {name}"
-            )
+    return _to_frame(path, split_csv(path))
 
 
 def _read_xlsx(path: Path) -> pd.DataFrame:
-    rows = [(number, [_text(cell) for cell in row]) for number, row in read_rows(path)]
+    rows = [(number, [_excel_cell(cell) for cell in row]) for number, row in read_rows(path)]
     return _to_frame(path, rows)
 
 
+def _excel_cell(cell: object) -> str:
+    if not isinstance(cell, int | float) or abs(cell) < EXACT:
+        return _text(cell)
+    remedy = "of which Excel keeps 15; format the column as text and enter it again"
+    return Unusable(_text(cell), f"a number of {len(str(abs(cell)))} digits, {remedy}")
+
+
 def _to_frame(path: Path, rows: list[tuple[int, list[str]]]) -> pd.DataFrame:
-    """Return rows as a frame: the first row with text is the header; drop empty columns."""
-    rows = [(number, row) for number, row in rows if any(row)]
+    """Return rows as a frame: the first row below any titles is the header; drop empty columns."""
+    rows = _without_titles(path, [(number, row) for number, row in rows if any(row)])
     if not rows:
         return pd.DataFrame()
     width = max(len(row) for _, row in rows)
     _check_size(path, len(rows), width)
     rows = [(number, row + [""] * (width - len(row))) for number, row in rows]
     number, header = rows.pop(0)
+    if sum(map(bool, header)) > 1 and (repeats := [row[1] for row in rows].count(header)):
+        print(f"{path}: left out rows that repeat the header: {repeats}")
+        rows = [row for row in rows if row[1] != header]
     header = [_name(name) for name in header]
     kept = [i for i, name in enumerate(header) if name or any(row[i] for _, row in rows)]
     header = [header[i] for i in kept]
     _check_header(path, f"row {number}", header)
     cells = [[row[i] for i in kept] for _, row in rows]
     return pd.DataFrame(cells, columns=header, index=[number for number, _ in rows], dtype=object)
+
+
+def _without_titles(path: Path, rows: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    """Return the rows without those above the header that have a single text, if rows follow it."""
+    several = (at for at, (_, row) in enumerate(rows[:TITLED]) if sum(map(bool, row)) > 1)
+    above = next(several, 0)
+    if not 0 < above < len(rows) - 1 or any(ALONE & {*row} for _, row in rows[:above]):
+        return rows
+    print(f"{path}: row {rows[above][0]} is read as the header, the text above it as a title")
+    return rows[above:]
 
 
 def _check_size(path: Path, rows: int, columns: int) -> None:
@@ -143,11 +162,9 @@ def _name(column: str) -> str:
 def _check_header(path: Path, where: str, header: list[str]) -> None:
     repeated = sorted(name for name, count in Counter(header).items() if count > 1)
     if repeated:
-        reason = (
-            f"column {repeated[0]!r} appears twice; rename one"
-            if repeated[0]
-            else "two columns without a name; name them, or delete their cells"
-        )
+        reason = "two columns without a name; name them, or delete their cells"
+        if repeated[0]:
+            reason = f"column {repeated[0]!r} appears twice; rename one"
         raise InputError(f"{path}, {where}: {reason}")
 
 
@@ -158,7 +175,7 @@ def _read_jsonl(path: Path) -> pd.DataFrame:
     cells = []
     for number, row in rows:
         try:
-            cells.append([_text(row.get(name)) for name in names])
+            cells.append([_cell(row.get(name)) for name in names])
         except RecursionError:
             reason = "nested too deep; repair or delete the line"
             raise InputError(f"{path}, line {number}: {reason}") from None
@@ -185,7 +202,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         # Unlike pandas, to_pydict keeps lists, and integers in columns with empty cells.
         columns = file.read().to_pydict().values()
         cells = {
-            name: [_text(cell) for cell in column]
+            name: [_cell(cell) for cell in column]
             for name, column in zip(names, columns)
             if not name.startswith("__index_level_")
         }
@@ -203,9 +220,21 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     return table
 
 
+def _cell(cell: object) -> str:
+    """Return the text of a cell; a list of one text is that text."""
+    if isinstance(cell, list) and len(cell) == 1 and isinstance(cell[0], str | bytes):
+        cell = cell[0]
+    if not isinstance(cell, list | dict):
+        return _text(cell)
+    text = json.dumps(cell, ensure_ascii=False, default=_text)
+    if isinstance(cell, dict):
+        return Unusable(text, "an object; a text or null is needed")
+    values = "1 value" if len(cell) == 1 else f"{len(cell)} values"
+    needed = "one row for each value" if len(cell) > 1 else "a text or null"
+    return Unusable(text, f"a list of {values}; {needed} is needed")
+
+
 def _text(cell: object) -> str:
-    if isinstance(cell, (list, dict, tuple)):
-        return json.dumps(cell, ensure_ascii=False, default=_text)
     if isinstance(cell, bytes):
         return cell.decode().strip()
     return "" if cell is None or pd.isna(cell) else str(cell).strip()
