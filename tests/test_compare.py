@@ -117,7 +117,8 @@ def test_system_and_measure_decide_what_is_judged(repository):
 def test_markdown_says_what_one_question_is_worth_and_which_were_won(repository):
     text = compared(repository, "plain", "better", "--md", "--shown", "2").stdout
     assert text.startswith(
-        "**better against plain, fused by MRR@10: better**\n\n| fused | plain | better | difference | 95 % interval | p |\n|---|"
+        "**better against plain, fused by MRR@10: "
+        "better**\n\n| fused | plain | better | difference | 95 % interval | p |\n|---|"
     )
     assert "40 test questions; one is worth 0.0250 of hit@1." in text
     assert "- q0: rank 2 -> 1\n- q1: rank 2 -> 1\n- ... and 12 more (--shown)" in text
@@ -128,7 +129,8 @@ def test_markdown_says_what_one_question_is_worth_and_which_were_won(repository)
     [
         (
             ("plain", "other"),
-            "error: plain was tested on 40 questions that other was not: q0, q1, q2, ...; compare runs on the same data",
+            "error: plain was tested on 40 questions that other was not: q0, q1, q2, ...; "
+            "compare runs on the same data",
         ),
         (("plain", "moved"), "error: 1 questions have another passage in moved than in plain: q3"),
         (
@@ -137,7 +139,8 @@ def test_markdown_says_what_one_question_is_worth_and_which_were_won(repository)
         ),
         (
             ("empty", "plain"),
-            "error: empty has no metrics/per_query.csv; run dvc repro there, and start in the project's folder\n",
+            "error: empty has no metrics/per_query.csv; "
+            "run dvc repro there, and start in the project's folder\n",
         ),
         (
             ("plain", "HEAD^{tree}"),
@@ -209,7 +212,7 @@ DAMAGED = "metrics/per_query.csv of the working tree is not a table of ranks ("
         (rows([1, 0]), "no rows, or a row without passage, or a rank below 1"),
         (rows([1, "x"]), "could not convert string to float: 'x'"),
         ("id,fused\nq0,1\n", "'passage'"),
-        ("question,passage,fused\nq0,p0,1\n", '"None of [\'id\'] are in the columns"'),
+        ("question,passage,fused\nq0,p0,1\n", "\"None of ['id'] are in the columns\""),
     ],
 )
 def test_a_damaged_table_of_ranks_is_one_line(tmp_path, monkeypatch, table, reason):
@@ -318,7 +321,9 @@ def test_the_committed_results_keep_their_verdicts_where_interval_and_p_agree():
                     side = "better" if row["low"] > 0 else "worse" if row["high"] < 0 else None
                     agreed = side if side and row["p"] < 0.05 else "no evidence"
                     assert verdict(row) == agreed
-    rivals = {system: rivals["dense"]["MRR@10"] for system, rivals in result["against"]["all"].items()}
+    rivals = {
+        system: rivals["dense"]["MRR@10"] for system, rivals in result["against"]["all"].items()
+    }
     assert {system: verdict(row) for system, row in rivals.items()} == {
         "reranker": "no evidence", "fused": "better",
         "reranker_whole": "no evidence", "fused_whole": "better",
@@ -435,7 +440,10 @@ def test_a_project_may_lie_in_a_subfolder_of_its_repository(tmp_path, prefix):
 def write_run(project: Path, ranks: str, low: float) -> None:
     """Metrics of a run split by passage, so that no passage is seen, and its validation questions."""
     questions = [{"id": f"v{i}", "passage": f"p{i}"} for i in range(2)]
-    scores = [{"id": "v0", "scores": {"p0": 2, "p1": 1}}, {"id": "v1", "scores": {"p0": 2, "p1": 1}}]
+    scores = [
+        {"id": "v0", "scores": {"p0": 2, "p1": 1}},
+        {"id": "v1", "scores": {"p0": 2, "p1": 1}},
+    ]
     group = {"questions": 12, "base": {"hit@1": low}, "fused": {"hit@1": low}}
     contents = {
         "metrics/per_query.csv": ranks,

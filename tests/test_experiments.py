@@ -60,7 +60,10 @@ def test_the_parameters_of_a_named_run_are_accepted(script):
 
 
 def test_every_way_to_write_a_change_is_read():
-    assert overrides("dvc exp run -S seed=1,2 -S 'a.b=[x,y]' -S a.c=1e-5,2 -S \"a.d='$raw'\" -S a.e=null -S '+a.f.g-h={i: j, k: 1}'") == {
+    assert overrides((
+        "dvc exp run -S seed=1,2 -S 'a.b=[x,y]' -S a.c=1e-5,2 -S \"a.d='$raw'\" -S a.e=null -S "
+        "'+a.f.g-h={i: j, k: 1}'"
+    )) == {
         "seed": [1, 2], "a.b": [["x", "y"]], "a.c": [1e-5, 2], "a.d": ["table.csv"], "a.e": [None],
         "+a.f.g-h": [{"i": "j", "k": 1}],
     }  # fmt: skip

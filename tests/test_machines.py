@@ -97,7 +97,10 @@ NEAR = {
 WORSE = {"reranker": [2] * 12 + PLAIN[12:]}
 FROM_AVX2 = "HEAD ran on AVX2, 2 threads, fp32, the working tree on"
 ON = f"{FROM_AVX2} AVX512, 2 threads, fp32"
-LITTLE = "reranker MRR@10 -0.013 [-0.037, +0.000], fused MRR@10 +0.013 [+0.000, +0.037], 1 of 80 ranks of untrained systems moved"
+LITTLE = (
+    "reranker MRR@10 -0.013 [-0.037, +0.000], fused MRR@10 +0.013 [+0.000, +0.037], "
+    "1 of 80 ranks of untrained systems moved"
+)
 MUCH = "reranker MRR@10 0.767 -> 0.617, -0.150 [-0.225, -0.087], 12 of 40 ranks moved"
 THOSE, SAME = "those committed (HEAD)", "dvc.lock has the same parameters, code and data"
 WITHIN, BEYOND = (f"{size} what another machine does to {THOSE}" for size in ("within", "beyond"))
@@ -123,39 +126,50 @@ GPU = AMX | {"device": "NVIDIA H100 80GB HBM3", "packages": {"torch": "2.13.0", 
         ),
         (
             NEAR, GPU, lock(),
-            f"{WITHIN}; {LITTLE}; HEAD ran on cpu (x86_64) AVX2, 2 threads, fp32, the working tree on NVIDIA H100 80GB HBM3 "
+            f"{WITHIN}; {LITTLE}; HEAD ran on cpu (x86_64) AVX2, 2 threads, fp32, "
+            f"the working tree on NVIDIA H100 80GB HBM3 "
             f"AVX512 with AMX, 8 threads, bf16, with torch 2.13.0+cpu -> 2.13.0; {DISCARD}",
         ),
         (
             NEAR, None, lock(),
-            f"{WITHIN}; {LITTLE}; {FROM_AVX2} an unknown machine (no metrics/environment.json); {DISCARD}",
+            f"{WITHIN}; {LITTLE}; {FROM_AVX2} an unknown machine (no metrics/environment.json); "
+            f"{DISCARD}",
         ),
         (WORSE, AVX512, lock(), f"{BEYOND}; {MUCH}; {ON}; {SAME}; {JUDGE} --system reranker"),
         (
             {"base": [2] * 6 + PLAIN[6:]}, AVX512, lock(),
-            f"{BEYOND}; base MRR@10 0.767 -> 0.692, -0.075 [-0.138, -0.025], 6 of 40 ranks moved; {ON}; {SAME}; "
+            f"{BEYOND}; base MRR@10 0.767 -> 0.692, -0.075 [-0.138, -0.025], 6 of 40 ranks moved; "
+            f"{ON}; {SAME}; "
             f"{JUDGE} --system base",
         ),
         (
             WORSE, AVX2, lock(2e-5),
-            f"params.yaml differs from HEAD (train.lr 0.0001 -> 2e-05); {MUCH}; {BEYOND}; the machine is the same "
+            f"params.yaml differs from HEAD (train.lr 0.0001 -> 2e-05); {MUCH}; {BEYOND}; "
+            f"the machine is the same "
             f"(AVX2, 2 threads, fp32); {JUDGE} --system reranker",
         ),
-        (NEAR, AVX512, lock(code="z"), f"src/train.py differs from HEAD; {LITTLE}; {WITHIN}; {ON}; {JUDGE}"),
-        (WORSE, AVX512, lock(base="z"), f"models/base differs from HEAD; {MUCH}; {BEYOND}; {ON}; {JUDGE} --system reranker"),
+        (NEAR, AVX512, lock(code="z"), (
+            f"src/train.py differs from HEAD; {LITTLE}; {WITHIN}; {ON}; {JUDGE}"
+        )),
+        (WORSE, AVX512, lock(base="z"), (
+            f"models/base differs from HEAD; {MUCH}; {BEYOND}; {ON}; {JUDGE} --system reranker"
+        )),
         (NEAR, AVX2, lock(), f"{ALIKE}; {LITTLE}; {SAME}; {AGAIN}"),
         (NEAR, AVX2, None, f"{ALIKE}; {LITTLE}; no dvc.lock says what else differs; {AGAIN}"),
         (
             {"prefix": "r"}, AVX2, lock(),
-            f"not comparable with {THOSE}: other questions (40 in HEAD, 40 in the working tree, 0 in both)",
+            f"not comparable with {THOSE}: "
+            f"other questions (40 in HEAD, 40 in the working tree, 0 in both)",
         ),
         (
             NEAR, AVX512, lock(evaluated="old"),
-            f"{NONE}: metrics/per_query.csv {OF_HERE} is older than its models/reranker; run dvc repro there, to its end",
+            f"{NONE}: metrics/per_query.csv {OF_HERE} is older than its models/reranker; "
+            f"run dvc repro there, to its end",
         ),
         (
             NEAR, AVX512, "<<<<<<< ours\n",
-            f"{NONE}: dvc.lock {OF_HERE}: merge conflict; take one side, git checkout --ours dvc.lock metrics (or --theirs), "
+            f"{NONE}: dvc.lock {OF_HERE}: merge conflict; "
+            f"take one side, git checkout --ours dvc.lock metrics (or --theirs), "
             "then run dvc repro",
         ),
     ],
@@ -219,8 +233,10 @@ def test_revisions_and_experiments_are_compared_too(folder, capsys):
     git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/tried", "HEAD", cwd=folder)
     write(folder, table())
     assert said(capsys, "HEAD~1", "tried") == (
-        f"metrics of tried: beyond what another machine does to those of HEAD~1; {MUCH}; HEAD~1 ran on AVX2, 2 threads, fp32, "
-        f"tried on AVX512, 2 threads, fp32; {SAME}; by question: tunerank compare HEAD~1 tried --system reranker"
+        f"metrics of tried: beyond what another machine does to those of HEAD~1; {MUCH}; "
+        f"HEAD~1 ran on AVX2, 2 threads, fp32, "
+        f"tried on AVX512, 2 threads, fp32; {SAME}; "
+        f"by question: tunerank compare HEAD~1 tried --system reranker"
     )
     assert said(capsys, "HEAD~1", "HEAD~1") == "metrics of HEAD~1: the same as those of HEAD~1"
     assert said(capsys, "HEAD~1") == "metrics: the same as those of HEAD~1"

@@ -396,7 +396,8 @@ def conflict(project: Path) -> None:
         (renamed, "models/reranker is not the checkpoint of dvc.lock (md5 "),
         (
             pickled,
-            "models/reranker/pytorch_model.bin is none of .safetensors, .json, .txt, .model: pickles and code are not",
+            "models/reranker/pytorch_model.bin is none of .safetensors, .json, .txt, .model: "
+            "pickles and code are not",
         ),
         (
             other_metrics,
@@ -404,7 +405,8 @@ def conflict(project: Path) -> None:
         ),
         (
             other_params,
-            "stage train of dvc.lock was run with another train than params.yaml has; run dvc repro",
+            "stage train of dvc.lock was run with another train than params.yaml has; "
+            "run dvc repro",
         ),
         (
             other_code,
@@ -472,13 +474,15 @@ def test_a_name_that_cannot_be_is_refused(project, hub, publish, options, messag
             None,
             REPO,
             (),
-            "there is no token to publish with: set HF_TOKEN to one that may write, or run hf auth login",
+            "there is no token to publish with: "
+            "set HF_TOKEN to one that may write, or run hf auth login",
         ),
         (
             "hf_wrong",
             REPO,
             (),
-            "the Hub refuses the token: set HF_TOKEN to a valid one, or run hf auth login; nothing was published",
+            "the Hub refuses the token: set HF_TOKEN to a valid one, or run hf auth login; "
+            "nothing was published",
         ),
         (
             "hf_云杉",
@@ -496,19 +500,22 @@ def test_a_name_that_cannot_be_is_refused(project, hub, publish, options, messag
             "hf_reader",
             "ann/there",
             (),
-            "the token may not write to ann/there (you must use a write token to upload to a repository.)",
+            "the token may not write to ann/there (you must use a write token to upload to a "
+            "repository.)",
         ),
         (
             "hf_bob",
             "ann/there",
             (),
-            "the token may not write to ann/there (you must use a write token to upload to a repository.)",
+            "the token may not write to ann/there (you must use a write token to upload to a "
+            "repository.)",
         ),
         (
             "hf_bob",
             "ann/hidden",
             (),
-            "the token may not write to ann/hidden (You don't have the rights to create a model under",
+            "the token may not write to ann/hidden (You don't have the rights to create a model "
+            "under",
         ),
         (
             "hf_ann",
@@ -583,7 +590,10 @@ def test_a_commit_that_came_in_between_is_not_mixed_with_ours(project, hub, publ
     hub.faults.append(
         Fault("POST .*/preupload/", meanwhile=lambda: hub.add(REPO, {"config.json": b"theirs"}))
     )
-    message = f"{REPO} was changed meanwhile, or is not yours to see (A commit has happened since. Please refresh and try again.)"
+    message = (
+        f"{REPO} was changed meanwhile, "
+        f"or is not yours to see (A commit has happened since. Please refresh and try again.)"
+    )
     assert refused(publish("--tag", "v1")).startswith(message)
     assert (
         hub.repositories[REPO].commits[-1].files == {"config.json": b"theirs"}
@@ -620,9 +630,8 @@ def test_a_commit_without_its_tag_is_noted_and_said(project, hub, publish):
     hub.faults.append(Fault("POST .*/tag/", status=500, message="Internal Error"))
     message = refused(publish("--tag", "v1"))
     head = hub.repositories[REPO].commits[-1].oid
-    assert (
-        message
-        == f"the Hub did not take it (Internal Error); the commit {head} is there, its tag v1 is not"
+    assert message == (
+        f"the Hub did not take it (Internal Error); the commit {head} is there, its tag v1 is not"
     )
     assert json.loads((project / "models/published.jsonl").read_text())["tag"] is None
     assert publish("--tag", "v1").returncode == 0  # nothing differs: the same commit, now tagged

@@ -62,7 +62,8 @@ def test_a_passage_is_as_good_as_its_best_view(viewing):
     for index, doc in enumerate(DOCS):
         starts = [*range(0, len(doc) - 10, 5), None]
         texts = [
-            f"手册。{doc[start : start + 10] if start is not None else doc[5 * (len(starts) - 1) :]}"
+            f"手册。"
+            f"{doc[start : start + 10] if start is not None else doc[5 * (len(starts) - 1) :]}"
             for start in starts
         ]
         scores = encoder.score([(QUERY, text) for text in texts])
@@ -186,9 +187,7 @@ def test_a_table_of_questions_lists_its_passages_once(tiny_model, tmp_path, caps
 )
 def test_a_query_may_begin_with_a_hyphen(tiny_model, tmp_path, capsys, query, options):
     (tmp_path / "a.txt").write_text("红色的车\n蓝色的船\n", encoding="utf-8")
-    found = json.loads(
-        said(capsys, "--json", *options, tiny_model, query, tmp_path / "a.txt")
-    )
+    found = json.loads(said(capsys, "--json", *options, tiny_model, query, tmp_path / "a.txt"))
     assert found["query"] == query and len(found["ranked"]) == (1 if "1" in options else 2)
 
 
@@ -245,16 +244,30 @@ def test_standard_input_that_cannot_be_ranked_is_refused(tiny_model, monkeypatch
     "arguments, message",
     [
         (("MODEL", QUERY, "none.txt"), "none.txt: no such file"),
-        (("MODEL", QUERY, "a.md"), "a.md: cannot read '.md' tables; use one of .csv, .xlsx, .jsonl, .parquet, .txt"),
-        (("MODEL", "q.doc", "a.txt", "--batch"), "q.doc: cannot read '.doc' tables; use one of .csv, .xlsx, .jsonl, .parquet, .txt"),
-        (("MODEL", "a.csv", "a.txt", "--batch"), "a.csv: no column question or query among 'uuid', 'words'; rename that of the queries"),
-        (("MODEL", QUERY, "-", "-"), re.escape("standard input (-) can be read once; give a file for the other")),
-        (("MODEL", "-", "--batch"), re.escape("standard input (-) can be read once; give a file for the other")),
-        (("MODEL", QUERY, "a.csv"), "a.csv: no column doc or text or passage among 'uuid', 'words'"),
+        (("MODEL", QUERY, "a.md"), (
+            "a.md: cannot read '.md' tables; use one of .csv, .xlsx, .jsonl, .parquet, .txt"
+        )),
+        (("MODEL", "q.doc", "a.txt", "--batch"), (
+            "q.doc: cannot read '.doc' tables; use one of .csv, .xlsx, .jsonl, .parquet, .txt"
+        )),
+        (("MODEL", "a.csv", "a.txt", "--batch"), (
+            "a.csv: no column question or query among 'uuid', 'words'; rename that of the queries"
+        )),
+        (("MODEL", QUERY, "-", "-"), re.escape((
+            "standard input (-) can be read once; give a file for the other"
+        ))),
+        (("MODEL", "-", "--batch"), re.escape((
+            "standard input (-) can be read once; give a file for the other"
+        ))),
+        (("MODEL", QUERY, "a.csv"), (
+            "a.csv: no column doc or text or passage among 'uuid', 'words'"
+        )),
         (("MODEL", QUERY, "empty.txt"), "empty.txt: there is no passage to rank"),
         (("MODEL", "  ", "a.txt"), "^the query is empty$"),
         (("MODEL", "empty.txt", "a.txt", "--batch"), "empty.txt: there is no query in it"),
-        (("FOLDER", QUERY, "a.txt"), "no config.json, so no checkpoint; give a folder such as models/reranker"),
+        (("FOLDER", QUERY, "a.txt"), (
+            "no config.json, so no checkpoint; give a folder such as models/reranker"
+        )),
     ],
 )  # fmt: skip
 def test_what_cannot_be_ranked_is_refused(tiny_model, tmp_path, monkeypatch, arguments, message):
@@ -303,7 +316,10 @@ MANY = "".join(f"红色的车{number}号停在很长很长的街上\n" for numbe
 
 def process(*arguments: str, code: str = "", **options) -> subprocess.Popen:
     """The command as a process; `code` is run before it."""
-    start = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); from tunerank.commands.app import main\n"
+    start = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); "
+        f"from tunerank.commands.app import main\n"
+    )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     command = [sys.executable, "-c", f"{start}{code}\nmain()", *map(str, arguments)]
     return subprocess.Popen(command, **(pipes | {"env": ENVIRONMENT} | options))
@@ -324,7 +340,9 @@ def test_a_reader_that_has_seen_enough_ends_the_command_quietly(tiny_model, tmp_
     assert "error" not in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [("rank", "--help"), ("compare", "main"), ("verify", "--help")])
+@pytest.mark.parametrize(
+    "arguments", [("rank", "--help"), ("compare", "main"), ("verify", "--help")]
+)
 def test_a_reader_that_is_gone_at_the_start_is_no_error(tmp_path, arguments):
     committed_ranks(tmp_path)
     reader, writer = os.pipe()

@@ -53,7 +53,10 @@ def test_a_whole_run_is_what_its_lock_says(run):
     count = int(workspace.split()[1])
     assert (
         workspace
-        == f"workspace: {count} of {count} files and folders that dvc.lock names are here and were read"
+        == (
+            f"workspace: {count} of {count} files and folders that dvc.lock names are here and "
+            f"were read"
+        )
         and count > 50
     )
     assert int(cache.split()[1]) > 30
@@ -80,7 +83,8 @@ def test_a_whole_run_is_what_its_lock_says(run):
 def test_a_damaged_input_is_found(run, name):
     (path,) = [path for path in inputs(run) if name == path or name.startswith(f"{path}/")]
     assert changed(run / name, run) == (
-        f"error: {path} is not the one of dvc.lock: dvc checkout or git checkout brings that one back, dvc repro makes a new one"
+        f"error: {path} is not the one of dvc.lock: "
+        f"dvc checkout or git checkout brings that one back, dvc repro makes a new one"
     )
 
 
@@ -151,7 +155,8 @@ def test_a_damaged_object_in_the_cache_is_found(run):
     ]
     path = run / ".dvc/cache/files/md5" / listed["md5"][:2] / listed["md5"][2:]
     assert changed(path, run) == (
-        f"error: damaged in the cache: {path}; delete these files, then dvc commit restores what the workspace has, "
+        f"error: damaged in the cache: {path}; "
+        f"delete these files, then dvc commit restores what the workspace has, "
         "dvc pull what a remote has, and dvc repro makes the rest"
     )
 
@@ -163,9 +168,9 @@ def test_metrics_of_another_run_in_git_are_found(run):
     git("commit", "-q", "-a", "-m", "by hand", cwd=run)
     path.write_text(good, encoding="utf-8")
     try:
-        assert (
-            verify(run).stderr
-            == "error: metrics/data.json in Git's HEAD is not the one of its dvc.lock: commit both of one run\n"
+        assert verify(run).stderr == (
+            "error: metrics/data.json in Git's HEAD is not the one of its dvc.lock: "
+            "commit both of one run\n"
         )
     finally:
         git("reset", "-q", "--hard", "HEAD~1", cwd=run)
