@@ -42,7 +42,7 @@ def stale(folder: Path) -> set[str]:
 def imports(path: Path, seen: set[Path]) -> set[Path]:
     """Return `path`, the modules that it imports, directly or not, and the files they read.
 
-    Only modules of this repository and files beside them count.
+    Only modules of this repository and files in their folders count.
     """
     if path in seen:
         return seen

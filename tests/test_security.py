@@ -71,7 +71,7 @@ def test_the_payload_runs_when_it_is_unpickled(mark):
 
 @pytest.fixture
 def checkpoint(tiny_model, tmp_path) -> Path:
-    """Return a copy of the tiny model to damage; beside it are files that it must not reach."""
+    """Return a copy of the tiny model to damage; its sibling folder must not be read."""
     shutil.copytree(tiny_model, tmp_path / "outside")
     return Path(shutil.copytree(tiny_model, tmp_path / "mine"))
 
