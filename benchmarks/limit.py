@@ -1,11 +1,14 @@
-"""How much of what the chip can multiply a scoring and a training step reach: FLOP/s beside a matrix product's in the same run.
+"""Measure the FLOP/s of scoring and training as shares of a matrix product's.
 
-    dvc repro fetch && python benchmarks/limit.py [--model models/base] [--pairs 32] [--length 96] [--turns 5]
+    dvc repro fetch && python benchmarks/limit.py [--model models/base] [--pairs 32] [--length 96]
+      [--turns 5]
 
-A pair of n tokens counts 2 n FLOP for each weight of the layers' matrices and 4 n^2 h for each layer's attention (scores and
-context, h the hidden size); a training step three times as much, since a backward pass has two products for each forward one.
-Everything else (softmax, GELU, norms, embeddings) counts nothing and takes time. The matrix product is the largest of a layer's,
-(pairs * length, h) by (h, intermediate size), in the same precision. Turns alternate; the best of each is compared.
+A pair of n tokens counts 2 n FLOP for each weight of the layers' matrices and 4 n^2 h for each
+layer's attention (scores and context, h the hidden size). A training step counts three times as
+much, since a backward pass has two products for each forward one. The rest (softmax, GELU, norms,
+embeddings) counts nothing and takes time. The matrix product is the largest one of a layer,
+(pairs * length, h) by (h, intermediate size), in the same precision. Turns alternate; the best of
+each is compared.
 """
 
 import argparse
@@ -24,13 +27,18 @@ from tunerank.training.preflight import keep_freed_memory
 
 
 def flop(config, matrices: int, pairs: int, length: int) -> float:
-    """Of one forward pass. Args: matrices: weights in the layers' linear maps."""
+    """Return the FLOP of one forward pass.
+
+    Args:
+        matrices: the number of weights in the layers' linear maps.
+    """
     return (
         pairs * length * (2 * matrices + 4 * length * config.hidden_size * config.num_hidden_layers)
     )
 
 
 def timed(call) -> float:
+    """Return the seconds that a call takes."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -90,13 +98,14 @@ def main() -> None:
         "training": (training, 3 * once),
     }
     seconds: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(options.turns + 1):  # the first is to warm up
+    for _ in range(options.turns + 1):  # the first warms up
         for name, (call, _) in works.items():
             seconds[name].append(timed(call))
     print(json.dumps(describe_machine("auto")))
     peak = works["matrix product"][1] / min(seconds["matrix product"][1:])
     print(
-        f"{options.pairs} pairs of {options.length} tokens\n| | GFLOP/s | of the matrix product |\n|---|---|---|"
+        f"{options.pairs} pairs of {options.length} tokens\n"
+        "| | GFLOP/s | of the matrix product |\n|---|---|---|"
     )
     for name, (_, count) in works.items():
         rate = count / min(seconds[name][1:])

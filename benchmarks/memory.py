@@ -1,9 +1,9 @@
-"""What keeping freed memory is worth on this machine: the same pairs scored with and without, in turns.
+"""Measure what keeping freed memory gains here: the same pairs with and without, in turns.
 
     dvc repro baseline && python benchmarks/memory.py [PAIRS] [TURNS]
 
-Prints pairs a second of every turn and the ratio of the medians. Each turn is a process of its own, because an allocator's
-settings last as long as the process.
+Prints pairs a second of every turn and the ratio of the medians. Each turn is a process of its own,
+because an allocator's settings last as long as the process.
 """
 
 import json
@@ -18,13 +18,14 @@ sys.path.insert(0, str(ROOT / "src"))
 
 
 def turn(keep: bool, count: int) -> float:
+    """Return pairs a second of this process."""
     from tunerank.core.files import read_jsonl
     from tunerank.models.cross_encoder import CrossEncoder
     from tunerank.params.load import load
     from tunerank.training.preflight import keep_freed_memory
 
     if keep and not keep_freed_memory():
-        sys.exit("this is not glibc's malloc: nothing to compare")
+        sys.exit("the allocator is not glibc's malloc: nothing to compare")
     params = load(ROOT / "params.yaml")
     pairs = [
         (row["query"], text)
@@ -53,12 +54,9 @@ def main(count: int, turns: int) -> None:
                     subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
                 )
             )
-    for keep, found in rates.items():
-        print(
-            f"{'kept' if keep else 'returned'}: "
-            + ", ".join(f"{rate:.1f}" for rate in found)
-            + " pairs/s"
-        )
+    for keep, measured in rates.items():
+        each = ", ".join(f"{rate:.1f}" for rate in measured)
+        print(f"{'kept' if keep else 'returned'}: {each} pairs/s")
     print(
         f"ratio of medians: {statistics.median(rates[True]) / statistics.median(rates[False]):.2f}"
     )

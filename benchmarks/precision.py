@@ -1,10 +1,12 @@
-"""Pairs a second by precision, attention and length, in training and in scoring: what the rules of src/tunerank/models/device.py rest on.
+"""Measure pairs a second by precision, attention and length, in training and in scoring.
 
-    dvc repro fetch && python benchmarks/precision.py [--model models/base] [--lengths 90 250 450] [--turns 3]
+    dvc repro fetch && python benchmarks/precision.py [--model models/base] [--lengths 90 250 450]
+      [--turns 3]
 
-Precisions that the hardware emulates are measured too, so that the table shows what `auto` avoids; --precisions leaves them out.
-int8 is torch's dynamic quantization of the linear layers, scoring alone. Turns alternate, the best of each is printed, and beside
-scoring the share of queries with the same order of 10 passages as in fp32.
+The rules of src/tunerank/models/device.py rest on this table. Precisions that the hardware emulates
+are measured too, to show what `auto` avoids; --precisions leaves them out. int8 is torch's dynamic
+quantization of the linear layers, for scoring only. Turns alternate; the best of each is printed.
+The last column is the share of queries with the same order of 10 passages as in fp32.
 """
 
 import argparse
@@ -27,7 +29,7 @@ TRAINED, QUERIES, PASSAGES = 16, 24, 10
 
 
 def texts(folder: Path) -> tuple[list[str], list[str]]:
-    """Questions, and passages that are each long enough to be cut to any length."""
+    """Return questions, and passages that are long enough to be cut to any length."""
     passages = [row["text"] for row in read_jsonl(folder / "corpus.jsonl")]
     return [row["question"] for row in read_jsonl(folder / "valid.jsonl")], [
         " ".join(passages[i : i + 3]) for i in range(len(passages))
@@ -37,7 +39,7 @@ def texts(folder: Path) -> tuple[list[str], list[str]]:
 def scoring(
     model, tokenizer, precision: str, attention: str, length: int, questions, passages
 ) -> tuple[float, list[list[int]]]:
-    """(pairs a second, each query's order of its passages)."""
+    """Return pairs a second, and each query's order of its passages."""
     encoder = CrossEncoder.of(model, tokenizer, length, precision, 4096)
     model.set_attn_implementation(attention)
     pairs = [
@@ -53,7 +55,7 @@ def scoring(
 def training(
     model, tokenizer, precision: str, attention: str, length: int, questions, passages
 ) -> float:
-    """Pairs a second, forward and backward."""
+    """Return pairs a second, forward and backward."""
     model.set_attn_implementation(attention)
     model.train()
     batch = tokenizer(
@@ -95,7 +97,8 @@ def main() -> None:
     questions, passages = texts(options.data)
     print(json.dumps(describe_machine("auto")))
     print(
-        "| work | tokens | precision | attention | pairs/s | same first 10 |\n|---|---|---|---|---|---|"
+        "| work | tokens | precision | attention | pairs/s | same first 10 |\n"
+        "|---|---|---|---|---|---|"
     )
     models = {}
     for precision in options.precisions:
@@ -128,13 +131,13 @@ def main() -> None:
                         rates.setdefault(("training", precision, attention), []).append(
                             training(*work)
                         )
-        for (what, precision, attention), found in sorted(rates.items()):
+        for (what, precision, attention), measured in sorted(rates.items()):
             same = ""
             if what == "scoring" and ("fp32", "sdpa") in orders:
-                wanted = orders["fp32", "sdpa"]
-                same = f"{sum(a == b for a, b in zip(orders[precision, attention], wanted)) / QUERIES:.2f}"
+                pairs = zip(orders[precision, attention], orders["fp32", "sdpa"])
+                same = f"{sum(order == reference for order, reference in pairs) / QUERIES:.2f}"
             print(
-                f"| {what} | {length} | {precision} | {attention} | {max(found):.1f} | {same} |",
+                f"| {what} | {length} | {precision} | {attention} | {max(measured):.1f} | {same} |",
                 flush=True,
             )
 

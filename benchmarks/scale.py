@@ -1,12 +1,15 @@
-"""How time and peak memory grow with the number of questions: prepare, retrieve (BM25) and samples, each a process of its own.
+"""Measure how time and peak memory grow with the number of questions.
 
-    python benchmarks/scale.py [--sizes 1000 10000 100000] [--stages prepare retrieve samples] [--folder .cache/scale]
+    python benchmarks/scale.py [--sizes 1000 10000 100000] [--stages prepare retrieve samples]
+      [--folder .cache/scale]
 
-The tables are the bundled data's, resampled: a passage is as many sentences as a bundled one has, drawn from all of them, with a
-number; a question one of the bundled ones with a number, in the bundled proportion of 1200 questions to 508 passages. So the
-vocabulary does not grow, as it would with real text, and a word's list of passages grows faster: BM25 has a hard time of it.
-Parameters are params.yaml's with BM25 alone, 50 deep, whole passages, no teacher. A size's files are removed when it is done;
-10^6 questions need about 20 GB of disk. The exponent is the slope between two sizes: 1 is linear growth.
+prepare, retrieve (BM25) and samples run as processes of their own. The tables are the bundled data
+resampled: a passage has as many sentences as a bundled one, drawn from all of them, and a number; a
+question is a bundled one with a number, in the bundled proportion of 1200 questions to 508
+passages. So the vocabulary does not grow, as it would with real text, and a word's list of passages
+grows faster, which is hard for BM25. Parameters are those of params.yaml with BM25 alone, 50 deep,
+whole passages, no teacher. A size's files are removed when it is done; 10^6 questions need about
+20 GB of disk. The exponent is the slope between two sizes: 1 is linear growth.
 """
 
 import argparse
@@ -52,11 +55,11 @@ STAGES = {
 
 
 def make_tables(questions: int, folder: Path) -> int:
-    """raw/qa.csv and raw/corpus.csv of so many questions, the same every time; returns how many passages they are about."""
+    """Write raw/qa.csv and raw/corpus.csv, always the same, and return the number of passages."""
     rng = random.Random(questions)
     bundled = ROOT / "data/raw/yunshan"
     texts = pd.read_csv(bundled / "corpus.csv")["doc"]
-    asked = pd.read_csv(bundled / "qa.csv", dtype=str, keep_default_na=False)[
+    bundled_rows = pd.read_csv(bundled / "qa.csv", dtype=str, keep_default_na=False)[
         ["question", "answer", "context"]
     ].values.tolist()
     split = [re.findall(r"[^。！？\n]+[。！？\n]?", text) for text in texts]
@@ -77,7 +80,7 @@ def make_tables(questions: int, folder: Path) -> int:
         rows = csv.writer(out)
         rows.writerow(["uuid", "question", "answer", "context"])
         for number in range(questions):
-            question, answer, context = rng.choice(asked)
+            question, answer, context = rng.choice(bundled_rows)
             rows.writerow(
                 [f"p{rng.randrange(count)}", f"{question}（第{number}问）", answer, context]
             )
@@ -85,7 +88,7 @@ def make_tables(questions: int, folder: Path) -> int:
 
 
 def run(stage: str, folder: Path) -> tuple[float, float]:
-    """Seconds, and the most memory that the process held, in GB."""
+    """Run a stage and return its seconds and its peak memory in GB."""
     start = time.perf_counter()
     with open(folder / "log", "ab") as log:
         process = subprocess.Popen(
@@ -112,7 +115,8 @@ def main() -> None:
     for group, changes in CHANGES.items():
         params[group].update(changes)
     print(
-        "| stage | questions | passages | seconds | exponent | peak memory, GB |\n|---|---|---|---|---|---|"
+        "| stage | questions | passages | seconds | exponent | peak memory, GB |\n"
+        "|---|---|---|---|---|---|"
     )
     last: dict[str, tuple[int, float]] = {}
     for size in options.sizes:

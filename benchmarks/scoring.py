@@ -1,14 +1,16 @@
-"""Scoring: FlagEmbedding's FlagReranker, sentence-transformers' CrossEncoder and this project, on the same pairs.
+"""Compare scoring by FlagEmbedding, sentence-transformers and this project on the same pairs.
 
-    dvc repro samples && python benchmarks/scoring.py [--queries 40] [--depth 24] [--turns 3] [--model models/base] [--whole]
-      [--openvino .cache/openvino/bin/python]
+    dvc repro samples && python benchmarks/scoring.py [--queries 40] [--depth 24] [--turns 3]
+      [--model models/base] [--whole] [--openvino .cache/openvino/bin/python]
 
-With --openvino, the interpreter of an environment made from requirements-openvino.txt, sentence-transformers' OpenVINO backend takes
-turns too, in float32 and in int8 (static quantization with optimum-intel's defaults, calibrated with training pairs).
-Two loads: one query with 100 passages, and validation questions with their first candidates, shown as the reranker is shown them
-(--whole: whole passages). Each turn is a process of its own and the systems take turns; loading is not timed, and a first call with
-8 pairs comes before. Beside the rate: the share of queries whose first 10 passages are in the order of plain transformers in float32,
-one pair at a time without padding.
+With --openvino, the interpreter of an environment made from requirements-openvino.txt,
+sentence-transformers' OpenVINO backend takes turns too, in float32 and in int8 (static quantization
+with optimum-intel's defaults, calibrated with training pairs). There are two loads: one query with
+100 passages, and validation questions with their first candidates, in views as the reranker reads
+them (--whole: whole passages). Each turn is a process of its own and the systems take turns.
+Loading is not timed, and a first call with 8 pairs comes before. The last column is the share of
+queries with the first 10 passages in the order of plain transformers in float32, one pair at a time
+without padding.
 """
 
 import argparse
@@ -35,15 +37,15 @@ ONE = 100
 
 
 def loads(queries: int, depth: int, whole: bool) -> dict[str, list[list[tuple[str, str]]]]:
-    """load -> for each of its queries the pairs."""
+    """Return load -> the pairs of each of its queries."""
     from tunerank.core.files import read_jsonl
     from tunerank.data.passages import read_passages
     from tunerank.params.load import load
 
     params = load(ROOT / "params.yaml")
     corpus = read_passages(ROOT / "data/prepared/corpus.jsonl", params.retrieve.title)
-    asked = list(read_jsonl(ROOT / "data/prepared/valid.jsonl"))[:queries]
-    found = {
+    questions = list(read_jsonl(ROOT / "data/prepared/valid.jsonl"))[:queries]
+    candidates = {
         row["id"]: row["candidates"] for row in read_jsonl(ROOT / "data/candidates/valid.jsonl")
     }
 
@@ -52,12 +54,12 @@ def loads(queries: int, depth: int, whole: bool) -> dict[str, list[list[tuple[st
         return passage.view() if whole else passage.view(*candidate["views"][0])
 
     many = [
-        [(question["question"], text(candidate)) for candidate in found[question["id"]][:depth]]
-        for question in asked
+        [(question["question"], text(one)) for one in candidates[question["id"]][:depth]]
+        for question in questions
     ]
     passages = list(corpus.values())[:ONE]
     size = None if whole else params.retrieve.shown or None
-    one = [(asked[0]["question"], passage.view(0, size)) for passage in passages]
+    one = [(questions[0]["question"], passage.view(0, size)) for passage in passages]
     return {
         f"one query, {len(one)} passages": [one],
         f"{len(many)} queries, {depth} passages each": many,
@@ -65,7 +67,7 @@ def loads(queries: int, depth: int, whole: bool) -> dict[str, list[list[tuple[st
 
 
 def scorer(system: str, model: str):
-    """A function from pairs to scores, as each library's users call it."""
+    """Return a function from pairs to scores, as each library's users call it."""
     if system == "FlagReranker":
         from FlagEmbedding import FlagReranker
 
@@ -126,7 +128,7 @@ def scorer(system: str, model: str):
 
 
 def export(model: str, folder: Path) -> None:
-    """The checkpoint as OpenVINO's, in float32 and in int8; run by the interpreter that has it."""
+    """Write the checkpoint for OpenVINO, in float32 and in int8, by the interpreter that has it."""
     from datasets import Dataset
     from optimum.intel.openvino import OVConfig, OVQuantizationConfig, OVQuantizer
     from sentence_transformers import CrossEncoder
@@ -151,6 +153,7 @@ def export(model: str, folder: Path) -> None:
 
 
 def timed(system: str, model: str, given: dict) -> dict:
+    """Return load -> pairs a second, seconds, and the first 10 passages of each query."""
     score = scorer(system, model)
     result = {}
     for name, queries in given.items():
@@ -230,7 +233,8 @@ def main() -> None:
     print(json.dumps(describe_machine("auto")))
     print(f"{'whole passages' if options.whole else 'as shown'}, {options.turns} turns")
     print(
-        "| load | system | pairs/s, median | each turn | ratio | seconds | same first 10 |\n|---|---|---|---|---|---|---|"
+        "| load | system | pairs/s, median | each turn | ratio | seconds | same first 10 |\n"
+        "|---|---|---|---|---|---|---|"
     )
     for name in given:
         first = statistics.median(one[name]["rate"] for one in found[SYSTEMS[0]])
@@ -243,7 +247,8 @@ def main() -> None:
                 for ours, theirs in zip(results[-1][name]["tops"], reference[name]["tops"])
             )
             print(
-                f"| {name} | {system} | {middle:.1f} | {each} | {middle / first:.2f} | {seconds:.1f} | {same:.3f} |"
+                f"| {name} | {system} | {middle:.1f} | {each} | {middle / first:.2f} "
+                f"| {seconds:.1f} | {same:.3f} |"
             )
 
 

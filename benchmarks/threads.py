@@ -1,8 +1,10 @@
-"""Scoring with one CPU thread a batch (src/tunerank/models/batching.py) beside all threads on one batch: pairs a second, in turns.
+"""Compare scoring with one CPU thread a batch and with all threads on one batch, in turns.
 
-    dvc repro fetch prepare && python benchmarks/threads.py [--model models/base] [--pairs 400] [--turns 3]
+    dvc repro fetch prepare && python benchmarks/threads.py [--model models/base] [--pairs 400]
+      [--turns 3]
 
-Texts are cut to 90 tokens or so, as the default shows them. The ratio is of the medians.
+src/tunerank/models/batching.py scores in the first way. Texts are cut to about 90 tokens, the size
+of the default's views. The ratio is that of the medians of pairs a second.
 """
 
 import argparse
@@ -25,7 +27,7 @@ from tunerank.training.preflight import keep_freed_memory
 
 
 def together(encoder: CrossEncoder, pairs, batch_tokens: int) -> np.ndarray:
-    """As PyTorch does it: a batch after the other, each operation by all threads."""
+    """Score one batch after the other, each operation by all threads, as PyTorch does."""
     ids = pair_ids(encoder.tokenizer, pairs, encoder.max_length)
     scores = np.zeros(len(pairs), np.float32)
     for batch in length_batches([len(one) for one in ids], batch_tokens):
@@ -57,7 +59,7 @@ def main() -> None:
     }
     rates: dict[str, list[float]] = {name: [] for name in systems}
     scores = {}
-    for turn in range(options.turns + 1):  # the first is to warm up
+    for turn in range(options.turns + 1):  # the first warms up
         for name, system in systems.items():
             start = time.perf_counter()
             scores[name] = system()
@@ -66,14 +68,15 @@ def main() -> None:
     print(json.dumps(describe_machine("auto")))
     first, *_ = systems
     print(
-        f"{torch.get_num_threads()} threads\n\n| | pairs/s, median | each turn | ratio | largest difference of a logit |\n|---|---|---|---|---|"
+        f"{torch.get_num_threads()} threads\n\n"
+        "| | pairs/s, median | each turn | ratio | largest difference of a logit |\n"
+        "|---|---|---|---|---|"
     )
-    for name, found in rates.items():
-        ratio = statistics.median(found) / statistics.median(rates[first])
-        apart = np.abs(scores[name] - scores[first]).max()
-        print(
-            f"| {name} | {statistics.median(found):.1f} | {', '.join(f'{rate:.1f}' for rate in found)} | {ratio:.2f} | {apart:.1e} |"
-        )
+    for name, measured in rates.items():
+        middle, each = statistics.median(measured), ", ".join(f"{rate:.1f}" for rate in measured)
+        ratio = middle / statistics.median(rates[first])
+        difference = np.abs(scores[name] - scores[first]).max()
+        print(f"| {name} | {middle:.1f} | {each} | {ratio:.2f} | {difference:.1e} |")
 
 
 if __name__ == "__main__":

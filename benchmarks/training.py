@@ -1,14 +1,16 @@
-"""Training: FlagEmbedding's own runner, sentence-transformers' trainer and this project, on the same groups in the same steps.
+"""Compare training by FlagEmbedding, sentence-transformers and this project, on the same groups.
 
-    dvc repro samples && python benchmarks/training.py [--settings article] [--steps 7] [--turns 3] [--model models/base]
+    dvc repro samples && python benchmarks/training.py [--settings article] [--steps 7] [--turns 3]
+      [--model models/base]
 
-Each turn is a process of its own and the systems take turns. Pairs a second are those of the steps after the first; repeated pairs
-count, whether a system scores them again or not. Beside them: the loss of the first and the last step, and MRR@10 of the first 48
-validation questions over their first 5 candidates, one view each, by the weights that came out.
+Each turn is a process of its own and the systems take turns. Pairs a second are those of the steps
+after the first; repeated pairs count, whether a system scores them again or not. The table also has
+the loss of the first and the last step, and MRR@10 of the first 48 validation questions over their
+first 5 candidates, one view each, by the trained weights.
 
 - FlagEmbedding: its runner with its defaults, the model's own dropout, all weights trained.
-- sentence-transformers: its CrossEncoderTrainer with the same loss (MultipleNegativesRankingLoss without negatives from the batch,
-  scale 1, no activation), bf16 where the CPU has AMX.
+- sentence-transformers: its CrossEncoderTrainer with the same loss (MultipleNegativesRankingLoss
+  without negatives from the batch, scale 1, no activation), bf16 if the CPU has AMX.
 - the same work here: the model's own dropout, all weights trained.
 - this project: as in params.yaml, without dropout and with frozen word embeddings.
 """
@@ -28,9 +30,11 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
 SETTINGS = {
-    # groups in a forward pass, forward passes in an optimizer step, passages in a group, learning rate
+    # Groups in a forward pass, forward passes in an optimizer step, passages in a group, learning
+    # rate.
     "default": {"batch_size": 4, "accumulation": 1, "group_size": 5, "lr": 1e-4},
-    # 32 groups of 32 are 1024 pairs: a step here is 4 of the article's 32 forward passes, which changes no speed.
+    # 32 groups of 32 are 1024 pairs: a step here has 4 of the article's 32 forward passes, which
+    # does not change the speed.
     "article": {"batch_size": 1, "accumulation": 4, "group_size": 32, "lr": 1e-5},
 }
 SYSTEMS = ("FlagEmbedding", "sentence-transformers", "the same work here", "this project")
@@ -38,16 +42,19 @@ QUESTIONS, CANDIDATES = 48, 5
 
 
 def draw_groups(settings: str, count: int) -> list[dict]:
-    """The first groups of the training: {query, pos: [text], neg: group_size - 1 texts, repeats included}."""
+    """Return the first groups of the training: {query, pos: [text], neg: [text]}.
+
+    neg has group_size - 1 texts, repeated if a sample has fewer.
+    """
     from tunerank.core.files import read_jsonl
     from tunerank.samples.negatives import all_negatives
 
     if settings == "default":
         samples = list(read_jsonl(ROOT / "data/samples/train.jsonl"))
     else:
-        asked = [row for row in read_jsonl(ROOT / "data/prepared/train.jsonl") if row["context"]]
-        questions = [row["question"] for row in asked]
-        samples = list(all_negatives(questions, lambda _, other: asked[other]["context"], 16, 32))
+        rows = [row for row in read_jsonl(ROOT / "data/prepared/train.jsonl") if row["context"]]
+        questions = [row["question"] for row in rows]
+        samples = list(all_negatives(questions, lambda _, other: rows[other]["context"], 16, 32))
     size, step = SETTINGS[settings]["group_size"] - 1, len(samples) // count
     return [
         {
@@ -60,7 +67,7 @@ def draw_groups(settings: str, count: int) -> list[dict]:
 
 
 def clock():
-    """A trainer's callback whose `ends` are when each optimizer step ended."""
+    """Return a trainer's callback; its `ends` are the times at which the optimizer steps ended."""
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
@@ -182,9 +189,8 @@ def ours(model: str, groups: str, settings: dict, folder: str, as_configured: bo
     )
     rows, arranged = list(read_jsonl(groups)), Path(folder, "arranged.jsonl")
     order = list(range(len(rows)))
-    random.Random("42:0").shuffle(
-        order
-    )  # as GroupDataset draws its first epoch, so that this gives the order of the file
+    # GroupDataset draws its first epoch like this, so that training follows the order of the file.
+    random.Random("42:0").shuffle(order)
     write_jsonl(arranged, (row for _, row in sorted(zip(order, rows), key=lambda pair: pair[0])))
     runner = Runner(params, 42, arranged, Path(model), Path(folder, "scratch"))
     assert [runner.train_dataset.order(0)[i] for i in range(len(rows))] == order
@@ -229,7 +235,7 @@ def quality(model, tokenizer) -> float:
     params = params.model_copy(
         update={"train": params.train.model_copy(update={"valid_depth": CANDIDATES})}
     )
-    asked = list(read_jsonl(ROOT / "data/prepared/valid.jsonl"))[:QUESTIONS]
+    questions = list(read_jsonl(ROOT / "data/prepared/valid.jsonl"))[:QUESTIONS]
     candidates = {
         row["id"]: [
             candidate | {"views": candidate["views"][:1]} for candidate in row["candidates"]
@@ -237,7 +243,7 @@ def quality(model, tokenizer) -> float:
         for row in read_jsonl(ROOT / "data/candidates/valid.jsonl")
     }
     validation = Validation(
-        asked,
+        questions,
         candidates,
         read_passages(ROOT / "data/prepared/corpus.jsonl", params.retrieve.title),
         params,
@@ -253,9 +259,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--model", default=str(ROOT / "models/base"))
-    parser.add_argument(
-        "--turn", nargs=2, help=argparse.SUPPRESS
-    )  # one system's turn, in a process of its own
+    # One system's turn, in a process of its own.
+    parser.add_argument("--turn", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     settings = SETTINGS[options.settings]
     if options.turn:
@@ -280,7 +285,8 @@ def main() -> None:
     print(json.dumps(describe_machine("auto")))
     print(f"{options.settings}: {settings}, {options.steps} optimizer steps, {options.turns} turns")
     print(
-        "| | pairs/s, median | each turn | ratio | loss, first and last step | MRR@10 |\n|---|---|---|---|---|---|"
+        "| | pairs/s, median | each turn | ratio | loss, first and last step | MRR@10 |\n"
+        "|---|---|---|---|---|---|"
     )
     first = statistics.median(one["rate"] for one in found[SYSTEMS[0]])
     for system, results in found.items():
@@ -288,7 +294,8 @@ def main() -> None:
         each = ", ".join(f"{rate:.2f}" for rate in rates)
         middle = statistics.median(rates)
         print(
-            f"| {system} | {middle:.2f} | {each} | {middle / first:.2f} | {last['first']:.3f}, {last['last']:.3f} | {last['MRR@10']:.3f} |"
+            f"| {system} | {middle:.2f} | {each} | {middle / first:.2f} "
+            f"| {last['first']:.3f}, {last['last']:.3f} | {last['MRR@10']:.3f} |"
         )
 
 

@@ -1,4 +1,4 @@
-"""Systems that take turns, each turn a process of its own whose last line is a JSON object."""
+"""Run systems in turns, each turn a process that prints a JSON object on its last line."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 
 def turn(name: str, command: Sequence[str], python: str = sys.executable) -> dict:
-    """What a script of benchmarks/ prints last; its errors end this one. Nothing is asked of the Hub."""
+    """Return the JSON object that a script prints last; exit if it fails. The Hub is not used."""
     done = subprocess.run(
         [python, *command], capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}
     )
@@ -23,10 +23,15 @@ def take_turns(
     command: Callable[[str], Sequence[str]],
     pythons: Mapping[str, str] = {},
 ) -> dict[str, list[dict]]:
-    """system -> its results, `turns` of them; `command`: a system's; `pythons`: of those that have an interpreter of their own."""
-    found: dict[str, list[dict]] = {system: [] for system in systems}
+    """Return system -> its results, one a turn.
+
+    Args:
+        command: gives the arguments of a system's turn; pythons: system -> its own interpreter.
+    """
+    results: dict[str, list[dict]] = {system: [] for system in systems}
     for number in range(1, turns + 1):
         for system in systems:
-            found[system].append(turn(system, command(system), pythons.get(system, sys.executable)))
+            python = pythons.get(system, sys.executable)
+            results[system].append(turn(system, command(system), python))
             print(f"turn {number} of {turns}: {system}", file=sys.stderr, flush=True)
-    return found
+    return results

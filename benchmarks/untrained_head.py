@@ -1,8 +1,9 @@
-"""How an untrained head is drawn, and how soon ranking begins: the same samples, schedule and seed, two heads.
+"""Compare two ways to draw an untrained head, by how soon ranking begins.
 
     dvc repro samples && python benchmarks/untrained_head.py [STEPS]
 
-Prints the mean training loss of every 15 optimizer steps; ln(group_size) is chance.
+Samples, schedule and seed are the same. Prints the mean training loss of every 15 optimizer steps;
+ln(group_size) is chance.
 """
 
 import math
@@ -25,7 +26,7 @@ BASE, SAMPLES = Path("models/base"), Path("data/samples/train.jsonl")
 
 
 def usual_head(model, seed: int) -> None:
-    """What transformers draws: N(0, 0.02)."""
+    """Draw the head as transformers does: N(0, 0.02)."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         for layer in (model.classifier.dense, model.classifier.out_proj):

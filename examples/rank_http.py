@@ -1,10 +1,12 @@
-"""Rank passages over HTTP by a server with a /rerank endpoint; docs/ranking.md has how to start one.
+"""Rank passages by a server with a /rerank endpoint; docs/ranking.md has how to start one.
 
     python examples/rank_http.py http://127.0.0.1:7997 "电池保修几年？" passages.txt
 
-Infinity, vLLM and Jina's, Cohere's and others' services take this request; text-embeddings-inference names the passages "texts".
+Infinity, vLLM and the services of Jina, Cohere and others take this request. In
+text-embeddings-inference the passages are named "texts".
 
-A line of passages.txt is a whole passage, after its title (title。text): the row "reranker, whole" of metrics/table.md.
+A line of passages.txt is a whole passage, after its title (title。text), as in the row "reranker,
+whole" of metrics/table.md.
 """
 
 import json

@@ -3,10 +3,11 @@
     pip install langchain-classic langchain-community sentence-transformers
     python examples/rank_langchain.py models/reranker "电池保修几年？" passages.txt
 
-Behind a retriever: ContextualCompressionRetriever(base_compressor=reranker, base_retriever=retriever), of
-langchain_classic.retrievers, and .invoke(query).
+Behind a retriever, use ContextualCompressionRetriever of langchain_classic.retrievers with
+base_compressor=reranker and base_retriever=retriever, and call .invoke(query).
 
-A line of passages.txt is a whole passage, after its title (title。text): the row "reranker, whole" of metrics/table.md.
+A line of passages.txt is a whole passage, after its title (title。text), as in the row "reranker,
+whole" of metrics/table.md.
 """
 
 import sys

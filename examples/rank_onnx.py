@@ -3,7 +3,8 @@
 pip install onnxruntime tokenizers
 python examples/rank_onnx.py reranker-onnx "电池保修几年？" passages.txt
 
-A line of passages.txt is a whole passage, after its title (title。text): the row "reranker, whole" of metrics/table.md.
+A line of passages.txt is a whole passage, after its title (title。text), as in the row "reranker,
+whole" of metrics/table.md.
 """
 
 import json

@@ -1,10 +1,14 @@
 """Rank passages by optimum's ONNX Runtime model, exported on the fly.
 
-pip install "optimum-onnx[onnxruntime]"        # 0.1.0 wants transformers below 4.58: in an environment of its own
-optimum-cli export onnx --model models/reranker --task text-classification reranker-onnx      # or keep the export
+optimum-onnx 0.1.0 needs transformers below 4.58: install it in an environment of its own. The
+second command keeps an export, for a later `rank_optimum.py reranker-onnx ...`.
+
+pip install "optimum-onnx[onnxruntime]"
+optimum-cli export onnx --model models/reranker --task text-classification reranker-onnx
 python examples/rank_optimum.py models/reranker "电池保修几年？" passages.txt
 
-A line of passages.txt is a whole passage, after its title (title。text): the row "reranker, whole" of metrics/table.md.
+A line of passages.txt is a whole passage, after its title (title。text), as in the row "reranker,
+whole" of metrics/table.md.
 """
 
 import sys

@@ -1,9 +1,11 @@
-"""Rank passages by plain transformers, in windows of the size that the checkpoint's config names, as src/rank.py does.
+"""Rank passages by plain transformers, in views of the size in the checkpoint's config.
+
+`tunerank rank` does the same.
 
 python examples/rank_transformers.py models/reranker "电池保修几年？" passages.txt
 
-Every window is scored. The row "reranker" of metrics/table.md is of those nearest to the query alone, which needs a first stage. The
-other programs show whole passages: the row "reranker, whole".
+Every view is scored. The row "reranker" of metrics/table.md has only the views nearest to the
+query, which needs a first stage. The other examples rank whole passages: the row "reranker, whole".
 """
 
 import sys
@@ -14,17 +16,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 folder, query, path = sys.argv[1:]
 passages = Path(path).read_text(encoding="utf-8").splitlines()
-tokenizer, model = (
-    AutoTokenizer.from_pretrained(folder),
-    AutoModelForSequenceClassification.from_pretrained(folder).eval(),
-)
-size = (getattr(model.config, "reranker", None) or {}).get("shown") or max(
-    map(len, passages)
-)  # characters it has learned from
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+# The characters of a view, which the model was trained with.
+size = (getattr(model.config, "reranker", None) or {}).get("shown") or max(map(len, passages))
 
 
 def score(passage: str) -> float:
-    """The raw logit of the best window; each shares half with the next."""
+    """Return the raw logit of the best view; each view overlaps half of the next."""
     starts = range(0, max(1, len(passage) - size + size // 2), max(1, size // 2))
     views = [passage[start : start + size] for start in starts]
     inputs = tokenizer(
@@ -39,5 +38,5 @@ def score(passage: str) -> float:
         return model(**inputs).logits.max().item()
 
 
-for found, passage in sorted(((score(passage), passage) for passage in passages), reverse=True):
-    print(f"{found:.6f}\t{passage}")
+for logit, passage in sorted(((score(passage), passage) for passage in passages), reverse=True):
+    print(f"{logit:.6f}\t{passage}")

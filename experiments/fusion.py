@@ -1,11 +1,13 @@
-"""Ways to put reranker and first stage together, on the validation questions of the last run.
+"""Compare ways to combine reranker and first stage, on the validation questions of the last run.
 
     dvc repro && python experiments/fusion.py
 
-Needs data/prepared, data/candidates and data/validation. Prints hit@1 / MRR@10 over each question's `train.valid_depth` candidates: of
-ranks (weighted reciprocal rank fusion), of scores normalized by the list (min-max, as in Bruch, Gai and Ingber, "An Analysis of
-Fusion Functions for Hybrid Retrieval", TOIS 2023, arXiv:2210.11934), and of the weights that `evaluation.systems.fit_fusion` gives, on
-the questions that it saw and, ten times, on a tenth that it did not see.
+Needs data/prepared, data/candidates and data/validation. Prints hit@1 / MRR@10 over the
+`train.valid_depth` candidates of each question, for fusion of ranks (weighted reciprocal rank
+fusion), of scores normalized by the list (min-max, as in Bruch, Gai and Ingber, "An Analysis of
+Fusion Functions for Hybrid Retrieval", TOIS 2023, arXiv:2210.11934), and by the weights of
+`evaluation.systems.fit_fusion`, both on the questions that it saw and, ten times, on a tenth that
+it did not see.
 """
 
 import random
@@ -32,17 +34,20 @@ dense = {q: {c["passage"]: c["dense_score"] for c in candidates[q]} for q in gol
 
 
 def by(value) -> dict[str, list[str]]:
-    """question -> its candidates by value(question, passage), the highest first."""
+    """Return question -> its candidates by value(question, passage), the highest first."""
     return {q: sorted(first[q], key=lambda passage: -value(q, passage)) for q in gold}
 
 
 def ranks(weight: float) -> dict[str, list[str]]:
+    """Return the rankings by weighted reciprocal rank fusion."""
     return {
         q: [p for p, _ in fuse([(reranked[q], weight), (first[q], 1 - weight)], 10)] for q in gold
     }
 
 
 def min_max(weight: float) -> dict[str, list[str]]:
+    """Return the rankings by normalized scores of reranker and dense."""
+
     def unit(scores: dict[str, float], q: str, passage: str) -> float:
         values = [scores[p] for p in first[q]]
         return (scores[passage] - min(values)) / (max(values) - min(values) or 1)
@@ -55,7 +60,7 @@ def min_max(weight: float) -> dict[str, list[str]]:
 
 
 def fitted(weights_of: dict[str, list[float]]) -> dict[str, list[str]]:
-    """The fused row as `evaluate` makes it."""
+    """Return the rankings of the fused row, as the stage evaluate makes them."""
 
     depth = params.train.valid_depth
 
@@ -67,6 +72,7 @@ def fitted(weights_of: dict[str, list[float]]) -> dict[str, list[str]]:
 
 
 def unseen() -> dict[str, list[float]]:
+    """Return question -> weights fitted without its tenth of the questions."""
     order = random.Random(params.seed).sample(sorted(gold), len(gold))
     weights = {}
     for fold in range(FOLDS):
@@ -78,8 +84,8 @@ def unseen() -> dict[str, list[float]]:
 
 
 def row(name: str, rankings: dict[str, list[str]]) -> None:
-    found = measure(gold, rankings, [1], 10)
-    print(f"| {name} | {found['hit@1']:.3f} / {found['MRR@10']:.3f} |")
+    values = measure(gold, rankings, [1], 10)
+    print(f"| {name} | {values['hit@1']:.3f} / {values['MRR@10']:.3f} |")
 
 
 if __name__ == "__main__":

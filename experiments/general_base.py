@@ -1,10 +1,12 @@
-"""Train a general base on samples, or a smaller one by it: see experiments/general-base.sh.
+"""Train a general base on samples, or a smaller one from it: see experiments/general-base.sh.
 
-    python experiments/general_base.py .cache/general/samples/train.jsonl models/base .cache/general/l12 --epochs 0.6
-    python experiments/general_base.py .cache/general/samples/train.jsonl .cache/general/l12 .cache/general/l6 --layers 0 2 4 7 9 11 --epochs 0.4
+    S=.cache/general/samples/train.jsonl
+    python experiments/general_base.py $S models/base .cache/general/l12 --epochs 0.6
+    python experiments/general_base.py $S .cache/general/l12 .cache/general/l6 \\
+      --layers 0 2 4 7 9 11 --epochs 0.4
 
-With --layers the model is a copy of some layers of the first, and that one's logits are what it learns. A run that was killed goes on
-from its last resume point under .cache/general.
+With --layers the model is a copy of some layers of the first and learns its logits. A run that was
+killed continues from its last resume point under .cache/general.
 """
 
 import argparse
@@ -27,16 +29,17 @@ from tunerank.samples.negatives import add_teacher_scores
 from tunerank.training.preflight import keep_freed_memory
 
 RECIPE = {
-    "lr": 2e-4, "batch_size": 64, "accumulation": 1, "group_size": 8, "drop_last": True, "warmup_ratio": 0.08, "scheduler": "cosine",
-    "weight_decay": 0.01, "max_grad_norm": 1.0, "distill_temperature": 1.0,
-    "dropout": 0.0, "freeze_embeddings": True, "evals_per_epoch": 0, "merge": [], "logging_steps": 50, "save_steps": 200,
+    "lr": 2e-4, "batch_size": 64, "accumulation": 1, "group_size": 8, "drop_last": True,
+    "warmup_ratio": 0.08, "scheduler": "cosine", "weight_decay": 0.01, "max_grad_norm": 1.0,
+    "distill_temperature": 1.0, "dropout": 0.0, "freeze_embeddings": True, "evals_per_epoch": 0,
+    "merge": [], "logging_steps": 50, "save_steps": 200,
 }  # fmt: skip
 DISTILLED = {"retriever": 0.3, "reranker": 3.3}
-"""Weight of the divergence from the teacher's scores beside the cross-entropy, by teacher."""
+"""Teacher -> weight of the divergence from its scores, beside the cross-entropy."""
 
 
 def some_layers(model: torch.nn.Module, layers: list[int]) -> torch.nn.Module:
-    """A copy of a model of the BERT family with these of its layers alone."""
+    """Return a copy of a model of the BERT family with only these of its layers."""
     small = copy.deepcopy(model)
     small.base_model.encoder.layer = torch.nn.ModuleList(
         small.base_model.encoder.layer[i] for i in layers
@@ -46,24 +49,25 @@ def some_layers(model: torch.nn.Module, layers: list[int]) -> torch.nn.Module:
 
 
 def taught_samples(samples: Path, teacher: str, target: Path) -> Path:
-    """The samples with the teacher's logits; those of an earlier call where they are there."""
+    """Write the samples with the teacher's logits, if an earlier call did not, and return them."""
     if not target.exists():
         encoder = CrossEncoder(
             teacher,
             load().score.max_length,
             batch_tokens=65536 if torch.cuda.is_available() else 2048,
         )
-        found = list(read_jsonl(samples))
+        rows = list(read_jsonl(samples))
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as partial:
             taught = add_teacher_scores(
-                found, lambda pairs: encoder.score(pairs, "with the teacher"), len(found)
+                rows, lambda pairs: encoder.score(pairs, "with the teacher"), len(rows)
             )
             write_jsonl(partial, taught)
     return target
 
 
 def settings(options: argparse.Namespace) -> Train:
+    """Return the training parameters: params.yaml with RECIPE and the options."""
     weight = DISTILLED["reranker" if options.layers else "retriever"]
     changes = {
         "epochs": options.epochs,
@@ -108,7 +112,8 @@ def main(*arguments: str) -> None:
         with replacing(options.target) as folder:
             save_reranker(runner, folder, None)
     print(
-        f"{options.target}: {runner.trainer.state.global_step} steps of {train_params.batch_size} groups"
+        f"{options.target}: {runner.trainer.state.global_step} steps of "
+        f"{train_params.batch_size} groups"
     )
 
 

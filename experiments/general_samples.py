@@ -1,14 +1,18 @@
-"""Pairs of a query and its passage, of many documents -> training samples for a general base: see experiments/general-base.sh.
+"""Make training samples for a general base from pairs of a query and its passage.
 
-    python experiments/general_samples.py pairs.jsonl.xz passages.jsonl.xz models/retriever .cache/general/samples [--limit 1000]
+    python experiments/general_samples.py pairs.jsonl.xz passages.jsonl.xz models/retriever \\
+      .cache/general/samples [--limit 1000]
 
-pairs has query, pos, title, doc, kind (question, or heading: the query is a heading) and, of headings, path: document > headings.
-passages has doc, title (the same path) and text. Both may be compressed by xz.
+See experiments/general-base.sh. pairs has query, pos, title, doc, kind (question, or heading: the
+query is a heading) and, for headings, path: document > headings. passages has doc, title (the same
+path) and text. Both may be compressed by xz.
 
-A sample has the passage itself and NEGATIVES others: five of the 60 that the dense retriever finds nearest, one more of the same
-document for a question, random ones for the rest. Of those 60 a passage is left out that scores above the positive by more than the
-margin of its kind, and one of the pair's own section, which may answer too. Titles are the documents' alone: a section's heading, which
-only some passages would show, is often the query itself. Vectors are kept in the folder, so that a run that was killed goes on.
+A sample has its own passage and NEGATIVES others: five of the 60 that the dense retriever finds
+nearest, one of the same document for a question, and random ones. A passage of those 60 is left out
+if it scores above the positive by more than the margin of its kind, or if it belongs to the pair's
+own section, which may answer too. Titles are those of documents: a section's heading, which only
+some passages would have, is often the query itself. Vectors are kept in the folder, so that a run
+that was killed continues.
 """
 
 import argparse
@@ -37,12 +41,13 @@ from tunerank.samples.units import Unit, draw_unit
 NEGATIVES, HARD, NEAREST = 7, 5, 60
 MARGIN = {"question": 0.02, "heading": -0.005}
 TEMPERATURE = 0.02
-"""Cosines are divided by it to be the teacher's logits."""
+"""Cosines divided by it are the teacher's logits."""
 BLOCK = 2**24
-"""Cosines that are in memory at a time."""
+"""Cosines in memory at a time."""
 
 
 def rows(path: str, limit: int) -> Iterator[dict]:
+    """Yield the objects of a jsonl file, at most `limit` of them."""
     opener = lzma.open if path.endswith(".xz") else open
     with opener(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines):
@@ -52,9 +57,10 @@ def rows(path: str, limit: int) -> Iterator[dict]:
 
 
 def nearest_part(query: str, text: str, size: int) -> tuple[int, int]:
-    """The span of `size` characters that shares most pairs of characters with the query; the first of several.
+    """Return the first span of `size` characters that shares most character pairs with the query.
 
-    >>> nearest_part("how much does it weigh", "It comes in red. It does weigh 3 kg. It is long.", 16)
+    >>> text = "It comes in red. It does weigh 3 kg. It is long."
+    >>> nearest_part("how much does it weigh", text, 16)
     (16, 32)
     """
     wanted = {query[i : i + 2].lower() for i in range(len(query) - 1)}
@@ -67,7 +73,7 @@ def nearest_part(query: str, text: str, size: int) -> tuple[int, int]:
 def vectors(
     folder: Path, name: str, encoder: DenseEncoder, texts: list[str], prefix: str
 ) -> np.ndarray:
-    """The texts' vectors, those of an earlier call where it had the same texts."""
+    """Return the texts' vectors, from an earlier call if it had the same texts."""
     path = (
         folder
         / f"{name}-{hashlib.sha256(json.dumps([prefix, *texts]).encode()).hexdigest()[:16]}.npy"
@@ -82,7 +88,7 @@ def vectors(
 def nearest(
     queries: np.ndarray, passages: np.ndarray, count: int
 ) -> Iterator[tuple[list[int], list[float]]]:
-    """Of each query the passages of the `count` largest cosines, and these."""
+    """Yield the passages of each query's `count` largest cosines, and these cosines."""
     device = best_device()
     against = torch.from_numpy(np.array(passages)).to(device).T
     step = max(1, BLOCK // len(passages))
@@ -189,6 +195,7 @@ def main(*arguments: str) -> None:
 
 
 def shown(unit: Unit, query: str, passage: Passage) -> str:
+    """Return the text that the unit takes from a passage."""
     size = min(unit.size, len(passage.text))
     return unit.text(passage, nearest_part(query, passage.text, size) if size else (0, 0))
 

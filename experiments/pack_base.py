@@ -1,10 +1,12 @@
-"""A fine-tuned multilingual-e5-small -> models/bundled, small enough for Git, for `base.source: bundled`.
+"""Pack a fine-tuned multilingual-e5-small into models/bundled, small enough for Git.
 
     pip install --target .cache/wordfreq wordfreq==3.1.1
-    PYTHONPATH=.cache/wordfreq python experiments/pack_base.py models/reranker models/bundled [TEXT ...]
+    PYTHONPATH=.cache/wordfreq python experiments/pack_base.py models/reranker models/bundled \\
+      [TEXT ...]
 
-The vocabulary (experiments/packing.py) has the pieces that the texts need, UTF-8 files of one text a line, those that the
-100000 most frequent Chinese words need, and those of as many of the most frequent English words as there is room for.
+The vocabulary (experiments/packing.py) has the pieces that the texts need (UTF-8 files, one text a
+line), those that the 100000 most frequent Chinese words need, and those of the most frequent
+English words, as many as there is room for.
 """
 
 import json
@@ -21,11 +23,15 @@ from tokenizers import Tokenizer
 from tunerank.core.errors import InputError, run_command
 from tunerank.core.files import replacing
 
-PIECES = 33_800  # of the vocabulary at most: what 28 MB leave beside the encoder, at 192 + 24 + about 30 bytes a piece
+PIECES = 33_800
+"""Size of the vocabulary: 28 MB without the encoder, at 192 + 24 + about 30 bytes a piece."""
 
 
 def spellings(english: list[str], count: int) -> Iterator[str]:
-    """The `count` most frequent words after a space, fewer capitalised or upper case, and fewer inside Chinese text."""
+    """Yield the `count` most frequent words after a space, and fewer of them in other spellings.
+
+    These are capitalised, in upper case, and inside Chinese text.
+    """
     for rank, word in enumerate(english[:count]):
         forms = [word]
         if rank < count // 2:
@@ -47,7 +53,7 @@ def main(source: str, target: str, *texts: str) -> None:
         ) from None
     tokenizer = Tokenizer.from_file(str(Path(source) / "tokenizer.json"))
     tokenizer.no_truncation()
-    # Words in Latin letters are among the frequent ones of Chinese text too; English has its own list.
+    # Frequent words of Chinese text include some in Latin letters; English has its own list.
     chinese = [word for word in top_n_list("zh", 100_000) if CHINESE.fullmatch(word)]
     lines = [line for text in texts for line in Path(text).read_text(encoding="utf-8").splitlines()]
     needed = kept_pieces(tokenizer, chinese + lines)
@@ -68,7 +74,8 @@ def main(source: str, target: str, *texts: str) -> None:
         pack(Path(source), folder, keep)
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     print(
-        f"{target}: {len(keep)} pieces, {len(needed)} of them without English words; {count} English words"
+        f"{target}: {len(keep)} pieces, {len(needed)} of them without English words; "
+        f"{count} English words"
     )
     print(json.dumps(sizes | {"total": sum(sizes.values())}))
 

@@ -1,9 +1,10 @@
-"""Public reading-comprehension sets in SQuAD's json (or cmrc2018's trial form) -> a folder that `prepare.raw` takes.
+"""Convert public reading-comprehension sets into a folder that `prepare.raw` takes.
 
     python experiments/squad.py data/raw/general FILE.json [FILE.json ...]
 
-Writes corpus.jsonl (uuid, doc) and qa.jsonl (uuid, question, answer, context: the sentence that holds the answer). Where the
-package OpenCC is installed, each traditional text is written in simplified characters.
+The files are in SQuAD's json, or in cmrc2018's trial form. Writes corpus.jsonl (uuid, doc) and
+qa.jsonl (uuid, question, answer, context: the sentence that holds the answer). If the package
+OpenCC is installed, traditional characters become simplified ones.
 """
 
 import json
@@ -20,7 +21,7 @@ SENTENCE = re.compile(r"[^。！？!?；;]*[。！？!?；;]?")
 
 
 def paragraphs(path: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Yields each text with its (question, answer) pairs."""
+    """Yield each text with its (question, answer) pairs."""
     content = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(content, dict):
         for article in content["data"]:
@@ -38,7 +39,7 @@ def paragraphs(path: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 
 def evidence(text: str, answer: str) -> str:
-    """The sentence in which the answer first stands; empty where it crosses a boundary or is not there."""
+    """Return the first sentence that holds the answer, empty if no sentence does."""
     return next((sentence.strip() for sentence in SENTENCE.findall(text) if answer in sentence), "")
 
 

@@ -1,4 +1,7 @@
-"""A base without fine-tuning beside the first stages, from what the stage `baseline` left: see experiments/zero-shot.sh."""
+"""Print a base without fine-tuning beside the first stages: see experiments/zero-shot.sh.
+
+Reads the outputs of the stage baseline.
+"""
 
 import sys
 from pathlib import Path
@@ -13,33 +16,38 @@ from tunerank.params.load import load
 from tunerank.reranking.ways import read_scores, system_title
 
 
+def row(title: str, cells: list[str]) -> None:
+    """Print a row of a Markdown table."""
+    print(f"| {title} | {' | '.join(cells)} |")
+
+
 def main() -> None:
+    """Print measures of every system, and the differences of base and dense with intervals."""
     params = load()
     split = params.score.split
     questions = list(read_jsonl(f"data/prepared/{split}.jsonl"))
     keys = [question["id"] for question in questions]
     candidates = read_by_id(f"data/candidates/{split}.jsonl", "candidates", keys)
     base = read_scores(Path(f"data/baseline/{split}.jsonl"), keys, params.retrieve)
-    # There is no fine-tuned reranker: the base stands in its place, and the rows that it makes are not shown.
-    scores = {way: {"base": found, "reranker": found} for way, found in base.items()}
+    # Nothing is fine-tuned: the base stands in the reranker's place, and its rows are left out.
+    scores = {way: {"base": logits, "reranker": logits} for way, logits in base.items()}
     result, _, _, values = evaluate_systems(
         questions, candidates, scores, dict.fromkeys(base, (1.0, 0.0, 0.0)), set(), params
     )
     print(
-        f"{len(questions)} {split} questions, nothing fine-tuned; base - dense with its 95 % interval\n"
+        f"{len(questions)} {split} questions, nothing fine-tuned; "
+        "base - dense with its 95 % interval\n"
     )
     names = list(values["base"])
-    print(f"| system | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
+    row("system", names)
+    print(f"|---|{'---|' * len(names)}")
     for system in (name for name in values if not name.startswith(("reranker", "fused"))):
-        print(
-            f"| {system_title(system)} | {' | '.join(format(result['all'][system][name], '.3f') for name in names)} |"
-        )
+        row(system_title(system), [f"{result['all'][system][name]:.3f}" for name in names])
     for system in (name for name in values if name.startswith("base")):
         both = [[list(values[one][name].values()) for one in (system, "dense")] for name in names]
-        found = [compare(*pair, params.evaluate.resamples, params.seed) for pair in both]
-        print(
-            f"| {system_title(system)} - dense | {' | '.join('{difference:+.3f} [{low:+.3f}, {high:+.3f}]'.format(**one) for one in found)} |"
-        )
+        compared = [compare(*pair, params.evaluate.resamples, params.seed) for pair in both]
+        interval = "{difference:+.3f} [{low:+.3f}, {high:+.3f}]"
+        row(f"{system_title(system)} - dense", [interval.format(**one) for one in compared])
 
 
 if __name__ == "__main__":

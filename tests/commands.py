@@ -27,7 +27,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def page_commands(page: Path) -> list[str]:
-    """Return the commands of a page, one a line, without comments, and its Python blocks."""
+    """Return the commands of a page without comments, one per line, and its Python blocks."""
     commands = []
     for language, block in FENCE.findall(page.read_text(encoding="utf-8")):
         if language == "python":

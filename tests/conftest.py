@@ -1,4 +1,6 @@
-"""A tiny XLM-RoBERTa cross-encoder with a real Unigram tokenizer, made here in a second, for tests that run everything.
+"""Build a tiny XLM-RoBERTa cross-encoder with a Unigram tokenizer, for tests that run everything.
+
+It takes a second.
 
 The processes of pytest-xdist (`make test`) share one model and one run of the whole pipeline.
 """
@@ -16,10 +18,12 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-THREADS = int(
-    os.environ.get("TEST_THREADS", "1")
-)  # a tiny model is slower on more; `make test-cpus` sets it
-os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of the stages that tests start
+# A tiny model is slower on more threads. `make test-cpus` sets the variable.
+THREADS = int(os.environ.get("TEST_THREADS", "1"))
+os.environ["OMP_NUM_THREADS"] = str(THREADS)  # for the stages that tests start
+
+# Scripts that tests start import this file too, without the paths of pyproject.toml.
+sys.path.append(str(Path(__file__).parent.parent / "experiments"))
 
 import pytest
 import torch
@@ -40,9 +44,8 @@ from tunerank.models.checkpoint import save
 from tunerank.samples.negatives import all_negatives
 
 torch.set_num_threads(THREADS)
-if (
-    os.environ.get("TEST_BF16") == "1"
-):  # this process takes itself for one on a chip that multiplies bf16; stages that it starts do not
+if os.environ.get("TEST_BF16") == "1":
+    # This process behaves as on a chip that multiplies bf16. The stages that it starts do not.
     device.bf16_instructions = lambda: ["avx512_bf16"]
 ROOT = Path(__file__).parent.parent
 LONGEST = [
@@ -54,22 +57,30 @@ LONGEST = [
     "test_team",
     "test_training",
 ]
-"""What takes longest begins first, so that no process is left alone with it at the end."""
+"""The slowest files start first, so that no process is left alone with them at the end."""
 APART = ["test_pipeline", "test_team"]
-"""Tests of these files may go to either process. Those of other files stay together, with the fixtures of their module."""
+"""Tests of these files may run in any process. The tests of another file stay in one process,
+because they share the fixtures of their module."""
 
 
 NOT_DEPS = (
-    "src/tunerank/__init__.py", "src/tunerank/params", "src/tunerank/core/errors.py", "src/tunerank/core/console.py",
+    "src/tunerank/__init__.py",
+    "src/tunerank/params",
+    "src/tunerank/core/errors.py",
+    "src/tunerank/core/console.py",
     "src/tunerank/core/stage.py",
-)  # fmt: skip
-"""Code that is no dep of the stages that import it. DVC tracks the values of parameters themselves. The others start a stage, print
-and report errors: a new message must not make a training stale. The package's __init__.py imports the ranker on demand."""
+)
+"""Code that stages import and do not list as a dependency. DVC tracks the values of parameters.
+The other files start a stage, print and report errors: a new message must not make a training
+stale. The package's __init__.py imports the ranker on demand."""
 
 
 def stay_together(nodeid: str) -> str:
-    """Tests for which this is the same run in one of pytest-xdist's processes. Its own --dist=loadgroup has no effect with
-    pytest 9.2, which no longer lets it change a test's id."""
+    """Return a key; tests with the same key run in the same process of pytest-xdist.
+
+    pytest-xdist's own --dist=loadgroup has no effect with pytest 9.2, which no longer lets it
+    change a test's id.
+    """
     file = Path(nodeid.partition("::")[0]).stem
     if file == "test_declared":
         return f"{file} rich" if "[rich-" in nodeid else file
@@ -86,7 +97,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that train or score the tiny model; what takes longest goes first."""
+    """Mark the tests that train or score the tiny model, and put the slowest files first."""
     for item in items:
         if {"tiny_model", "project"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.trained)
@@ -102,10 +113,16 @@ THINGS = ["车", "船", "灯", "门", "窗", "桌", "椅", "笔", "书", "伞", 
 
 
 def table_rows() -> list[dict]:
-    """A table on which a reranker can be right: a passage for each thing, questions about its colour and price."""
+    """Return a table that a reranker can learn.
+
+    Each thing has a passage and questions about its colour, price and guarantee.
+    """
     rows = []
     for number, (colour, thing) in enumerate(zip(COLOURS, THINGS)):
-        doc = f"{thing}的说明。这件{thing}是{colour}色的，放在{number}号柜。它的价格是{number + 3}元，保修{number + 1}年。"
+        doc = (
+            f"{thing}的说明。这件{thing}是{colour}色的，放在{number}号柜。"
+            f"它的价格是{number + 3}元，保修{number + 1}年。"
+        )
         split = "test" if number % 4 == 3 else "valid" if number % 4 == 2 else "train"
         for question, answer, context in (
             (f"{thing}是什么颜色？", f"{colour}色", f"这件{thing}是{colour}色的"),
@@ -127,7 +144,7 @@ def table_rows() -> list[dict]:
 
 
 def article(rows: list[tuple[str, str]], batch_size: int | None, n_batch: int) -> list[dict]:
-    """The article's samples of (question, text)."""
+    """Return the samples that the article makes of (question, text) pairs."""
     return list(
         all_negatives(
             [question for question, _ in rows], lambda _, other: rows[other][1], batch_size, n_batch
@@ -136,7 +153,10 @@ def article(rows: list[tuple[str, str]], batch_size: int | None, n_batch: int) -
 
 
 def once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
-    """A folder that `make` fills once for all processes of pytest-xdist. Their temporary folders lie beside it."""
+    """Return a folder that `make` fills once for all processes of pytest-xdist.
+
+    The temporary folders of the processes are its siblings.
+    """
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with open(base / f"{name}.lock", "w") as lock:
@@ -149,7 +169,10 @@ def once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
-    """A checkpoint folder: 2 layers, hidden size 32, one piece a character of the table and of ASCII."""
+    """Return a checkpoint folder: 2 layers, hidden size 32.
+
+    The vocabulary has one piece for each character of the table and of ASCII.
+    """
     return once(tmp_path_factory, "tiny", make_tiny_model)
 
 
@@ -199,7 +222,11 @@ def make_tiny_model(folder: Path) -> None:
 
 
 def kill_training_at(step: int, module: str, call: str) -> None:
-    """Run `call`, an expression over a test module `t`, in a process that is killed after that optimizer step."""
+    """Run `call` in another process and kill it after an optimizer step.
+
+    Args:
+        call: an expression that uses the test module `module` under the name `t`.
+    """
     script = f"""
 import sys; sys.path[:0] = [{str(ROOT / "src")!r}, {str(ROOT / "tests")!r}]
 from pathlib import Path
@@ -220,10 +247,11 @@ training.Progress = Slow
 
 
 def hears_ctrl_c() -> None:
-    """For `preexec_fn` of what is to be sent a SIGINT."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_DFL
-    )  # what a shell starts in the background is deaf to it, and so are its children
+    """Restore the default handling of SIGINT; use it as `preexec_fn`.
+
+    A shell starts background processes with SIGINT ignored, and their children inherit that.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def git(*arguments: str, cwd: Path) -> str:
@@ -234,8 +262,11 @@ def git(*arguments: str, cwd: Path) -> str:
 
 
 def at_head(name: str) -> bytes:
-    """A file as Git's HEAD has it: `make repro` rewrites dvc.lock, metrics/ and what depends on them in the working tree, and on
-    another CPU to other figures."""
+    """Return a file of Git's HEAD.
+
+    `make repro` rewrites dvc.lock, metrics/ and the files that depend on them in the working tree,
+    with other figures on another CPU.
+    """
     return subprocess.run(
         ["git", "cat-file", "blob", f"HEAD:{name}"], cwd=ROOT, check=True, capture_output=True
     ).stdout
@@ -243,7 +274,7 @@ def at_head(name: str) -> bytes:
 
 @pytest.fixture(scope="session")
 def committed(tmp_path_factory) -> Path:
-    """A folder with metrics/ and params.yaml of HEAD: what a whole run on the bundled data left."""
+    """Return a folder with HEAD's metrics/ and params.yaml, from a full run on the bundled data."""
     folder = tmp_path_factory.mktemp("committed")
     command = ["git", "archive", "HEAD", "metrics", "params.yaml"]
     packed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
@@ -253,7 +284,10 @@ def committed(tmp_path_factory) -> Path:
 
 
 def copy_project(target: Path) -> Path:
-    """The files a pipeline run needs, in a Git repository of their own; parameters are tests/params.yaml, not the user's."""
+    """Copy the files that a pipeline run needs into a new Git repository.
+
+    Its parameters are tests/params.yaml, not the user's.
+    """
     target.mkdir(parents=True, exist_ok=True)
     names = (
         "src",
@@ -288,7 +322,8 @@ ENVIRONMENT = os.environ | {
 }
 
 
-# Forks of one process that has imported what takes long (tests/forked.py), or, with TEST_FORKS=0, processes of their own.
+# Fork one process that has imported the slow libraries (tests/forked.py). With TEST_FORKS=0 every
+# test starts real processes.
 FORKS = (
     Server(ENVIRONMENT) if sys.platform == "linux" and os.environ.get("TEST_FORKS") != "0" else None
 )
@@ -297,7 +332,10 @@ if FORKS:
 
 
 def started(arguments: list, cwd: Path, env: dict[str, str] = ENVIRONMENT, together: bool = False):
-    """`python arguments`, as subprocess.Popen gives it, with its stdout in a pipe, and its stderr too."""
+    """Start `python arguments` and return it like subprocess.Popen, with its output piped.
+
+    `together`: stderr goes into the pipe of stdout.
+    """
     if FORKS:
         return FORKS.start(arguments, cwd, env, together)
     pipes = {
@@ -326,12 +364,12 @@ from tunerank.commands.app import main; main()"""
 def tunerank(
     *arguments: str | Path, cwd: Path, env: dict[str, str] = ENVIRONMENT
 ) -> subprocess.CompletedProcess:
-    """The command, with the code of this repository, whichever is installed."""
+    """Run the command `tunerank` from this repository's code, whichever version is installed."""
     return python("-c", COMMAND, *map(str, arguments), cwd=cwd, env=env)
 
 
 def dvc(*arguments: str, cwd: Path, fails: bool = False) -> str:
-    """What DVC prints. Its stages are forks too."""
+    """Run DVC and return its output. Its stages are forks too."""
     done = python("-m", "dvc", *arguments, cwd=cwd)
     assert bool(done.returncode) == fails, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -345,7 +383,10 @@ def verify(
 
 @pytest.fixture(scope="session")
 def project(tiny_model, tmp_path_factory) -> Path:
-    """A repository of the pipeline on the tiny model and table, reproduced and committed; this process's own copy."""
+    """Return a repository of the pipeline on the tiny model and table, reproduced and committed.
+
+    Each process has its own copy.
+    """
     made = once(tmp_path_factory, "reproduced", lambda folder: make_project(folder, tiny_model))
     return Path(shutil.copytree(made, tmp_path_factory.mktemp("project") / "repo", symlinks=True))
 
@@ -371,8 +412,9 @@ def make_project(folder: Path, tiny_model: Path) -> None:
     parameters["retrieve"] |= {"depth": 8, "window": 24, "stride": 12, "shown": 30}
     parameters["samples"] |= {"window": 8, "skip_top": 0, "negatives": 5, "random_negatives": 2}
     parameters["train"] |= {
-        "lr": 0.003, "epochs": 2, "group_size": 4, "batch_size": 2, "accumulation": 1, "query_max_length": 16,
-        "passage_max_length": 80, "logging_steps": 2, "precision": "fp32", "valid_depth": 8,
+        "lr": 0.003, "epochs": 2, "group_size": 4, "batch_size": 2, "accumulation": 1,
+        "query_max_length": 16, "passage_max_length": 80, "logging_steps": 2,
+        "precision": "fp32", "valid_depth": 8,
     }  # fmt: skip
     parameters["score"] |= {"depth": 8, "whole_depth": 5, "max_length": 100, "precision": "fp32"}
     parameters["evaluate"] |= {"ks": [1, 2], "multiplier": 3}
@@ -394,12 +436,12 @@ def served(tmp_path_factory):
 
 @pytest.fixture
 def hub(served) -> Hub:
-    """An empty Hub on this machine."""
+    """Return an empty Hub that runs on this machine."""
     served[0].clear()
     return served[0]
 
 
 @pytest.fixture
 def client(served) -> Client:
-    """A process whose Hub that is."""
+    """Return a process that uses this Hub."""
     return served[1]

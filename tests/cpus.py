@@ -1,13 +1,14 @@
-"""The tests that train or score a model, with the kernels of other CPUs and with one and two threads, a row for each.
+"""Run the tests that train or score a model with the kernels of other CPUs; print a row for each.
 
     python tests/cpus.py [arguments of pytest]
 
-What a sum of floats comes to depends on the order in which it is added up, and so on the width of the CPU's registers and on how
-many threads share the work. These switches choose other kernels on one machine: ATEN_CPU_CAPABILITY those of torch's own
-operations, MKL_CBWR those of MKL's matrix products, ONEDNN_MAX_CPU_ISA oneDNN's. (MKL_ENABLE_INSTRUCTIONS changed no bit on an
-AMD EPYC.) The column `bits` tells whether they had an effect: it is a hash of a small network's output and gradients. Rows with
-the same bits test the same arithmetic. TEST_BF16 is no such switch: it makes `precision: auto` bf16 in the tests' own processes, as
-on a chip that multiplies bf16.
+Each kernel runs with one and with two threads. The result of a sum of floats depends on the order
+of its terms, so on the width of the CPU's registers and on the number of threads. These switches
+choose other kernels on one machine: ATEN_CPU_CAPABILITY for torch's own operations, MKL_CBWR for
+MKL's matrix products, ONEDNN_MAX_CPU_ISA for oneDNN. (MKL_ENABLE_INSTRUCTIONS changed no bit on an
+AMD EPYC.) The column `bits` shows whether a switch had an effect: it is a hash of a small network's
+output and gradients. Rows with the same bits test the same arithmetic. TEST_BF16 selects no kernel:
+it makes `precision: auto` mean bf16 in the tests' own processes, as on a chip that multiplies bf16.
 """
 
 import hashlib
@@ -33,7 +34,10 @@ SWITCHES = {name for settings in KERNELS.values() for name in settings}
 
 
 def bits() -> str:
-    """Of float32 products, a normalisation, an activation, and what flows back through them, in this process."""
+    """Return a hash of a small network's output and gradients in float32, from this process.
+
+    The network has matrix products, a normalisation and an activation.
+    """
     import torch
 
     torch.set_num_threads(int(os.environ["TEST_THREADS"]))
@@ -65,17 +69,15 @@ def main(*arguments: str) -> int:
                 name: value for name, value in os.environ.items() if name not in SWITCHES
             } | settings
             environment |= {"TEST_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
-            environment["OMP_WAIT_POLICY"] = (
-                "PASSIVE"  # a thread that waits for the other leaves the core to the stages
-            )
+            # A thread that waits for the other leaves the core to the stages.
+            environment["OMP_WAIT_POLICY"] = "PASSIVE"
             command = [sys.executable, __file__, "--bits"]
             digest = subprocess.run(
                 command, env=environment, check=True, capture_output=True, text=True
             ).stdout.strip()
             command = [sys.executable, "-m", "pytest", "-m", "trained and not slow", *arguments]
-            command += ["-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"] * (
-                threads == 1
-            )  # a core for each thread
+            # Two processes of one thread, or one process of two threads.
+            command += ["-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"] * (threads == 1)
             began = time.monotonic()
             done = subprocess.run(
                 command, cwd=ROOT, env=environment, capture_output=True, text=True
@@ -87,7 +89,8 @@ def main(*arguments: str) -> int:
             }
             bad = count.get("failed", 0) + count.get("error", 0)
             print(
-                f"| {kernels} | {threads} | {digest} | {count.get('passed', 0)} | {bad} | {seconds:.0f} |",
+                f"| {kernels} | {threads} | {digest} | {count.get('passed', 0)} | {bad} "
+                f"| {seconds:.0f} |",
                 flush=True,
             )
             if done.returncode:

@@ -1,7 +1,7 @@
 """Run every command and example of the documentation: make docs-check.
 
 They run in a small repository of the same pipeline, page by page in the order of the text.
-`ELSEWHERE` names the tests of the others, or why they cannot run here.
+`ELSEWHERE` names the tests of the other commands, or why they cannot run here.
 """
 
 import os
@@ -50,7 +50,7 @@ def site(project, tmp_path_factory):
     }
     for name, text in texts.items():
         (folder / f"{name}.txt").write_text(text, encoding="utf-8")
-    command = folder.parent / "bin/tunerank"  # with the code of this repository
+    command = folder.parent / "bin/tunerank"  # runs the code of this repository
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tunerank "$@"\n')
     command.chmod(0o755)
@@ -62,7 +62,7 @@ def site(project, tmp_path_factory):
 
 def cases():
     for page in PAGES:
-        if page.name == "README.zh-CN.md":  # the commands of README.md: tests/test_docs.py
+        if page.name == "README.zh-CN.md":  # tests/test_docs.py: the same commands as README.md
             continue
         for number, command in enumerate(page_commands(page)):
             yield pytest.param(command, id=f"{page.name}:{number}:{command.split(chr(10))[0][:60]}")
@@ -74,7 +74,7 @@ def test_a_command_of_the_documentation_works(site, command):
         if re.match(pattern, command):
             pytest.skip(reason)
     command = command.replace("/models/my-reranker", str(site.parent / "my-reranker"))
-    command = command.replace("dvc exp branch NAME my-branch", "true")  # the branch exists
+    command = command.replace("dvc exp branch NAME my-branch", "true")  # the branch exists already
     shell = [sys.executable, "-c"] if "\n" in command else ["bash", "-ec"]
     path = os.pathsep.join([str(site.parent / "bin"), ENVIRONMENT["PATH"]])
     done = subprocess.run(
@@ -86,7 +86,7 @@ def test_a_command_of_the_documentation_works(site, command):
         timeout=600,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    # An experiment leaves its parameters and outputs; the next command starts from ours.
+    # An experiment leaves its parameters and outputs. Restore ours for the next command.
     if git("status", "--porcelain", "--untracked-files=no", cwd=site):
         git("checkout", "-q", "--", ".", cwd=site)
         dvc("checkout", cwd=site)

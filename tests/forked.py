@@ -1,15 +1,19 @@
-"""Python processes that start in milliseconds: forks of one process that has imported what the stages and DVC need.
+"""Start Python processes in milliseconds, as forks of a process that has the libraries imported.
 
-A stage imports torch, transformers and FlagEmbedding, which takes seconds; the tests start some hundreds. Here one server imports
-them once and forks. A fork has the arguments, environment, folder and streams that were asked for and runs its script as `python`
-does. The server imports nothing of this repository, so that each copy of src/ is read by its own stages.
+A stage imports torch, transformers and FlagEmbedding, which takes seconds, and the tests start some
+hundred stages. One server imports the libraries of the stages and of DVC once and forks. A fork has
+the requested arguments, environment, folder and streams, and runs its script as `python` does. The
+server imports nothing from this repository, so a stage reads the copy of src/ that it belongs to.
 
     server = Server(environment)
-    server.start(["src/train.py", ...], cwd, environment)   # as subprocess.Popen([sys.executable, *arguments])
-    server.environment(environment)                         # its PATH has a `python` that asks the server
+    # like subprocess.Popen([sys.executable, *arguments]):
+    server.start(["src/train.py", ...], cwd, environment)
+    # its PATH has a `python` that asks the server:
+    server.environment(environment)
 
-With other options, or with an environment that a library reads when it is imported, `python` is the real one. What a process
-reads, and that a script imports all that it needs, is tested with real ones: tests/test_declared.py.
+With other options, or with a variable that a library reads when it is imported, `python` is the
+real one. Real processes test the files that a process reads, and that a script imports all that it
+needs: tests/test_declared.py.
 """
 
 import array
@@ -29,29 +33,32 @@ from pathlib import Path
 
 SOCKET = "RERANKER_TEST_SOCKET"
 FREE = ("DVC", "GIT_", "PWD", "OLDPWD", "SHLVL", "_", "PATH", SOCKET)
-"""Beginnings of variables that may differ from the server's: no library reads them as it is imported."""
+"""Prefixes of variables that may differ from the server's: no library reads them at its import."""
 PRELOADED = (
-    "torch", "transformers", "FlagEmbedding.abc.finetune.reranker", "FlagEmbedding.finetune.reranker.encoder_only.base",
-    "transformers.models.auto.modeling_auto", "transformers.models.xlm_roberta.modeling_xlm_roberta", "transformers.trainer",
-    "pandas", "pyarrow.parquet", "scipy.stats", "openpyxl", "bm25s", "jieba", "ir_measures", "pydantic", "jinja2", "altair",
-    "vl_convert", "torch.utils.data", "packaging.requirements", "dvc.cli", "dvc.cli.parser", "dvc.repo", "dvc.repo.reproduce",
-    "dvc.repo.experiments", "dvc.repo.experiments.executor.local", "dvc.repo.experiments.queue.workspace",
-    "dvc.repo.experiments.queue.tempdir", "dvc.repo.status", "dvc.stage.run", "dvc.dvcfile", "dvc_data.hashfile.hash",
+    "torch", "transformers", "FlagEmbedding.abc.finetune.reranker",
+    "FlagEmbedding.finetune.reranker.encoder_only.base", "transformers.models.auto.modeling_auto",
+    "transformers.models.xlm_roberta.modeling_xlm_roberta", "transformers.trainer", "pandas",
+    "pyarrow.parquet", "scipy.stats", "openpyxl", "bm25s", "jieba", "ir_measures", "pydantic",
+    "jinja2", "altair", "vl_convert", "torch.utils.data", "packaging.requirements", "dvc.cli",
+    "dvc.cli.parser", "dvc.repo", "dvc.repo.reproduce", "dvc.repo.experiments",
+    "dvc.repo.experiments.executor.local", "dvc.repo.experiments.queue.workspace",
+    "dvc.repo.experiments.queue.tempdir", "dvc.repo.status", "dvc.stage.run", "dvc.dvcfile",
+    "dvc_data.hashfile.hash",
 )  # fmt: skip
 
 
 def passes_on(arguments: list[str]) -> bool:
-    """Whether a fork can run them: a script, `-m dvc` or `-c code`."""
+    """Return whether a fork can run these arguments: a script, `-m dvc` or `-c code`."""
     return bool(arguments) and (
         arguments[0].endswith(".py") or arguments[:2] == ["-m", "dvc"] or arguments[0] == "-c"
     )
 
 
 class Process:
-    """A fork, with as much of subprocess.Popen as is needed; `pid` is that of the fork itself.
+    """A fork, with the part of subprocess.Popen that tests need; `pid` is the fork's own.
 
     Raises:
-        LookupError: the server takes no such environment.
+        LookupError: the environment differs from the server's in a variable that matters.
     """
 
     def __init__(
@@ -103,7 +110,7 @@ class Process:
 
 
 class Piped(Process):
-    """With its output in a pipe, and its errors there too where they go `together`, else in a file."""
+    """A fork with its stdout in a pipe; its stderr goes there too (`together`), or into a file."""
 
     def __init__(
         self, path: str, arguments: list[str], cwd: str, env: dict[str, str], together: bool
@@ -128,14 +135,14 @@ class Piped(Process):
 
 
 class Server:
-    """Begins with its first process, with the environment `env`."""
+    """Start forks. The server itself starts with the first of them, in the environment `env`."""
 
     def __init__(self, env: dict[str, str]):
         self.env, self.process = env, None
 
     def end(self) -> None:
         if self.process:
-            self.process.stdin.close()  # which ends it; forks that are still at work go on
+            self.process.stdin.close()  # ends the server; forks that still run go on
             self.process.wait()
             shutil.rmtree(self.folder)
             self.process = None
@@ -143,9 +150,8 @@ class Server:
     def begin(self) -> None:
         if self.process:
             return
-        self.folder = Path(
-            tempfile.mkdtemp(prefix="forks")
-        )  # a socket's path has at most 100 characters
+        # In the system's temporary folder, because a socket's path has at most 100 characters.
+        self.folder = Path(tempfile.mkdtemp(prefix="forks"))
         self.path, self.bin = str(self.folder / "socket"), self.folder / "bin"
         self.bin.mkdir()
         for name in ("python", "python3"):
@@ -160,7 +166,7 @@ class Server:
         assert self.process.stdout.readline() == "ready\n"
 
     def environment(self, env: dict[str, str]) -> dict[str, str]:
-        """With which `python` asks the server."""
+        """Return `env` with a PATH on which `python` asks the server."""
         self.begin()
         return env | {"PATH": f"{self.bin}{os.pathsep}{env['PATH']}", SOCKET: self.path}
 
@@ -186,14 +192,13 @@ def serve(path: str) -> None:
     known = dict(os.environ)
     for name in PRELOADED:
         importlib.import_module(name)
-    added = {
-        name: value for name, value in os.environ.items() if name not in known
-    }  # by libraries, for themselves
+    # Libraries set these variables for themselves.
+    added = {name: value for name, value in os.environ.items() if name not in known}
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(path)
     listening.listen(64)
     gc.collect()
-    gc.freeze()  # or each fork's collections go through all of this, and copy it
+    gc.freeze()  # otherwise the garbage collection of each fork visits these pages and copies them
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the parents of forks
     print("ready", flush=True)
     while True:
@@ -208,7 +213,7 @@ def serve(path: str) -> None:
 
 
 def answer(connection: socket.socket, known: dict[str, str], added: dict[str, str]) -> None:
-    """Fork and run what is asked for; this process stays to say how the fork ended."""
+    """Fork and run the requested script; this process stays and reports the fork's exit code."""
     head, (control,), *_ = connection.recvmsg(8, socket.CMSG_SPACE(12))
     streams = array.array("i", control[2])
     with connection.makefile("rb") as stream:
@@ -231,7 +236,7 @@ def answer(connection: socket.socket, known: dict[str, str], added: dict[str, st
         _, status = os.waitpid(pid, 0)
         try:
             connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
-        except OSError:  # who asked was killed
+        except OSError:  # the client was killed
             pass
         os._exit(0)
     connection.close()
@@ -242,10 +247,8 @@ def answer(connection: socket.socket, known: dict[str, str], added: dict[str, st
     os.environ.clear()
     os.environ.update(env | added)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.stdout, sys.stderr = (
-        sys.__stdout__,
-        sys.__stderr__,
-    )  # which colorama, that DVC imports, has wrapped
+    # DVC imports colorama, which has wrapped them.
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     code = 0
     try:
         run(asked["arguments"])
@@ -256,7 +259,8 @@ def answer(connection: socket.socket, known: dict[str, str], added: dict[str, st
     except BaseException:
         traceback.print_exc()
         code = 1
-    # What Python does at its end, but for taking all modules apart, which takes longer here than most scripts.
+    # Do what Python does at its end, except for the teardown of all modules, which takes longer
+    # here than most scripts.
     threading._shutdown()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -266,7 +270,7 @@ def answer(connection: socket.socket, known: dict[str, str], added: dict[str, st
 
 
 def run(arguments: list[str]) -> None:
-    """As `python arguments` in this process."""
+    """Run `python arguments` in this process."""
     import runpy
 
     sys.orig_argv = [sys.executable, *arguments]
@@ -284,7 +288,7 @@ def run(arguments: list[str]) -> None:
 
 
 def ask(arguments: list[str]) -> None:
-    """`python` of tests: a fork where it can be one, else the real one."""
+    """Run the tests' `python`: a fork if that is possible, otherwise the real one."""
     if passes_on(arguments):
         try:
             process = Process(

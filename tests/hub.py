@@ -1,12 +1,13 @@
-"""A Hugging Face Hub on this machine: what huggingface_hub asks of one, spoken to the real client over HTTP.
+"""A local Hugging Face Hub that serves the real huggingface_hub client over HTTP.
 
     with Hub() as hub, Client(hub, tmp_path) as client:
         hub.add("ann/model", {"config.json": b"{}"}, gated=True)
         client.run("src/fetch.py", *arguments, cwd=project, token="hf_ann")
 
-Repositories with commits that never change, one branch, tags, private and gated access, tokens with rights, large files by Git
-LFS behind a second host, Range requests, and faults on demand. huggingface_hub reads HF_ENDPOINT when it is imported, so that scripts
-run in another process. Routes and errors are those that its version 2.4 calls and tells apart (hf_raise_for_status).
+It has repositories with immutable commits, one branch, tags, private and gated access, tokens with
+rights, large files by Git LFS on a second host, Range requests, and faults on demand.
+huggingface_hub reads HF_ENDPOINT when it is imported, so scripts run in another process. Routes and
+errors are those that version 2.4 of the client uses (hf_raise_for_status).
 """
 
 import base64
@@ -50,7 +51,7 @@ class Repository:
     private: bool = False
     gated: bool = False
     readers: set[str] = field(default_factory=set)
-    """Users who may read it where it is private or gated, beside its owner."""
+    """Users, besides the owner, who may read a private or gated repository."""
     commits: list[Commit] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
 
@@ -65,9 +66,12 @@ class Repository:
 
 @dataclass
 class Fault:
-    """What goes wrong with requests whose 'METHOD path' the pattern finds, `times` often: an answer of `status` and `message`, or
-    after `cut` bytes of the body the connection closed, or where `reset` is set reset; or `pause` seconds pass before the answer, or
-    with `after` behind each so many bytes of its body. `meanwhile` is called before it."""
+    """A fault of the first `times` requests with a 'METHOD path' that matches `pattern`.
+
+    The Hub answers with `status` and `message`. Or it closes the connection after `cut` bytes of
+    the body, and resets it if `reset` is set. Or it waits `pause` seconds: before the answer, or,
+    with `after`, after each `after` bytes of the body. It calls `meanwhile` first.
+    """
 
     pattern: str
     times: int = 1
@@ -86,8 +90,13 @@ class Refused(Exception):
 
 
 class Hub:
-    """`tokens`: token -> user, who may write to repositories under the own name; "hf_reader" is ann's, to read alone.
-    `requests`: (method, path, token, Range) of each, in order."""
+    """A Hub.
+
+    Attributes:
+        tokens: token -> user. A user may write to repositories under their own name. The token
+            "hf_reader" is ann's and can only read.
+        requests: (method, path, token, Range) of each request, in order.
+    """
 
     def __init__(self):
         self.tokens = {"hf_ann": "ann", "hf_bob": "bob", "hf_reader": "ann"}
@@ -107,10 +116,8 @@ class Hub:
             target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         ).start()
         port = self.server.server_address[1]
-        self.endpoint, self.storage = (
-            f"http://127.0.0.1:{port}",
-            f"http://localhost:{port}",
-        )  # two hosts, as the Hub has
+        # Two hosts, as the Hub has.
+        self.endpoint, self.storage = f"http://127.0.0.1:{port}", f"http://localhost:{port}"
         return self
 
     def __exit__(self, *_) -> None:
@@ -118,7 +125,7 @@ class Hub:
         self.server.server_close()
 
     def add(self, name: str, files: dict[str, bytes], **access) -> str:
-        """A repository with one commit, or another commit of one; returns the commit."""
+        """Add a commit to a repository, which is created if needed; return the commit's id."""
         if name not in self.repositories:
             self.repositories[name] = Repository(**access)
         return self.repositories[name].commit(
@@ -126,7 +133,7 @@ class Hub:
         )
 
     def environment(self, home: Path, token: str | None = None) -> dict[str, str]:
-        """For a process that is to meet this Hub, without the user's own login."""
+        """Return the environment of a process that uses this Hub, without the user's own login."""
         kept = {
             name: value
             for name, value in os.environ.items()
@@ -147,7 +154,10 @@ class Hub:
 
 
 class Client:
-    """A process that meets the Hub and runs scripts one after the other, since to import what they need takes seconds."""
+    """A process that uses the Hub and runs scripts one after the other.
+
+    A new process for each script would spend seconds on imports.
+    """
 
     def __init__(self, hub: Hub, home: Path):
         self.hub, self.home = hub, home
@@ -167,7 +177,7 @@ class Client:
     def run(
         self, script: Path | str, *arguments: str, cwd: Path, token: str | None = None
     ) -> subprocess.CompletedProcess:
-        """As `python script arguments`, or `tunerank arguments`, with HF_TOKEN."""
+        """Run `python script arguments`, or `tunerank arguments`, with HF_TOKEN."""
         asked = {
             "script": str(script),
             "arguments": arguments,
@@ -320,7 +330,7 @@ class Handler(BaseHTTPRequestHandler):
     # access
 
     def seen(self, name: str) -> Repository:
-        """The repository, where the user may know of it."""
+        """Return the repository if the user may know that it exists."""
         found = self.hub.repositories.get(name)
         allowed = found and (not found.private or self.user in found.readers | {name.split("/")[0]})
         if not allowed:
@@ -333,7 +343,7 @@ class Handler(BaseHTTPRequestHandler):
         return found
 
     def readable(self, name: str) -> Repository:
-        """The repository, where the user may read its files."""
+        """Return the repository if the user may read its files."""
         found = self.seen(name)
         if found.gated and self.user not in found.readers | {name.split("/")[0]}:
             message = (
@@ -385,7 +395,7 @@ class Handler(BaseHTTPRequestHandler):
 
     @route("GET", f"/api/models/{NAME}/tree/(?P<revision>[^/]+)(/(?P<folder>.+))?")
     def tree(self, body: bytes, name: str, revision: str, folder: str = "") -> None:
-        """All files, as with recursive=true, and no folders."""
+        """Send the list of all files, as with recursive=true, without folders."""
         commit = self.committed(self.seen(name), revision)
         if folder and not any(path.startswith(f"{folder}/") for path in commit.files):
             raise Refused(404, f"{folder} does not exist", "EntryNotFound")
@@ -464,7 +474,7 @@ class Handler(BaseHTTPRequestHandler):
 
     @route("POST", "/api/validate-yaml")
     def validate(self, body: bytes) -> None:
-        """Of the metadata the licence alone."""
+        """Check the metadata; only the licence is checked."""
         license = yaml.safe_load(json.loads(body)["content"].split("---\n")[1]).get(
             "license", "other"
         )
@@ -550,7 +560,7 @@ def large(path: str) -> bool:
 
 
 def blob(content: bytes) -> str:
-    """Git's object id."""
+    """Return the id of a Git object."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 

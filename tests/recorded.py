@@ -1,9 +1,9 @@
-"""Runs a script as `python` does, and writes down which files and folders Python opened and which parameters were read.
+"""Run a script as `python` does, and record the paths Python opens and the parameters it reads.
 
     python tests/recorded.py READS.json src/train.py data/samples/train.jsonl ...
 
-Files are those of Python's audit events (https://docs.python.org/3/library/audit_events.html): what a library opens in C or Rust
-raises none.
+Paths come from Python's audit events (https://docs.python.org/3/library/audit_events.html), which
+do not report what a library opens in C or Rust.
 """
 
 import atexit
@@ -19,7 +19,8 @@ def record_files(opened: set[str]) -> None:
         if event not in ("open", "os.listdir", "os.scandir"):
             return
         path, flags = arguments[0], arguments[2] if event == "open" else os.O_RDONLY
-        # A name within an open folder, as shutil.rmtree opens it, comes without that folder, and is none in the working folder.
+        # shutil.rmtree opens names relative to an open folder. The event has no folder, and the
+        # name does not exist in the working folder.
         if (
             isinstance(path, (str, bytes))
             and not flags & (os.O_WRONLY | os.O_CREAT)
@@ -31,8 +32,11 @@ def record_files(opened: set[str]) -> None:
 
 
 def record_parameters(read: set[str]) -> None:
-    """Note `group.key` where a stage reads a field of what `load` gave it, or of a copy, but there of no field that was set anew.
-    Validators, which see everything, have run before."""
+    """Record `group.key` when a stage reads a field of the loaded parameters or of a copy of them.
+
+    A field that was replaced in the copy does not count. Validators see every field; they have run
+    before.
+    """
     from tunerank.params import base
     from tunerank.params import load as params
 
@@ -50,8 +54,8 @@ def record_parameters(read: set[str]) -> None:
     def copying(self, *, update=None, deep=False):
         copied = copy(self, update=update, deep=deep)
         if id(self) in held:
-            _, prefix, anew = held[id(self)]
-            held[id(copied)] = copied, prefix, anew | set(update or ())
+            _, prefix, replaced = held[id(self)]
+            held[id(copied)] = copied, prefix, replaced | set(update or ())
         return copied
 
     def reading(self, name):
@@ -61,8 +65,8 @@ def record_parameters(read: set[str]) -> None:
             and name in type(self).__pydantic_fields__
             and not isinstance(value, base.Group)
         ):
-            _, prefix, anew = held[id(self)]
-            if name not in anew:
+            _, prefix, replaced = held[id(self)]
+            if name not in replaced:
                 read.add(prefix + name)
         return value
 

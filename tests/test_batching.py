@@ -1,4 +1,4 @@
-"""Batches of about one length, and threads that have one each."""
+"""Test batches of similar lengths, and threads that score one batch each."""
 
 import threading
 
@@ -17,21 +17,19 @@ from tunerank.models.cross_encoder import CrossEncoder
     [
         ([], 10, 2, []),
         ([3, 9, 4, 4], 12, 1, [[1], [2, 3, 0]]),
-        ([20, 3], 10, 1, [[0], [1]]),  # a text longer than a batch is one
+        ([20, 3], 10, 1, [[0], [1]]),  # a text that is longer than a batch has its own batch
         ([4, 4, 4, 4], 100, 1, [[0, 1, 2, 3]]),
-        ([4, 4, 4, 4], 100, 2, [[0, 1], [2, 3]]),  # little to do, and each thread has some of it
+        ([4, 4, 4, 4], 100, 2, [[0, 1], [2, 3]]),  # little work is shared by all threads
         ([0, 0], 10, 2, [[0], [1]]),
     ],
 )
-def test_batches_by_hand(lengths, batch_tokens, threads, expected):
+def test_batches_are_those_worked_out_by_hand(lengths, batch_tokens, threads, expected):
     assert length_batches(lengths, batch_tokens, threads) == expected
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 200), st.integers(1, 4))
-def test_every_text_is_in_one_batch_and_no_batch_of_several_is_over_the_budget(
-    lengths, batch_tokens, threads
-):
+def test_every_text_is_in_one_batch_within_the_budget(lengths, batch_tokens, threads):
     batches = length_batches(lengths, batch_tokens, threads)
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     assert all(
@@ -49,8 +47,8 @@ def three_threads():
     torch.set_num_threads(before)
 
 
-def test_batches_run_at_once_each_with_operations_of_one_thread(three_threads):
-    meeting = threading.Barrier(3, timeout=30)  # which only three calls at once pass
+def test_batches_run_in_parallel_with_one_thread_each(three_threads):
+    meeting = threading.Barrier(3, timeout=30)  # only three calls at once can pass
 
     def call(batch):
         meeting.wait()
@@ -61,7 +59,7 @@ def test_batches_run_at_once_each_with_operations_of_one_thread(three_threads):
     assert torch.get_num_threads() == 3
 
 
-def test_an_error_in_a_batch_is_the_callers_and_the_number_of_threads_is_restored(three_threads):
+def test_an_error_in_a_batch_reaches_the_caller_and_restores_the_number_of_threads(three_threads):
     def call(batch):
         if batch == [2]:
             raise MemoryError("of batch 2")
@@ -72,7 +70,7 @@ def test_an_error_in_a_batch_is_the_callers_and_the_number_of_threads_is_restore
     assert torch.get_num_threads() == 3
 
 
-def test_scores_are_the_same_by_one_thread_and_by_three(tiny_model, three_threads):
+def test_scores_are_the_same_with_one_thread_and_with_three(tiny_model, three_threads):
     pairs = [(f"问题{n}？", "车" * (n % 30 + 1)) for n in range(200)]
     encoder = CrossEncoder(tiny_model, 100, "fp32", batch_tokens=256)
     by_three = encoder.score(pairs)

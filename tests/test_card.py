@@ -23,7 +23,7 @@ def parameters(**changes: dict) -> Params:
 
 
 def origin(**changes: dict) -> Origin:
-    """`changes`: name of a metrics file -> what is other in it."""
+    """Return a run for the card; `changes`: name of a metrics file -> changed values."""
     found = {name: value | changes.get(name, {}) for name, value in metrics().items()}
     return Origin(COMMIT, dirty=False, md5="9987263b1903fd0aaf4e58c1b57f71ef.dir", metrics=found)
 
@@ -60,7 +60,7 @@ def test_the_bundled_base_data_and_licence_are_named():
     )
 
 
-def test_a_base_on_the_hub_brings_no_licence_of_its_own():
+def test_a_base_from_the_hub_has_no_licence_in_the_card():
     params = parameters(
         base={"source": "hub", "repo": "BAAI/bge-reranker-base", "revision": COMMIT}
     )
@@ -74,7 +74,7 @@ def test_a_base_on_the_hub_brings_no_licence_of_its_own():
     assert about(written(params, license="apache-2.0"))["license"] == "apache-2.0"
 
 
-def test_paths_of_this_machine_are_cut_to_their_last_part():
+def test_local_paths_are_shortened_to_their_last_part():
     params = parameters(
         base={"source": "path", "path": "/home/ann/secret/base"},
         prepare={"raw": "/home/ann/secret/qa.xlsx"},
@@ -106,7 +106,7 @@ def test_paths_of_this_machine_are_cut_to_their_last_part():
         "![](x)",
     ],
 )
-def test_what_a_path_is_called_changes_neither_metadata_nor_tables(name):
+def test_a_path_with_markup_changes_neither_metadata_nor_tables(name):
     plain, odd = (
         written(parameters(prepare={"raw": "data/qa"})),
         written(parameters(prepare={"raw": f"data/{name}"})),
@@ -122,22 +122,22 @@ def test_what_a_path_is_called_changes_neither_metadata_nor_tables(name):
         [re.sub(r"\\.", "", line).count("|") for line in ModelCard(text).text.split("\n")]
         for text in (plain, odd)
     ]
-    assert bars[0] == bars[1]  # as many lines, each table's row with as many cells
-    assert "<script>" not in re.sub(r"(`+).*?\1", "", ModelCard(odd).text)  # but in code spans
+    assert bars[0] == bars[1]  # the same lines, and each row of a table has the same cells
+    assert "<script>" not in re.sub(r"(`+).*?\1", "", ModelCard(odd).text)  # except in code spans
 
 
-def test_figures_of_validation_questions_are_said_to_be_too_good():
+def test_the_card_warns_of_figures_from_validation_questions():
     text = written(of=origin(eval={"split": "valid"}))
     assert about(text)["model-index"][0]["results"][0]["dataset"]["split"] == "validation"
     assert (
-        "- **The figures are of the validation questions, by which the checkpoint was chosen: they are too good.**"
-        in text
+        "- **The figures are of the validation questions, by which the checkpoint was chosen: "
+        "they are too good.**" in text
     )
     assert "16 validation questions;" in text
     assert "too good" not in written()
 
 
-def test_a_run_whose_best_is_the_base_says_so():
+def test_the_card_says_if_the_base_was_the_best():
     valid = {"measure": "MRR@10", "base": 0.5, "best": 0.4}
     trained = {
         "best_step": 3,
@@ -146,19 +146,18 @@ def test_a_run_whose_best_is_the_base_says_so():
     }
     assert describe_checkpoint(trained).startswith(
         "**the base itself**: no fine-tuned weights"
-    ) and describe_checkpoint(
-        trained
-    ).endswith("MRR@10 0.500, the base's 0.500")
+    ) and describe_checkpoint(trained).endswith("MRR@10 0.500, the base's 0.500")
     assert (
         describe_checkpoint({"best_step": 3, "valid": valid})
         == "step 3, 1 of its weights and 0 of the base's; validation MRR@10 0.400, the base's 0.500"
     )
     assert (
-        describe_checkpoint({"samples": 4}) == "the last; no validation questions were ranked while it trained"
+        describe_checkpoint({"samples": 4})
+        == "the last; no validation questions were ranked while it trained"
     )
     assert (
-        "step 3, 0.75 of its weights and 0.25 of the base's; validation MRR@10 0.656, the base's 0.500"
-        in written()
+        "step 3, 0.75 of its weights and 0.25 of the base's; "
+        "validation MRR@10 0.656, the base's 0.500" in written()
     )
 
 
@@ -177,8 +176,8 @@ def test_measures_follow_cutoff_and_ks():
 def test_whole_passages_and_other_losses_are_described():
     text = written(parameters(retrieve={"shown": 0, "title": False}))
     assert (
-        "Give it whole passages. On the candidates of a first stage that is the row **this model** of the results."
-        in text
+        "Give it whole passages. On the candidates of a first stage that is the row **this model** "
+        "of the results." in text
     )
     assert '("问题", "一段文字")' in text and "views" not in text
     assert "| distillation | none |" in text
@@ -198,19 +197,20 @@ def test_whole_passages_and_other_losses_are_described():
             64,
             (1.0, 1.0, 2.0),
             0.25,
-            "views of 64 characters 25%, windows of 64 to 320 characters 25%, whole passages 50%; without titles 25%",
+            "views of 64 characters 25%, windows of 64 to 320 characters 25%, whole passages 50%; "
+            "without titles 25%",
         ),
         (0, (1.0, 2.0, 1.0), 0.0, "whole passages 50%, windows of 64 to 320 characters 50%"),
     ],
 )
-def test_what_training_showed_is_described(shown, shares, untitled, expected):
+def test_the_views_of_training_are_described(shown, shares, untitled, expected):
     samples = {"units": dict(zip(("view", "window", "whole"), shares)), "untitled": untitled}
     assert f"| shown | {expected} |" in written(
         parameters(retrieve={"shown": shown}, samples=samples)
     )
 
 
-def test_where_views_are_shown_whole_passages_have_rows_of_their_own():
+def test_whole_passages_have_their_own_rows_in_a_run_with_views():
     found = origin()
     everything, against = found.metrics["eval"]["all"], found.metrics["eval"]["against"]["all"]
     whole = (("base_whole", 0.25), ("reranker_whole", 0.375), ("fused_whole", 0.625))
@@ -225,19 +225,19 @@ def test_where_views_are_shown_whole_passages_have_rows_of_their_own():
     )
     assert "| this model, whole passages - base, whole passages | +0.125 [+0.062, +0.188] |" in text
     assert (
-        "On whole passages, `1.5 * reranker + 20 * dense + 0 * bm25`, these together have hit@1 0.625,"
-        in text
+        "On whole passages, `1.5 * reranker + 20 * dense + 0 * bm25`, "
+        "these together have hit@1 0.625," in text
     )
     assert {m["value"] for m in about(text)["model-index"][0]["results"][0]["metrics"]} == {
         0.375
-    }  # as the snippets use it
+    }  # the snippets use it like this
     assert (
         "that is the row **this model, whole passages** of the results" in text
         and '("问题", "标题。一段文字")' in text
     )
 
 
-def test_an_evaluation_without_seen_passages_or_a_dirty_tree():
+def test_the_card_describes_a_dirty_tree_without_seen_passages():
     found = origin()
     del found.metrics["eval"]["seen"]
     text = written(of=replace(found, dirty=True))

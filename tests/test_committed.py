@@ -1,4 +1,4 @@
-"""What is committed belongs together: lock, parameters, code, metrics and the READMEs' table.
+"""Test that the committed lock, parameters, code, metrics and README tables belong together.
 
 All of it is read from Git's HEAD, because `make repro` rewrites dvc.lock and metrics/ in the
 working tree, with other figures on another CPU. After a change of any of them run `dvc repro` and
@@ -45,7 +45,7 @@ WORDS = {
 
 
 @pytest.mark.parametrize("stage", yaml.safe_load(at_head("dvc.yaml"))["stages"])
-def test_the_lock_is_of_this_code_these_parameters_and_these_metrics(stage):
+def test_the_lock_belongs_to_the_committed_code_parameters_and_metrics(stage):
     locked = LOCK["stages"][stage]
     files = [
         entry
@@ -64,8 +64,8 @@ def test_the_lock_is_of_this_code_these_parameters_and_these_metrics(stage):
         assert (values[group][key] if key else values[group]) == value, name
 
 
-def test_stages_pass_on_what_they_were_given():
-    """Every input that another stage makes is locked at the content that stage left."""
+def test_a_stages_input_is_locked_as_the_earlier_stage_left_it():
+    """The lock has the same content for an output and for the input of a later stage."""
     made = {out["path"]: out["md5"] for stage in LOCK["stages"].values() for out in stage["outs"]}
     inputs = [
         (dep["path"], dep["md5"])
@@ -81,7 +81,8 @@ def results(result: dict, words: dict) -> str:
     """Return a README's table of a few systems, and one sentence with the verdict on each.
 
     Args:
-        result: metrics/eval.json; words: of `WORDS`.
+        result: the content of metrics/eval.json.
+        words: one of the values of `WORDS`.
     """
     everything, against = result["all"], result["against"]["all"]
     measure = next(name for name in everything[RIVAL] if name.startswith("MRR@"))
@@ -110,7 +111,7 @@ def test_a_readme_shows_the_committed_results(readme):
     assert RESULTS.search(at_head(readme).decode())[2] == table
 
 
-def test_a_readmes_table_has_a_row_a_system_and_its_verdict():
+def test_a_readmes_table_has_a_row_and_a_verdict_per_system():
     """Metrics of a run without views have no `whole` rows, and a system may be worse."""
     value = {"hit@1": 0.5, "MRR@10": 0.61254}
     entry = {"difference": -0.05, "low": -0.08, "high": -0.0204, "p": 0.01}

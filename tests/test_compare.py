@@ -20,7 +20,7 @@ HEADER = "id,passage,qa_type,seen,bm25,reranker,fused\n"
 
 
 def rows(ranks: list, column: str = "fused", prefix: str = "q") -> str:
-    """A table of as many questions; an empty rank is a passage that was not found."""
+    """Return a table with a question per rank; an empty rank is a passage that was not found."""
     cells = {"bm25": 1, "reranker": 1, "fused": 1}
     return HEADER + "".join(
         f"{prefix}{i},p{i},detailed,False,"
@@ -32,7 +32,11 @@ def rows(ranks: list, column: str = "fused", prefix: str = "q") -> str:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory) -> Path:
-    """Tags: plain; better, by 12 questions of 40; other, with other questions; moved, with another passage; empty, without a table."""
+    """Return a repository with these tags.
+
+    plain; better: 12 of 40 questions are better; other: other questions; moved: one question has
+    another passage; empty: no table.
+    """
     folder = tmp_path_factory.mktemp("compared")
     git("init", "-q", cwd=folder)
     subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=folder, check=True)
@@ -56,7 +60,7 @@ def repository(tmp_path_factory) -> Path:
 
 
 def link_code(folder: Path) -> None:
-    """Put the code of this repository beside a project that holds metrics alone."""
+    """Link the code of this repository into a project that has only metrics."""
     for name in ("src", ".ci", "experiments"):
         (folder / name).exists() or (folder / name).symlink_to(ROOT / name)
 
@@ -73,7 +77,7 @@ def test_the_difference_of_two_revisions_is_paired_and_judged(repository):
     assert (hit["a"], hit["b"]) == pytest.approx((24 / 40, 37 / 40)) and hit[
         "difference"
     ] == pytest.approx(13 / 40)
-    # 13 questions gain a half, one loses it, one gains two thirds, and rank 12 is beyond 10
+    # 13 questions gain 1/2, one loses 1/2, one gains 2/3, and rank 12 is beyond 10.
     assert reciprocal["difference"] == pytest.approx((13 / 2 - 1 / 2 + 2 / 3) / 40)
     assert (
         0 < reciprocal["low"] < reciprocal["difference"] < reciprocal["high"]
@@ -82,7 +86,7 @@ def test_the_difference_of_two_revisions_is_paired_and_judged(repository):
     assert found["won"] == [f"q{i}" for i in range(13)] + ["q38"] and found["lost"] == ["q37"]
 
 
-def test_the_other_way_round_it_is_worse_and_a_gate_closes(repository):
+def test_in_reverse_order_the_verdict_is_worse_and_a_gate_closes(repository):
     done = compared(repository, "better", "plain", "--require", "not-worse")
     assert done.returncode == 1
     assert done.stdout.startswith("plain against better, fused by MRR@10: worse\n")
@@ -91,7 +95,7 @@ def test_the_other_way_round_it_is_worse_and_a_gate_closes(repository):
 
 
 @pytest.mark.parametrize("options", [(), ("--system", "reranker"), ("--measure", "hit@3")])
-def test_the_working_tree_is_compared_where_no_second_is_named(repository, options):
+def test_the_working_tree_is_compared_if_no_second_revision_is_named(repository, options):
     done = compared(repository, "plain", *options, "--json")
     found = json.loads(done.stdout)
     assert (
@@ -101,7 +105,7 @@ def test_the_working_tree_is_compared_where_no_second_is_named(repository, optio
     )
 
 
-def test_system_and_measure_decide_what_is_judged(repository):
+def test_system_and_measure_decide_the_verdict(repository):
     assert (
         json.loads(
             compared(repository, "plain", "better", "--system", "reranker", "--json").stdout
@@ -114,10 +118,11 @@ def test_system_and_measure_decide_what_is_judged(repository):
     assert deep["measures"]["hit@3"]["difference"] == 0 and deep["verdict"] == "no evidence"
 
 
-def test_markdown_says_what_one_question_is_worth_and_which_were_won(repository):
+def test_markdown_shows_the_worth_of_a_question_and_the_won_questions(repository):
     text = compared(repository, "plain", "better", "--md", "--shown", "2").stdout
     assert text.startswith(
-        "**better against plain, fused by MRR@10: better**\n\n| fused | plain | better | difference | 95 % interval | p |\n|---|"
+        "**better against plain, fused by MRR@10: better**\n\n"
+        "| fused | plain | better | difference | 95 % interval | p |\n|---|"
     )
     assert "40 test questions; one is worth 0.0250 of hit@1." in text
     assert "- q0: rank 2 -> 1\n- q1: rank 2 -> 1\n- ... and 12 more (--shown)" in text
@@ -128,7 +133,8 @@ def test_markdown_says_what_one_question_is_worth_and_which_were_won(repository)
     [
         (
             ("plain", "other"),
-            "error: plain was tested on 40 questions that other was not: q0, q1, q2, ...; compare runs on the same data",
+            "error: plain was tested on 40 questions that other was not: q0, q1, q2, ...; "
+            "compare runs on the same data",
         ),
         (("plain", "moved"), "error: 1 questions have another passage in moved than in plain: q3"),
         (
@@ -137,7 +143,8 @@ def test_markdown_says_what_one_question_is_worth_and_which_were_won(repository)
         ),
         (
             ("empty", "plain"),
-            "error: empty has no metrics/per_query.csv; run dvc repro there, and start in the project's folder\n",
+            "error: empty has no metrics/per_query.csv; "
+            "run dvc repro there, and start in the project's folder\n",
         ),
         (
             ("plain", "HEAD^{tree}"),
@@ -170,7 +177,7 @@ def test_markdown_says_what_one_question_is_worth_and_which_were_won(repository)
         ),
     ],
 )
-def test_what_cannot_be_compared_is_refused_in_one_line(repository, arguments, message):
+def test_runs_that_cannot_be_compared_are_refused_in_one_line(repository, arguments, message):
     done = compared(repository, *arguments)
     assert (
         done.returncode == 1
@@ -190,7 +197,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(repository, arguments, m
         (("--require", "good"), "Invalid value for '--require'"),
     ],
 )
-def test_a_wrong_option_is_one_line(repository, options, message):
+def test_a_wrong_option_is_refused_in_one_line(repository, options, message):
     done = compared(repository, "plain", *options)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
@@ -209,10 +216,10 @@ DAMAGED = "metrics/per_query.csv of the working tree is not a table of ranks ("
         (rows([1, 0]), "no rows, or a row without passage, or a rank below 1"),
         (rows([1, "x"]), "could not convert string to float: 'x'"),
         ("id,fused\nq0,1\n", "'passage'"),
-        ("question,passage,fused\nq0,p0,1\n", '"None of [\'id\'] are in the columns"'),
+        ("question,passage,fused\nq0,p0,1\n", "\"None of ['id'] are in the columns\""),
     ],
 )
-def test_a_damaged_table_of_ranks_is_one_line(tmp_path, monkeypatch, table, reason):
+def test_a_damaged_table_of_ranks_is_refused_in_one_line(tmp_path, monkeypatch, table, reason):
     committed(tmp_path, rows([1, 2])).write_text(table, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError) as error:
@@ -232,7 +239,7 @@ def committed(folder: Path, table: str) -> Path:
 
 
 @pytest.mark.parametrize("name", ["NA", "null"])
-def test_ids_that_pandas_takes_for_missing_are_ids(tmp_path, monkeypatch, capsys, name):
+def test_ids_that_pandas_reads_as_missing_stay_ids(tmp_path, monkeypatch, capsys, name):
     committed(tmp_path, rows([1, 2]).replace("q1,p1", f"{name},{name}"))
     monkeypatch.chdir(tmp_path)
     call("compare", "main", "--json")
@@ -266,7 +273,7 @@ NOT_A_LOCK = "; git checkout HEAD -- dvc.lock, then run dvc repro"
         ),
     ],
 )
-def test_a_damaged_lock_is_one_line(tmp_path, monkeypatch, lock, message):
+def test_a_damaged_lock_is_refused_in_one_line(tmp_path, monkeypatch, lock, message):
     committed(tmp_path, rows([1, 2]))
     (tmp_path / "dvc.lock").write_text(lock, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -287,7 +294,7 @@ def test_a_damaged_lock_is_one_line(tmp_path, monkeypatch, lock, message):
         ([2] * 6 + [1] * 19, [1] * 25, "better"),
     ],
 )
-def test_a_verdict_needs_six_questions_that_differ(
+def test_a_verdict_needs_six_questions_with_a_difference(
     tmp_path, monkeypatch, capsys, before, after, verdict
 ):
     committed(tmp_path, rows(before)).write_text(rows(after), encoding="utf-8")
@@ -309,7 +316,7 @@ def test_the_help_states_the_rule_of_the_verdict(repository):
     ) in text
 
 
-def test_the_committed_results_keep_their_verdicts_where_interval_and_p_agree():
+def test_the_committed_results_keep_their_verdicts():
     result = json.loads(at_head("metrics/eval.json"))
     for systems in result["against"].values():
         for rivals in systems.values():
@@ -318,7 +325,9 @@ def test_the_committed_results_keep_their_verdicts_where_interval_and_p_agree():
                     side = "better" if row["low"] > 0 else "worse" if row["high"] < 0 else None
                     agreed = side if side and row["p"] < 0.05 else "no evidence"
                     assert verdict(row) == agreed
-    rivals = {system: rivals["dense"]["MRR@10"] for system, rivals in result["against"]["all"].items()}
+    rivals = {
+        system: rivals["dense"]["MRR@10"] for system, rivals in result["against"]["all"].items()
+    }
     assert {system: verdict(row) for system, row in rivals.items()} == {
         "reranker": "no evidence", "fused": "better",
         "reranker_whole": "no evidence", "fused_whole": "better",
@@ -326,9 +335,12 @@ def test_the_committed_results_keep_their_verdicts_where_interval_and_p_agree():
 
 
 @pytest.mark.parametrize("gain", [0.0, 0.08])
-def test_intervals_hold_the_true_difference_at_their_rate(gain):
-    """120 questions, each right with probability 0.6 under the one and 0.6 + gain under the other; 95 % of 400 intervals are 380,
-    and fewer than 364 or more than 395 would come of one such test in a thousand."""
+def test_95_percent_of_the_intervals_contain_the_true_difference(gain):
+    """120 questions are right with probability 0.6 in one run and 0.6 + gain in the other.
+
+    95 % of 400 intervals are 380. Fewer than 364 or more than 395 occur by chance in one test of a
+    thousand.
+    """
     rng = np.random.default_rng(7)
     held = 0
     for seed in range(400):
@@ -338,7 +350,7 @@ def test_intervals_hold_the_true_difference_at_their_rate(gain):
     assert 364 <= held <= 395
 
 
-def test_a_pull_request_gets_the_verdict_and_what_changed(repository):
+def test_a_pull_request_gets_the_verdict_and_the_changes(repository):
     link_code(repository)
 
     def commented(*arguments: str) -> tuple[int, str]:
@@ -381,8 +393,8 @@ def test_a_pull_request_gets_the_verdict_and_what_changed(repository):
 
 
 @pytest.mark.parametrize("prefix", ["", "ranker", "team a/ranker"])
-def test_a_project_may_lie_in_a_subfolder_of_its_repository(tmp_path, prefix):
-    """Two runs and an experiment, compared by every program that reads a revision."""
+def test_a_project_may_be_in_a_subfolder_of_its_repository(tmp_path, prefix):
+    """Every program that reads a revision compares two runs and an experiment."""
     project = tmp_path / prefix
     write_run(project, rows([2] * 8 + [1] * 4), low=0.25)
     git("init", "-q", "-b", "main", cwd=tmp_path)
@@ -433,9 +445,12 @@ def test_a_project_may_lie_in_a_subfolder_of_its_repository(tmp_path, prefix):
 
 
 def write_run(project: Path, ranks: str, low: float) -> None:
-    """Metrics of a run split by passage, so that no passage is seen, and its validation questions."""
+    """Write metrics of a run split by passage, without seen passages, and validation questions."""
     questions = [{"id": f"v{i}", "passage": f"p{i}"} for i in range(2)]
-    scores = [{"id": "v0", "scores": {"p0": 2, "p1": 1}}, {"id": "v1", "scores": {"p0": 2, "p1": 1}}]
+    scores = [
+        {"id": "v0", "scores": {"p0": 2, "p1": 1}},
+        {"id": "v1", "scores": {"p0": 2, "p1": 1}},
+    ]
     group = {"questions": 12, "base": {"hit@1": low}, "fused": {"hit@1": low}}
     contents = {
         "metrics/per_query.csv": ranks,
@@ -483,7 +498,7 @@ def test_ranks_of_another_checkpoint_are_refused(repository):
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
 
-def test_workflows_pin_what_they_use_and_call_what_is_there():
+def test_workflows_pin_their_actions_and_call_existing_scripts():
     jobs = [
         job
         for path in WORKFLOWS
@@ -496,7 +511,7 @@ def test_workflows_pin_what_they_use_and_call_what_is_there():
     assert set(called) == {".ci/run", ".ci/compare"} and all(
         os.access(ROOT / name, os.X_OK) for name in called
     )
-    # The exit code of what is piped into another program counts: without pipefail no gate closes.
+    # A gate needs the exit code of a program in a pipe, so pipefail must be set.
     assert all(step.get("shell") == "bash" for step in steps if "|" in step.get("run", ""))
-    # What is written by others is never pasted into a shell.
+    # No expression, which may hold text of others, is inserted into a shell command.
     assert not [step["run"] for step in steps if "${{" in step.get("run", "")]

@@ -1,7 +1,8 @@
-"""Each stage reads what it declares in dvc.yaml and writes its outputs, nothing else, and what comes out depends on nothing else.
+"""Test that a stage reads only what it declares in dvc.yaml and writes only its outputs.
 
-Every stage of the small run is run again in another folder, under another hash seed, locale and time zone, with an empty home.
-Two witnesses note what it opens: Python's audit events, and, where it is installed, `strace`, which sees C and Rust too.
+Every stage of the small run runs again in another folder, with another hash seed, locale and time
+zone and an empty home. Its outputs must be the same. Two witnesses record the files that it opens:
+Python's audit events and, if installed, `strace`, which also sees C and Rust code.
 """
 
 import codecs
@@ -22,8 +23,8 @@ from conftest import ENVIRONMENT, NOT_DEPS, ROOT, git
 from tunerank.commands.verify import md5_of
 
 STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
-# What the small run leaves out: a teacher, another reranker to compare with, pre-training, tokenising in processes of their own.
-# It is run in the stages that this changes.
+# Options that the small run does not use: a teacher, another reranker to compare with,
+# pre-training, and tokenisation in processes of their own. The stages they change run with them.
 RICH_STAGES = ["fetch", "samples", "pretrain", "train", "baseline", "score", "evaluate"]
 RICH = {
     "teacher": {"source": "bundled"},
@@ -37,9 +38,11 @@ STRACE = (
     shutil.which("strace")
     and not subprocess.run([*TRACE, os.devnull, "true"], capture_output=True).returncode
 )
-# The resume key of a training has a hash of all the library's code: it decides where training begins, not what comes out.
+# The key of a training's checkpoints has a hash of all the library's code. It decides where a
+# training starts, not what it gives.
 KEYED = {"train": ["src/tunerank"], "pretrain": ["src/tunerank"]}
-# How often `pretrain` leaves a resume point, and who tokenises: nothing comes out otherwise (tests/test_training.py).
+# How often `pretrain` saves a checkpoint and which process tokenises do not change its outputs
+# (tests/test_training.py).
 WITHOUT_EFFECT = {"pretrain": {"train.workers", "train.save_steps", "train.save_total_limit"}}
 SYSTEM = (
     "/usr",
@@ -58,9 +61,17 @@ SYSTEM = (
 
 @dataclass
 class Run:
-    """Of a stage: the project's folder, its entry in dvc.lock, paths that were opened for reading by witness, parameters
-    that were read, files of the project that are another than before, files that it left in the home and the temporary folder,
-    and its outputs' md5."""
+    """The record of one run of a stage.
+
+    Attributes:
+        folder: the project.
+        declared: the stage's entry in dvc.lock.
+        opened: witness -> paths that were opened for reading.
+        parameters: the parameters that were read.
+        changed: files of the project that differ from before.
+        left: files that the stage left in the home and the temporary folder.
+        made: output -> md5.
+    """
 
     stage: str
     folder: Path
@@ -113,13 +124,21 @@ def record(folder: Path, stage: str) -> Run:
     shutil.rmtree(aside, ignore_errors=True)
     for name in ("home", "tmp"):
         (aside / name).mkdir(parents=True)
-    for out in declared["outs"]:  # as DVC does
+    for out in declared["outs"]:  # DVC also removes them before a run
         path = folder / out["path"]
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    environment = {name: value for name, value in ENVIRONMENT.items() if not name.startswith(("HF_", "XDG_", "LANG", "LC_"))} | {
-        "HOME": str(aside / "home"), "TMPDIR": str(aside / "tmp"), "PYTHONDONTWRITEBYTECODE": "1",
-        "ACCELERATE_MIXED_PRECISION": "bf16", "PYTHONHASHSEED": "1", "LC_ALL": "C", "TZ": "Pacific/Kiritimati",
-    }  # fmt: skip
+    kept = ("HF_", "XDG_", "LANG", "LC_")
+    environment = {
+        name: value for name, value in ENVIRONMENT.items() if not name.startswith(kept)
+    } | {
+        "HOME": str(aside / "home"),
+        "TMPDIR": str(aside / "tmp"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "ACCELERATE_MIXED_PRECISION": "bf16",
+        "PYTHONHASHSEED": "1",
+        "LC_ALL": "C",
+        "TZ": "Pacific/Kiritimati",
+    }
     command = [
         sys.executable,
         str(ROOT / "tests/recorded.py"),
@@ -153,8 +172,11 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def traced(log: str) -> set[Path]:
-    """Paths that were opened for reading, by a log of `strace -f -y`: `7 openat(AT_FDCWD</a>, "b", O_RDONLY) = 3</a/b>`, or the
-    same in two lines, `... <unfinished ...>` and `7 <... openat resumed>) = 3</a/b>`."""
+    """Return the paths that were opened for reading, from a log of `strace -f -y`.
+
+    A call is one line, `7 openat(AT_FDCWD</a>, "b", O_RDONLY) = 3</a/b>`, or two lines,
+    `... <unfinished ...>` and `7 <... openat resumed>) = 3</a/b>`.
+    """
     paths, waiting = set(), {}
     for line in log.splitlines():
         process, rest = line.split(maxsplit=1)
@@ -186,15 +208,12 @@ def test_a_stage_reads_what_it_declares(run):
             for path in opened
             if path.is_relative_to(run.folder)
         }
-        read -= {
-            name for name in read if (run.folder / name).is_dir() and inside(name, ["src"])
-        }  # listed by imports
-        read -= {
-            name for name in read if name.startswith("src/") and name.endswith("/__init__.py")
-        }  # empty (test_rooms.py)
-        read -= {
-            Path(out).parent.as_posix() for out in run.outputs()
-        }  # flushed once an output has its name
+        # Imports list folders of src.
+        read -= {name for name in read if (run.folder / name).is_dir() and inside(name, ["src"])}
+        # These files are empty (test_rooms.py).
+        read -= {name for name in read if name.startswith("src/") and name.endswith("/__init__.py")}
+        # The folder of an output is opened to flush the output's name to the disk.
+        read -= {Path(out).parent.as_posix() for out in run.outputs()}
         assert len(read) > 5, witness
         assert {
             name
@@ -203,7 +222,7 @@ def test_a_stage_reads_what_it_declares(run):
         } == set(), witness
 
 
-def test_outside_the_project_a_stage_reads_what_is_installed_and_leaves_nothing(run, tiny_model):
+def test_outside_the_project_a_stage_reads_only_installed_files_and_leaves_nothing(run, tiny_model):
     places = [
         *SYSTEM,
         sys.prefix,
@@ -212,9 +231,8 @@ def test_outside_the_project_a_stage_reads_what_is_installed_and_leaves_nothing(
         str(ROOT / "tests"),
     ]
     places.append(os.path.realpath(sys.prefix))  # an environment may be a link
-    places.append(
-        str(run.folder.parent / "aside/tmp")
-    )  # which was empty, and what is left in it the last line says
+    # The temporary folder was empty. The last line checks what is left in it.
+    places.append(str(run.folder.parent / "aside/tmp"))
     places += [str(tiny_model)] * (run.stage == "fetch")  # retriever.path
     for witness, opened in run.opened.items():
         outside = {str(path) for path in opened if not path.is_relative_to(run.folder)}
@@ -231,7 +249,7 @@ def test_a_stage_reads_the_parameters_that_it_declares(run):
     assert run.parameters or not declared
 
 
-def test_a_stage_writes_its_outputs_alone(run):
+def test_a_stage_writes_only_its_outputs(run):
     assert {name for name in run.changed if not inside(name, [*run.outputs(), ".cache"])} == set()
     assert [
         out for out in run.outputs() if not any(inside(name, [out]) for name in run.changed)

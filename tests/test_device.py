@@ -1,4 +1,4 @@
-"""Precision and attention by the hardware: what torch says of it is replaced, the choice is not."""
+"""Test the choice of precision and attention; torch's report of the hardware is replaced."""
 
 import platform
 
@@ -46,7 +46,7 @@ def pretend(monkeypatch, architecture: str, capability: str, instructions: set[s
 
 
 @pytest.mark.parametrize("name", MACHINES)
-def test_auto_is_bf16_where_a_cpu_multiplies_it(monkeypatch, name):
+def test_auto_is_bf16_on_a_cpu_that_multiplies_it(monkeypatch, name):
     *machine, expected = MACHINES[name]
     pretend(monkeypatch, *machine)
     assert choose_precision("auto") == expected
@@ -105,7 +105,7 @@ def test_the_machine_is_described_by_its_instructions_and_the_reason_for_the_pre
         ("fp16", True, True, "sdpa"),
     ],
 )
-def test_attention_is_plain_for_training_in_bf16_on_a_cpu_alone(
+def test_attention_is_plain_only_for_training_in_bf16_on_a_cpu(
     monkeypatch, precision, training, cuda, expected
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
@@ -132,14 +132,14 @@ def test_attention_changes_neither_scores_nor_gradients_nor_the_saved_config(tin
         )
         model.save_pretrained(tmp_path / str(training))
         texts.append((tmp_path / str(training) / "config.json").read_text())
-    # float32 sums in another order
+    # The order of the float32 sums differs.
     assert torch.allclose(found[0][0], found[1][0], atol=1e-5) and torch.allclose(
         found[0][1], found[1][1], atol=1e-5
     )
     assert found[0][1].abs().max() > 1e-4 and texts[0] == texts[1]
 
 
-def test_a_model_without_fused_attention_keeps_its_own(tiny_model, monkeypatch):
+def test_a_model_without_fused_attention_keeps_its_attention(tiny_model, monkeypatch):
     model, _ = load_classifier(tiny_model)
     monkeypatch.setattr(type(model), "_supports_sdpa", False)
     model.config._attn_implementation = "eager"

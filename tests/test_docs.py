@@ -22,16 +22,16 @@ def test_all_modules_with_examples_are_found():
 
 
 @pytest.mark.parametrize("module", WITH_EXAMPLES)
-def test_examples_in_docstrings(module):
+def test_examples_in_docstrings_work(module):
     failed, tried = doctest.testmod(importlib.import_module(module))
     assert failed == 0 and tried > 0
 
 
 WORDS = {"README.md": 900, "docs/*.md": 700}
-"""Words of a page, at most, prose, tables and code together, as `wc -w` counts them."""
+"""The maximum number of words of a page: prose, tables and code, as `wc -w` counts them."""
 
 ALL_WORDS = 7000
-"""Words of all pages in docs/, at most."""
+"""The maximum number of words of all pages in docs/."""
 
 
 def words(page: Path) -> int:
@@ -78,7 +78,7 @@ NAMED = re.compile(
 LINK = re.compile(r"\]\(([\w./-]+)\)")
 
 
-def test_every_file_that_a_page_names_or_links_is_there():
+def test_every_file_that_a_page_names_or_links_exists():
     named = {
         (page.name, path)
         for page in PAGES

@@ -1,4 +1,4 @@
-"""The stages evaluate and report, and the model card, with any `evaluate.ks` and `evaluate.cutoff`."""
+"""Test the stages evaluate and report, and the model card, with other ks and cutoffs."""
 
 import csv
 import json
@@ -20,10 +20,11 @@ from tunerank.provenance.lock import Origin
 from tunerank.publishing.card import model_card
 
 PASSAGES = "abcdefgh"
-"""In the order of the dense retriever, for every question."""
+"""The dense retriever's order for every question."""
 GOLD = {"q1": "a", "q2": "b", "q3": "h"}
 ORDERS = {"q1": "abcdefgh", "q2": "abcdefgh", "q3": "abcdehfg"}
-"""Of the fine-tuned reranker: the gold passages have the ranks 1, 2 and 6. The base reverses the dense order."""
+"""The fine-tuned reranker's orders: gold passages at rank 1, 2 and 6. The base has the reversed
+dense order."""
 
 
 def write_run(folder: Path, **changes) -> None:

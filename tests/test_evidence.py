@@ -12,7 +12,7 @@ from tunerank.evaluation.significance import (
 from tunerank.evaluation.systems import question_groups
 
 
-def test_p_is_the_share_of_all_sign_flips_that_differ_as_much():
+def test_p_is_the_share_of_sign_flips_with_at_least_the_same_difference():
     ours, theirs = (
         [0.9, 0.5, 1.0, 0.25, 1.0, 0.5, 1.0, 1 / 3],
         [0.2, 0.7, 0.4, 0.1, 0.3, 0.45, 0.9, 0.5],
@@ -24,14 +24,14 @@ def test_p_is_the_share_of_all_sign_flips_that_differ_as_much():
     assert compare(ours, theirs, 1000, 0)["p"] == pytest.approx(expected, abs=1e-12)
 
 
-def test_p_of_hits_is_that_of_the_sign_test():
-    """Differences of -1, 0 and 1: 9 questions won, 2 lost, 200 alike. P(X <= 2) for X ~ B(11, 1/2) is 67 / 2048."""
+def test_p_of_hits_equals_the_sign_test():
+    """9 questions are won, 2 lost and 200 tied. P(X <= 2) for X ~ B(11, 1/2) is 67 / 2048."""
     ours, theirs = [1.0] * 9 + [0.0] * 2 + [1.0] * 200, [0.0] * 9 + [1.0] * 2 + [1.0] * 200
     assert compare(ours, theirs, 10_000, 0)["p"] == pytest.approx(2 * 67 / 2048, abs=1e-12)
 
 
-def test_p_drawn_at_random_is_near_the_sign_tests():
-    """30 won and 14 lost: 2 P(X <= 14) for X ~ B(44, 1/2) is 0.0226."""
+def test_p_from_random_flips_is_near_the_sign_test():
+    """30 questions are won and 14 lost: 2 P(X <= 14) for X ~ B(44, 1/2) is 0.0226."""
     ours, theirs = [1.0] * 30 + [0.0] * 14, [0.0] * 30 + [1.0] * 14
     assert compare(ours, theirs, 10_000, 1)["p"] == pytest.approx(0.0226, abs=0.006)
 
@@ -40,7 +40,7 @@ def test_no_flip_as_extreme_gives_the_smallest_p_of_the_resamples():
     assert compare([1.0] * 100, [0.0] * 100, 999, 0)["p"] == pytest.approx(2 / 1000, abs=1e-12)
 
 
-def test_the_interval_is_that_of_a_plain_bootstrap():
+def test_the_interval_matches_a_plain_bootstrap():
     generator = np.random.default_rng(11)
     ours, theirs = generator.choice([0.0, 1.0], 300, p=[0.4, 0.6]), generator.uniform(0, 1, 300)
     means = np.array(
@@ -54,7 +54,7 @@ def test_the_interval_is_that_of_a_plain_bootstrap():
 
 
 def test_questions_are_paired():
-    """A small gain on every question is certain, however much the questions differ among themselves."""
+    """A small gain on every question is certain, even if the questions differ a lot."""
     theirs = np.linspace(0, 0.75, 200)
     found = compare(theirs + 0.25, theirs, 500, 0)
     assert (found["difference"], found["low"], found["high"]) == pytest.approx(
@@ -73,7 +73,7 @@ def test_swapped_systems_have_the_mirrored_result():
     assert back["p"] == there["p"] and there["low"] < there["difference"] < there["high"]
 
 
-def test_the_seed_decides_and_the_global_generator_does_not():
+def test_resampling_depends_on_the_seed_and_not_on_the_global_generator():
     ours, theirs = np.random.default_rng(5).uniform(0, 1, (2, 60))
     np.random.seed(1)
     first = compare(ours, theirs, 500, 3)
@@ -86,25 +86,25 @@ def test_the_seed_decides_and_the_global_generator_does_not():
 @pytest.mark.parametrize(
     "ours, theirs, expected",
     [
-        (
+        (  # all are equal
             [1.0, 0.0, 0.5],
             [1.0, 0.0, 0.5],
             {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0},
-        ),  # alike
+        ),
         ([1.0], [0.5], {"difference": 0.5, "low": 0.5, "high": 0.5, "p": 1.0}),  # one question
         ([1.0], [1.0], {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}),
-        (
+        (  # one question differs
             [1.0, 0.0],
             [0.0, 0.0],
             {"difference": 0.5, "low": 0.0, "high": 1.0, "p": 1.0},
-        ),  # one differs
+        ),
     ],
 )
-def test_too_little_to_tell(ours, theirs, expected):
+def test_too_few_questions_give_no_evidence(ours, theirs, expected):
     assert compare(ours, theirs, 500, 0) == expected
 
 
-def test_each_system_against_each_rival_in_each_group():
+def test_each_system_is_compared_with_each_rival_in_each_group():
     hits = {
         "bm25": [0, 0, 0],
         "dense": [1, 0, 0],
@@ -114,7 +114,9 @@ def test_each_system_against_each_rival_in_each_group():
         "fused": [0, 1, 0],
     }
     values = {name: {"hit@1": dict(zip(("q1", "q2", "q3"), row))} for name, row in hits.items()}
-    found = compare_systems(values, {"all": ["q1", "q2", "q3"], "unseen": ["q1"], "none": []}, 500, 0)
+    found = compare_systems(
+        values, {"all": ["q1", "q2", "q3"], "unseen": ["q1"], "none": []}, 500, 0
+    )
     assert list(found) == ["all", "unseen"]
     differences = {
         (group, system, rival): measures["hit@1"]["difference"]
@@ -135,7 +137,7 @@ def test_each_system_against_each_rival_in_each_group():
     }  # fmt: skip
 
 
-def test_hits_by_document():
+def test_hits_are_counted_by_document():
     rows = [
         {"id": "q1", "passage": "p1", "bm25": 1, "reranker": 2},
         {"id": "q2", "passage": "p3", "bm25": None, "reranker": 1},
@@ -189,12 +191,16 @@ def test_suspects_are_beaten_clearly_under_both_models_by_the_same_passage():
     assert suspect_labels("test", questions, base, tuned, 2.6) == []
 
 
-def test_questions_are_grouped_by_what_was_trained_on_and_by_kind():
+def test_questions_are_grouped_by_seen_passages_and_by_kind():
     rows = [
         {"id": "q1", "seen": True, "qa_type": "detailed"},
         {"id": "q2", "seen": False, "qa_type": "detailed"},
         {"id": "q3", "seen": False, "qa_type": ""},
     ]
     assert question_groups(rows) == {
-        "all": ["q1", "q2", "q3"], "seen": ["q1"], "unseen": ["q2", "q3"], "detailed_seen": ["q1"], "detailed_unseen": ["q2"],
-    }  # fmt: skip
+        "all": ["q1", "q2", "q3"],
+        "seen": ["q1"],
+        "unseen": ["q2", "q3"],
+        "detailed_seen": ["q1"],
+        "detailed_unseen": ["q2"],
+    }

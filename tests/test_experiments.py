@@ -1,4 +1,4 @@
-"""The named runs of experiments/: every parameter they set is one that there is, and the whole is consistent."""
+"""Test the named runs of experiments/: they set parameters that exist and are consistent."""
 
 import importlib.util
 import itertools
@@ -19,7 +19,7 @@ SCRIPTS = sorted((ROOT / "experiments").glob("*.sh"))
 
 
 def overrides(command: str) -> dict[str, list]:
-    """What a command sets: parameter -> its values, several where it queues several runs."""
+    """Return parameter -> its values in a command, several if it queues several runs."""
     found = {}
     pattern = r"""-S ["']?(\+?[a-z_0-9.-]+)=(\{[^}]*\}|'\$\w+'|[^\s']+)["']?"""
     for name, text in re.findall(pattern, command):
@@ -35,7 +35,7 @@ def overrides(command: str) -> dict[str, list]:
 
 
 def commands(script: Path) -> list[str]:
-    """The lines of a script that set parameters; one that goes on in the next line counts with it."""
+    """Return the commands of a script that set parameters; continued lines are joined."""
     lines = script.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
     return [line for line in lines if "-S " in line and not line.startswith("#")]
 
@@ -60,15 +60,23 @@ def test_the_parameters_of_a_named_run_are_accepted(script):
 
 
 def test_every_way_to_write_a_change_is_read():
-    assert overrides("dvc exp run -S seed=1,2 -S 'a.b=[x,y]' -S a.c=1e-5,2 -S \"a.d='$raw'\" -S a.e=null -S '+a.f.g-h={i: j, k: 1}'") == {
-        "seed": [1, 2], "a.b": [["x", "y"]], "a.c": [1e-5, 2], "a.d": ["table.csv"], "a.e": [None],
+    command = (
+        "dvc exp run -S seed=1,2 -S 'a.b=[x,y]' -S a.c=1e-5,2 -S \"a.d='$raw'\" "
+        "-S a.e=null -S '+a.f.g-h={i: j, k: 1}'"
+    )
+    assert overrides(command) == {
+        "seed": [1, 2],
+        "a.b": [["x", "y"]],
+        "a.c": [1e-5, 2],
+        "a.d": ["table.csv"],
+        "a.e": [None],
         "+a.f.g-h": [{"i": "j", "k": 1}],
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture
 def project(tmp_path) -> Path:
-    """A folder with the scripts, and a `dvc` and a `python` that write down their arguments."""
+    """Return a folder with the scripts and with a `dvc` and a `python` that log their arguments."""
     (tmp_path / "project").mkdir()
     (tmp_path / "project/experiments").symlink_to(ROOT / "experiments")
     (tmp_path / "bin").mkdir()
@@ -117,7 +125,7 @@ def test_a_table_may_have_any_name(project, name, table):
         ),
     ],
 )
-def test_a_missing_argument_is_one_line(project, name, arguments, message):
+def test_a_missing_argument_is_reported_in_one_line(project, name, arguments, message):
     done = script(project, name, *arguments)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
     assert not (project.parent / "calls").exists()
@@ -127,7 +135,7 @@ QUEUED = [path.name for path in SCRIPTS if "--queue" in path.read_text(encoding=
 
 
 @pytest.mark.parametrize("name", QUEUED)
-def test_a_queue_without_a_git_identity_is_one_line(project, name):
+def test_a_queue_without_a_git_identity_is_refused_in_one_line(project, name):
     nobody = {"HOME": str(project), "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
     nobody |= dict.fromkeys(("GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL", "EMAIL"), "")
     done = script(project, name, **nobody)
@@ -142,12 +150,12 @@ def test_a_queue_without_a_git_identity_is_one_line(project, name):
     assert "--queue" in (project.parent / "calls").read_text().splitlines()
 
 
-def test_every_script_that_queues_runs_is_known():
+def test_every_script_that_queues_runs_is_tested():
     assert QUEUED == ["ablation.sh", "lr-sweep.sh", "never-worse.sh", "seeds.sh"]
 
 
-def test_seeds_leave_the_questions_as_they_are():
-    """prepare draws the test and validation questions by prepare.split_seed, not by seed."""
+def test_seeds_do_not_change_the_questions():
+    """prepare draws the test and validation questions with prepare.split_seed, not with seed."""
     (first, second) = (overrides(run) for run in commands(ROOT / "experiments/seeds.sh"))
     assert (first, second) == ({"seed": [43]}, {"seed": [44]})
     stages = yaml.load((ROOT / "dvc.yaml").read_text(encoding="utf-8"), Loader)["stages"]
@@ -205,8 +213,8 @@ def test_seeds_are_shown_by_their_mean_and_range():
     ]
 
 
-def test_a_group_or_system_that_a_seed_lacks_is_left_out():
-    """Split by passage, no test question is about a passage of the training questions."""
+def test_a_group_or_system_that_is_missing_for_a_seed_is_left_out():
+    """After a split by passage no test question is about a passage of the training questions."""
     group = {"questions": 4, "dense": {"hit@1": 0.5}, "base": {"hit@1": 0.25}}
     by_passage = [{"all": group, "unseen": group}, {"all": group, "unseen": group}]
     expected = [

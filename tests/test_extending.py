@@ -1,4 +1,4 @@
-"""docs/training.md says where a new loss, reader and measure go: each is added to a copy as it says, and works."""
+"""Test that a new loss, reader and measure work where docs/training.md says to add them."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ READERS[".tsv"] = _read_tsv
 
 @pytest.fixture
 def copy(tmp_path):
-    """Edit a file of a copy of the library, and run code with it."""
+    """Return functions that edit a file of a copy of the library, and run code with the copy."""
     subprocess.run(["cp", "-r", ROOT / "src", tmp_path / "src"], check=True)
 
     def edit(name: str, old: str, new: str, appended: str = "") -> None:
@@ -56,9 +56,10 @@ def test_a_loss_is_a_function_and_a_term(copy):
     added = run("""
 import json, math, torch
 from tunerank.training.losses import group_loss
-print(json.dumps(group_loss(torch.tensor([[0.0, 0.0], [0.0, 0.0]]), None, None).item() - math.log(2)))
+zeros = torch.tensor([[0.0, 0.0], [0.0, 0.0]])
+print(json.dumps(group_loss(zeros, None, None).item() - math.log(2)))
 """)
-    assert added == pytest.approx(1.0, abs=1e-6)  # the hinge of a tie
+    assert added == pytest.approx(1.0, abs=1e-6)  # the hinge loss of equal scores
 
 
 def test_a_reader_is_a_function_and_an_entry(copy, tmp_path):

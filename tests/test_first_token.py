@@ -16,8 +16,8 @@ from tunerank.models.first_token import first_token_only
 pytestmark = pytest.mark.trained
 
 SIZES = {
-    "vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64,
-    "max_position_embeddings": 40, "num_labels": 1, "pad_token_id": 1,
+    "vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "intermediate_size": 64, "max_position_embeddings": 40, "num_labels": 1, "pad_token_id": 1,
 }  # fmt: skip
 KINDS = [
     (BertConfig, BertForSequenceClassification),
@@ -42,7 +42,7 @@ def inputs(padded: bool = True) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("padded", [True, False])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("config, kind", KINDS)
-def test_scores_and_gradients_are_the_whole_layers(config, kind, attention, padded):
+def test_scores_and_gradients_equal_those_of_the_whole_layers(config, kind, attention, padded):
     found = []
     for only in (False, True):
         model = built(
@@ -62,13 +62,13 @@ def test_scores_and_gradients_are_the_whole_layers(config, kind, attention, padd
     torch.testing.assert_close(first, whole, atol=1e-6, rtol=1e-5)
     assert ours.keys() == gradients.keys()
     for name, expected in gradients.items():
-        if expected is None or not expected.any():  # a bias of the keys moves no softmax
+        if expected is None or not expected.any():  # a bias of the keys does not change the softmax
             assert ours[name] is None or ours[name].abs().max() < 1e-7
         else:
             torch.testing.assert_close(ours[name], expected, atol=1e-6, rtol=1e-4)
 
 
-def test_dropout_of_the_last_layer_stays():
+def test_the_last_layer_keeps_its_dropout():
     config, kind = KINDS[2]
     model = first_token_only(
         built(
@@ -85,7 +85,7 @@ def test_dropout_of_the_last_layer_stays():
         assert torch.equal(model.eval()(**inputs()).logits, model(**inputs()).logits)
 
 
-def test_what_is_saved_is_the_model_as_it_was(tmp_path):
+def test_the_saved_model_is_unchanged(tmp_path):
     config, kind = KINDS[2]
     model = first_token_only(first_token_only(built(config, kind).eval()))
     model.save_pretrained(tmp_path)
@@ -95,7 +95,7 @@ def test_what_is_saved_is_the_model_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize("change", [{}, {"is_decoder": True}])
-def test_another_architecture_stays_as_it_is(change):
+def test_another_architecture_is_unchanged(change):
     config, kind = (
         (BertConfig, BertForSequenceClassification)
         if change

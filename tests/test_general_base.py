@@ -1,4 +1,7 @@
-"""The recipe of a general base (experiments/general-base.sh) on a slice: samples, the larger model, the smaller one that learns from it."""
+"""Run the recipe of a general base (experiments/general-base.sh) on a small data set.
+
+It makes samples, the larger model, and the smaller model that learns from it.
+"""
 
 import importlib.util
 import json
@@ -28,7 +31,10 @@ SAMPLES, BASE = script("general_samples"), script("general_base")
 
 @pytest.fixture(scope="module")
 def slice_of(tmp_path_factory, tiny_model):
-    """Twelve things in four documents, each its own section; a question about each, and its section's heading."""
+    """Return a folder, pairs and passages: twelve things in four documents.
+
+    Each thing has its own section, a question, and the section's heading as a second query.
+    """
     folder = tmp_path_factory.mktemp("general")
     pairs, passages = [], []
     for number, row in enumerate(table_rows()[::3]):
@@ -75,7 +81,7 @@ def made(slice_of, tiny_model):
     return list(read_jsonl(folder / "out/train.jsonl"))
 
 
-def test_a_sample_has_the_passage_and_others_of_one_unit(slice_of, made):
+def test_a_samples_texts_have_one_unit(slice_of, made):
     _, pairs, passages = slice_of
     assert [sample["query"] for sample in made] == [pair["query"] for pair in pairs]
     titled = 0
@@ -88,14 +94,16 @@ def test_a_sample_has_the_passage_and_others_of_one_unit(slice_of, made):
         assert len(heads) == 1 and not [text for text in texts if " > " in text]
         titled += heads == {True}
         sizes = {len(text) - 3 * (heads == {True}) for text in texts if "续篇" not in text}
-        assert (
-            len(sizes) == 1 or min(sizes) > 320
-        )  # windows have one size; whole passages are longer than any window
+        # Windows have one size. Whole passages are longer than any window.
+        assert len(sizes) == 1 or min(sizes) > 320
     assert 0 < titled < len(made)
 
 
-def test_what_may_answer_too_is_no_negative(slice_of, made):
-    """The continuation of a pair's own section is never mined; it is short, so that every unit shows it whole."""
+def test_a_text_that_may_also_answer_is_not_a_negative(slice_of, made):
+    """The continuation of a pair's own section is never mined.
+
+    It is short, so every unit contains it whole.
+    """
     _, pairs, _ = slice_of
     mined = 0
     for sample, heading in zip(made, [pair for pair in pairs if "path" in pair for _ in range(2)]):
@@ -103,18 +111,18 @@ def test_what_may_answer_too_is_no_negative(slice_of, made):
         hard = [text for text in sample["neg"][:5] if "续篇" in text]
         mined += len(hard)
         assert not [text for text in hard if text.endswith(f"{heading['path'][-1]}的续篇。")]
-    assert mined > 20  # those of other sections are
+    assert mined > 20  # continuations of other sections are mined
 
 
-def test_vectors_are_kept(slice_of, made, tiny_model, monkeypatch):
+def test_vectors_are_reused(slice_of, made, tiny_model, monkeypatch):
     folder, _, _ = slice_of
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(SAMPLES.DenseEncoder, "encode", None)  # what encodes again fails
+    monkeypatch.setattr(SAMPLES.DenseEncoder, "encode", None)  # a second encoding fails
     SAMPLES.main("pairs.jsonl.xz", "passages.jsonl.xz", str(tiny_model), "out")
     assert list(read_jsonl(folder / "out/train.jsonl")) == made
 
 
-def test_the_nearest_are_those_of_a_full_sort(monkeypatch):
+def test_the_nearest_passages_match_a_full_sort(monkeypatch):
     monkeypatch.setattr(SAMPLES, "BLOCK", 1)
     rng = np.random.default_rng(1)
     queries, passages = (
@@ -128,7 +136,7 @@ def test_the_nearest_are_those_of_a_full_sort(monkeypatch):
         )
 
 
-def test_a_smaller_model_is_some_layers_of_the_larger_and_learns_its_logits(
+def test_a_smaller_model_has_some_layers_of_the_larger_and_learns_its_logits(
     slice_of, made, tiny_model, monkeypatch
 ):
     folder, _, _ = slice_of

@@ -1,4 +1,4 @@
-"""`source: hub`: src/fetch.py and the real huggingface_hub against a Hub on this machine (tests/hub.py)."""
+"""Test `source: hub`: src/fetch.py and the real huggingface_hub against a local Hub (hub.py)."""
 
 import hashlib
 import subprocess
@@ -28,7 +28,7 @@ def files(tiny_model) -> dict[str, bytes]:
 
 @pytest.fixture
 def fetch(hub, client, tmp_path, tiny_model):
-    """Run the stage with models/base from the Hub's commit; the retriever is a local folder."""
+    """Return a function that runs the stage with a base from the Hub and a local retriever."""
 
     def run(
         revision: str, token: str | None = None, repo: str = REPO
@@ -63,7 +63,7 @@ def fetched(tmp_path: Path) -> dict[str, bytes]:
 
 
 def refused(done: subprocess.CompletedProcess, tmp_path: Path) -> str:
-    """The error's line; nothing is left of the checkpoint."""
+    """Return the error line. The stage must leave nothing of the checkpoint."""
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     last, log = done.stderr.splitlines()[-2:]
     assert (
@@ -105,7 +105,7 @@ def test_no_pickle_and_no_code_is_fetched(hub, fetch, files, tmp_path):
     assert asked == {*files, *pooling}
 
 
-def test_pickled_weights_alone_are_refused(hub, fetch, tmp_path):
+def test_a_checkpoint_with_only_pickled_weights_is_refused(hub, fetch, tmp_path):
     pinned = hub.add(REPO, {"config.json": b"{}", "pytorch_model.bin": b"\x80\x04"})
     assert (
         refused(fetch(pinned), tmp_path)
@@ -117,9 +117,12 @@ def test_pickled_weights_alone_are_refused(hub, fetch, tmp_path):
 # rights
 
 
-def test_a_gated_repository_needs_a_token_that_was_let_in(hub, fetch, files, tmp_path):
+def test_a_gated_repository_needs_a_token_with_access(hub, fetch, files, tmp_path):
     pinned = hub.add(REPO, files, gated=True, readers={"bob"})
-    message = f"{REPO} at {pinned} is gated: accept its terms on the Hub, then set HF_TOKEN to a token that may read it"
+    message = (
+        f"{REPO} at {pinned} is gated: "
+        f"accept its terms on the Hub, then set HF_TOKEN to a token that may read it"
+    )
     assert refused(fetch(pinned), tmp_path) == message
     hub.repositories[REPO].readers.clear()
     assert refused(fetch(pinned, token="hf_bob"), tmp_path) == message
@@ -127,12 +130,15 @@ def test_a_gated_repository_needs_a_token_that_was_let_in(hub, fetch, files, tmp
     assert fetch(pinned, token="hf_bob").returncode == 0
     assert fetched(tmp_path) == files
     sent = {token for _, path, token, _ in hub.requests if path.startswith("/storage/")}
-    assert sent == {None}  # large files come from a second host, which gets no token
+    assert sent == {None}  # large files come from a second host; it does not get the token
 
 
-def test_a_private_repository_is_as_good_as_missing_without_its_token(hub, fetch, files, tmp_path):
+def test_a_private_repository_looks_missing_without_its_token(hub, fetch, files, tmp_path):
     pinned = hub.add(REPO, files, private=True)
-    message = f"{REPO} at {pinned} was not found; check the name and the commit, or set HF_TOKEN if it is private"
+    message = (
+        f"{REPO} at {pinned} was not found; "
+        f"check the name and the commit, or set HF_TOKEN if it is private"
+    )
     for token in (None, "hf_bob"):
         assert refused(fetch(pinned, token=token), tmp_path) == message
     assert refused(fetch(pinned, repo="ann/none"), tmp_path) == message.replace(REPO, "ann/none")
@@ -140,26 +146,30 @@ def test_a_private_repository_is_as_good_as_missing_without_its_token(hub, fetch
     assert fetched(tmp_path) == files
 
 
-def test_a_commit_that_is_not_there_is_named(hub, fetch, files, tmp_path):
+def test_a_missing_commit_is_named(hub, fetch, files, tmp_path):
     hub.add(REPO, files)
-    message = f"{REPO} at {'0' * 40} was not found; check the name and the commit, or set HF_TOKEN if it is private"
+    message = (
+        f"{REPO} at {'0' * 40} was not found; "
+        f"check the name and the commit, or set HF_TOKEN if it is private"
+    )
     assert refused(fetch("0" * 40), tmp_path) == message
 
 
 @pytest.mark.parametrize("gated", [False, True])
-def test_a_wrong_token_is_named_even_where_none_is_needed(hub, fetch, files, tmp_path, gated):
-    """The Hub refuses a token that is none, also of a public repository."""
+def test_a_wrong_token_is_reported_even_if_none_is_needed(hub, fetch, files, tmp_path, gated):
+    """The Hub refuses an invalid token also for a public repository."""
     pinned = hub.add(REPO, files, gated=gated)
-    message = f"{REPO} at {pinned} could not be downloaded: the Hub refuses the token; set HF_TOKEN to a valid one, or unset it for public models"
+    message = (
+        f"{REPO} at {pinned} could not be downloaded: the Hub refuses the token; "
+        f"set HF_TOKEN to a valid one, or unset it for public models"
+    )
     assert refused(fetch(pinned, token="hf_wrong"), tmp_path) == message
 
 
 # connections
 
 
-def test_a_connection_closed_within_a_large_file_is_taken_up_where_it_broke(
-    hub, fetch, files, tmp_path
-):
+def test_a_download_resumes_after_the_connection_was_closed(hub, fetch, files, tmp_path):
     pinned = hub.add(REPO, files | {"padding.safetensors": TWELVE_MEGABYTES})
     hub.faults.append(
         Fault(f"GET /storage/{hashlib.sha256(TWELVE_MEGABYTES).hexdigest()}", cut=11 << 20)
@@ -174,10 +184,10 @@ def test_a_connection_closed_within_a_large_file_is_taken_up_where_it_broke(
     assert ranges == [f"bytes={10 << 20}-"]
 
 
-def test_a_connection_reset_leaves_nothing_and_the_next_run_has_it_whole(
+def test_a_reset_connection_leaves_nothing_and_the_next_run_downloads_all(
     hub, fetch, files, tmp_path
 ):
-    """huggingface_hub tries again after a connection that closes, and not after one that is reset."""
+    """huggingface_hub retries after a closed connection, but not after a reset one."""
     pinned = hub.add(REPO, files)
     hub.faults.append(Fault("GET /storage/", cut=1000, reset=True))
     message = refused(fetch(pinned), tmp_path)
@@ -187,31 +197,38 @@ def test_a_connection_reset_leaves_nothing_and_the_next_run_has_it_whole(
     assert fetched(tmp_path) == files
 
 
-def test_an_error_of_hf_xet_is_one_line(monkeypatch, tmp_path):
-    """Its client, which tests/hub.py does not serve, raises RuntimeError, as here where nothing listens; it tries for two minutes."""
+def test_an_error_of_hf_xet_is_reported_in_one_line(monkeypatch, tmp_path):
+    """The client hf_xet raises RuntimeError when nothing listens, after two minutes of retries.
+
+    tests/hub.py does not serve it.
+    """
 
     def unreachable(*_, **__):
         raise RuntimeError(
-            "Task error: File reconstruction error: CAS Client Error: error sending request for url (http://127.0.0.1:9/)"
+            "Task error: File reconstruction error: CAS Client Error: "
+            "error sending request for url (http://127.0.0.1:9/)"
         )
 
     monkeypatch.setattr(sources, "snapshot_download", unreachable)
     source = Source(source="hub", repo=REPO, revision="0" * 40)
     with pytest.raises(
         InputError,
-        match=r"could not be downloaded \(Task error: .* url \(http://127.0.0.1:9/\)\); check the network",
+        match=(
+            r"could not be downloaded \(Task error: .* url \(http://127.0.0.1:9/\)\); "
+            r"check the network"
+        ),
     ):
         sources.fetch(source, "base", tmp_path / "bundled", tmp_path / "out", 0)
 
 
-def test_an_answer_other_than_the_hubs_is_one_line(hub, fetch, files, tmp_path):
+def test_an_unexpected_answer_is_reported_in_one_line(hub, fetch, files, tmp_path):
     pinned = hub.add(REPO, files)
     hub.faults.append(Fault("GET .*/tree/", status=451, message="Not from here"))
     message = f"{REPO} at {pinned} could not be downloaded (Got: HfHubHTTPError: Client error '451 "
     assert refused(fetch(pinned), tmp_path).startswith(message)
 
 
-def test_a_failed_fetch_leaves_the_checkpoint_of_before(hub, fetch, files, tmp_path):
+def test_a_failed_fetch_leaves_the_old_checkpoint(hub, fetch, files, tmp_path):
     first = hub.add(REPO, files)
     second = hub.add(REPO, files | {"config.json": files["config.json"] + b"\n"})
     assert fetch(first).returncode == 0

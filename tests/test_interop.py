@@ -1,4 +1,7 @@
-"""The checkpoint in the hands of those who load it: FlagEmbedding, sentence-transformers, plain transformers."""
+"""Test that other libraries give the checkpoint's scores.
+
+The libraries are FlagEmbedding, sentence-transformers and plain transformers.
+"""
 
 import numpy as np
 import pytest
@@ -40,28 +43,28 @@ def same_ranking(one, other):
     ).all()
 
 
-def test_plain_transformers_one_pair_at_a_time(tiny_model, ours):
+def test_plain_transformers_gives_the_same_scores_one_pair_at_a_time(tiny_model, ours):
     scores = plain(tiny_model, PAIRS)
     assert np.abs(scores - ours).max() < 1e-4 and same_ranking(scores, ours)
-    assert scores.std() > 0.01  # a constant would agree with anything
-    # Two CPUs differ by 1e-6: where passages lie so far apart, the order is the same on each.
+    assert scores.std() > 0.01  # constant scores would match any order
+    # Two CPUs differ by 1e-6. Passages with a larger distance have the same order on each.
     assert np.diff(np.sort(scores.reshape(-1, len(DOCS)), axis=1)).min() > 1e-4
 
 
-def test_flag_reranker(tiny_model, ours):
+def test_flag_reranker_gives_the_same_scores(tiny_model, ours):
     scores = FlagReranker(str(tiny_model), use_fp16=False, devices=["cpu"]).compute_score(
         PAIRS, max_length=128
     )
     assert np.abs(np.array(scores) - ours).max() < 1e-4 and same_ranking(scores, ours)
 
 
-def test_sentence_transformers(tiny_model, ours):
+def test_sentence_transformers_gives_the_same_scores(tiny_model, ours):
     model = SentenceTransformersCrossEncoder(str(tiny_model), device="cpu")
     scores = model.predict(PAIRS, activation_fn=torch.nn.Identity(), show_progress_bar=False)
     assert np.abs(scores - ours).max() < 1e-4 and same_ranking(scores, ours)
     assert same_ranking(
         model.predict(PAIRS, show_progress_bar=False), ours
-    )  # its default is a sigmoid
+    )  # the default is a sigmoid
 
 
 def test_scores_do_not_depend_on_order_repetition_or_batch(tiny_model, ours):
@@ -92,8 +95,8 @@ def test_long_pairs_are_cut_as_flag_reranker_cuts_them(tiny_model):
     assert np.abs(np.array(theirs) - ours).max() < 1e-4
 
 
-def test_bf16_ranks_as_fp32_does(tiny_model, ours):
-    """Random weights put scores close together; what is far apart must keep its order."""
+def test_bf16_ranks_like_fp32(tiny_model, ours):
+    """Random weights give close scores. Only distant scores must keep their order."""
     half = CrossEncoder(tiny_model, max_length=128, precision="bf16").score(PAIRS)
     apart = 0.05 * ours.std()
     differences = ours.reshape(-1, len(DOCS))[:, :, None] - ours.reshape(-1, len(DOCS))[:, None, :]

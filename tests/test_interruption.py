@@ -1,4 +1,7 @@
-"""A killed training goes on from its last resume point, and from no other run's; tests/faults has the rest, through DVC."""
+"""Test that a killed training continues from its own last checkpoint.
+
+tests/faults has more tests, which use DVC.
+"""
 
 import shutil
 import signal
@@ -39,7 +42,7 @@ def set_train(folder: Path, **values) -> None:
 
 
 def points(folder: Path) -> dict[str, set[int]]:
-    """The steps of the resume points that lie there, by the run's key."""
+    """Return key of the run -> steps of its checkpoints."""
     found: dict[str, set[int]] = {}
     for path in (folder / ".cache/train").glob("*/checkpoint-*"):
         found.setdefault(path.parent.name, set()).add(int(path.name.split("-")[1]))
@@ -47,7 +50,7 @@ def points(folder: Path) -> dict[str, set[int]]:
 
 
 def killed(folder: Path, number: signal.Signals = signal.SIGKILL) -> str:
-    """Train and send the signal after a resume point of at least 4 steps that was not there before; what it said."""
+    """Train, and send the signal after a new checkpoint of at least 4 steps; return the output."""
     before, process = points(folder), start(folder)
     while process.poll() is None and not any(
         max(new) >= 4 for key, new in points(folder).items() if key not in before
@@ -68,7 +71,7 @@ def finished(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def fresh(project, tmp_path_factory) -> Path:
-    """The small run with a longer training that is still to be done: what lies there is of the shorter one."""
+    """Return the small run with a longer training to do; its outputs are of the shorter one."""
     folder = tmp_path_factory.mktemp("fresh") / "run"
     shutil.copytree(project, folder, symlinks=True, ignore=shutil.ignore_patterns(".git", "cache"))
     set_train(folder, epochs=4, patience=None, save_steps=2, evals_per_epoch=1)
@@ -94,21 +97,17 @@ def run(fresh, tmp_path) -> Path:
 )
 def test_a_killed_training_resumes_and_ends_with_the_same_bytes(fresh, expected, run, number, said):
     text = killed(run, number)
-    lines = (
-        [f"error: train: stopped by {said}; run dvc repro to continue"]
-        if said
-        else []
-    )
+    lines = [f"error: train: stopped by {said}; run dvc repro to continue"] if said else []
     assert [
         line for line in text.splitlines() if line.startswith("error: ")
     ] == lines and "Traceback" not in text
-    assert outputs(run) == outputs(fresh)  # what was there is whole, and nothing looks finished
+    assert outputs(run) == outputs(fresh)  # the old outputs are complete; nothing looks finished
     assert "resuming from .cache/train/" in finished(run)
     assert outputs(run) == expected
     assert [path.name for path in (run / ".cache/train").iterdir()] == ["tokens"]
 
 
-def test_another_learning_rate_never_resumes_and_what_interrupted_runs_leave_is_bounded(
+def test_a_run_with_another_learning_rate_does_not_resume_and_old_checkpoints_are_limited(
     expected, run
 ):
     own = yaml.safe_load((run / "params.yaml").read_text(encoding="utf-8"))["train"]["lr"]

@@ -1,4 +1,4 @@
-"""What `make repro` says of its metrics at the end: the same, another machine, or a change."""
+"""Test the last line of `make repro`: metrics are the same, from another machine, or changed."""
 
 import json
 import subprocess
@@ -18,16 +18,24 @@ from tunerank.provenance.runs import Run
 
 SYSTEMS = ["bm25", "base", "reranker", "fused"]
 AVX2 = {
-    "device": "cpu (x86_64)", "cpu_capability": "AVX2", "amx": False, "threads": 2, "precision": "fp32", "python": "3.11.7",
+    "device": "cpu (x86_64)",
+    "cpu_capability": "AVX2",
+    "amx": False,
+    "threads": 2,
+    "precision": "fp32",
+    "python": "3.11.7",
     "packages": {"torch": "2.13.0+cpu", "numpy": "2.4.6"},
-}  # fmt: skip
+}
 AVX512 = AVX2 | {"cpu_capability": "AVX512"}
 AMX = AVX2 | {"cpu_capability": "AVX512", "amx": True, "threads": 8, "precision": "bf16"}
 PLAIN = [1] * 24 + [2] * 10 + [3] * 5 + [""]
 
 
 def table(prefix: str = "q", **changed: list) -> str:
-    """metrics/per_query.csv of 40 questions, each system with the ranks of PLAIN but for those changed."""
+    """Return a metrics/per_query.csv of 40 questions.
+
+    A system has the ranks of PLAIN, or those in `changed`.
+    """
     columns = [changed.get(system, PLAIN) for system in SYSTEMS]
     lines = [
         f"{prefix}{i},p{i},detailed,False,{','.join(map(str, row))}"
@@ -59,11 +67,13 @@ def write(
     locked: str | None = lock(),
     figures: str = "{}",
 ) -> None:
-    """A run: eval.json has the ranks in it, so that it differs where they do."""
+    """Write a run. eval.json contains the ranks, so it differs if they differ."""
     texts = {
-        "metrics/per_query.csv": ranks, "metrics/eval.json": json.dumps({"ranks": ranks, "figures": figures}), "dvc.lock": locked,
+        "metrics/per_query.csv": ranks,
+        "metrics/eval.json": json.dumps({"ranks": ranks, "figures": figures}),
+        "dvc.lock": locked,
         "metrics/environment.json": machine and json.dumps(machine),
-    }  # fmt: skip
+    }
     for name, text in texts.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).unlink(missing_ok=True)
@@ -73,7 +83,7 @@ def write(
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """A repository with a run on AVX2 committed, and the working folder."""
+    """Return a repository with a committed run on AVX2; it is the working folder."""
     git("init", "-q", "-b", "main", cwd=tmp_path)
     write(tmp_path, table())
     git("add", "-A", cwd=tmp_path)
@@ -97,7 +107,10 @@ NEAR = {
 WORSE = {"reranker": [2] * 12 + PLAIN[12:]}
 FROM_AVX2 = "HEAD ran on AVX2, 2 threads, fp32, the working tree on"
 ON = f"{FROM_AVX2} AVX512, 2 threads, fp32"
-LITTLE = "reranker MRR@10 -0.013 [-0.037, +0.000], fused MRR@10 +0.013 [+0.000, +0.037], 1 of 80 ranks of untrained systems moved"
+LITTLE = (
+    "reranker MRR@10 -0.013 [-0.037, +0.000], fused MRR@10 +0.013 [+0.000, +0.037], "
+    "1 of 80 ranks of untrained systems moved"
+)
 MUCH = "reranker MRR@10 0.767 -> 0.617, -0.150 [-0.225, -0.087], 12 of 40 ranks moved"
 THOSE, SAME = "those committed (HEAD)", "dvc.lock has the same parameters, code and data"
 WITHIN, BEYOND = (f"{size} what another machine does to {THOSE}" for size in ("within", "beyond"))
@@ -123,44 +136,54 @@ GPU = AMX | {"device": "NVIDIA H100 80GB HBM3", "packages": {"torch": "2.13.0", 
         ),
         (
             NEAR, GPU, lock(),
-            f"{WITHIN}; {LITTLE}; HEAD ran on cpu (x86_64) AVX2, 2 threads, fp32, the working tree on NVIDIA H100 80GB HBM3 "
-            f"AVX512 with AMX, 8 threads, bf16, with torch 2.13.0+cpu -> 2.13.0; {DISCARD}",
+            f"{WITHIN}; {LITTLE}; HEAD ran on cpu (x86_64) AVX2, 2 threads, fp32, "
+            "the working tree on NVIDIA H100 80GB HBM3 AVX512 with AMX, 8 threads, bf16, "
+            f"with torch 2.13.0+cpu -> 2.13.0; {DISCARD}",
         ),
         (
             NEAR, None, lock(),
-            f"{WITHIN}; {LITTLE}; {FROM_AVX2} an unknown machine (no metrics/environment.json); {DISCARD}",
+            f"{WITHIN}; {LITTLE}; {FROM_AVX2} an unknown machine (no metrics/environment.json); "
+            f"{DISCARD}",
         ),
         (WORSE, AVX512, lock(), f"{BEYOND}; {MUCH}; {ON}; {SAME}; {JUDGE} --system reranker"),
         (
             {"base": [2] * 6 + PLAIN[6:]}, AVX512, lock(),
-            f"{BEYOND}; base MRR@10 0.767 -> 0.692, -0.075 [-0.138, -0.025], 6 of 40 ranks moved; {ON}; {SAME}; "
-            f"{JUDGE} --system base",
+            f"{BEYOND}; base MRR@10 0.767 -> 0.692, -0.075 [-0.138, -0.025], 6 of 40 ranks moved; "
+            f"{ON}; {SAME}; {JUDGE} --system base",
         ),
         (
             WORSE, AVX2, lock(2e-5),
-            f"params.yaml differs from HEAD (train.lr 0.0001 -> 2e-05); {MUCH}; {BEYOND}; the machine is the same "
-            f"(AVX2, 2 threads, fp32); {JUDGE} --system reranker",
+            f"params.yaml differs from HEAD (train.lr 0.0001 -> 2e-05); {MUCH}; {BEYOND}; "
+            f"the machine is the same (AVX2, 2 threads, fp32); {JUDGE} --system reranker",
         ),
-        (NEAR, AVX512, lock(code="z"), f"src/train.py differs from HEAD; {LITTLE}; {WITHIN}; {ON}; {JUDGE}"),
-        (WORSE, AVX512, lock(base="z"), f"models/base differs from HEAD; {MUCH}; {BEYOND}; {ON}; {JUDGE} --system reranker"),
+        (
+            NEAR, AVX512, lock(code="z"),
+            f"src/train.py differs from HEAD; {LITTLE}; {WITHIN}; {ON}; {JUDGE}",
+        ),
+        (
+            WORSE, AVX512, lock(base="z"),
+            f"models/base differs from HEAD; {MUCH}; {BEYOND}; {ON}; {JUDGE} --system reranker",
+        ),
         (NEAR, AVX2, lock(), f"{ALIKE}; {LITTLE}; {SAME}; {AGAIN}"),
         (NEAR, AVX2, None, f"{ALIKE}; {LITTLE}; no dvc.lock says what else differs; {AGAIN}"),
         (
             {"prefix": "r"}, AVX2, lock(),
-            f"not comparable with {THOSE}: other questions (40 in HEAD, 40 in the working tree, 0 in both)",
+            f"not comparable with {THOSE}: "
+            f"other questions (40 in HEAD, 40 in the working tree, 0 in both)",
         ),
         (
             NEAR, AVX512, lock(evaluated="old"),
-            f"{NONE}: metrics/per_query.csv {OF_HERE} is older than its models/reranker; run dvc repro there, to its end",
+            f"{NONE}: metrics/per_query.csv {OF_HERE} is older than its models/reranker; "
+            f"run dvc repro there, to its end",
         ),
         (
             NEAR, AVX512, "<<<<<<< ours\n",
-            f"{NONE}: dvc.lock {OF_HERE}: merge conflict; take one side, git checkout --ours dvc.lock metrics (or --theirs), "
-            "then run dvc repro",
+            f"{NONE}: dvc.lock {OF_HERE}: merge conflict; take one side, "
+            "git checkout --ours dvc.lock metrics (or --theirs), then run dvc repro",
         ),
     ],
 )  # fmt: skip
-def test_the_line_of_each_case(folder, capsys, ranks, machine, locked, line):
+def test_each_case_has_its_line(folder, capsys, ranks, machine, locked, line):
     write(folder, table(**ranks), machine, locked)
     assert said(capsys) == f"metrics: {line}"
 
@@ -197,7 +220,7 @@ def test_a_project_without_commits_has_nothing_to_compare_with(tmp_path, monkeyp
         ),
     ],
 )
-def test_what_cannot_be_read_is_said_in_the_line(folder, capsys, name, content, line):
+def test_an_unreadable_file_is_named_in_the_line(folder, capsys, name, content, line):
     (folder / "metrics" / name).write_text(content, encoding="utf-8")
     (folder / "metrics/eval.json").write_text("{}", encoding="utf-8")
     assert said(capsys).startswith(f"metrics: {NONE}: metrics/{name} {OF_HERE} {line}")
@@ -219,8 +242,9 @@ def test_revisions_and_experiments_are_compared_too(folder, capsys):
     git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/tried", "HEAD", cwd=folder)
     write(folder, table())
     assert said(capsys, "HEAD~1", "tried") == (
-        f"metrics of tried: beyond what another machine does to those of HEAD~1; {MUCH}; HEAD~1 ran on AVX2, 2 threads, fp32, "
-        f"tried on AVX512, 2 threads, fp32; {SAME}; by question: tunerank compare HEAD~1 tried --system reranker"
+        f"metrics of tried: beyond what another machine does to those of HEAD~1; {MUCH}; "
+        f"HEAD~1 ran on AVX2, 2 threads, fp32, tried on AVX512, 2 threads, fp32; {SAME}; "
+        "by question: tunerank compare HEAD~1 tried --system reranker"
     )
     assert said(capsys, "HEAD~1", "HEAD~1") == "metrics of HEAD~1: the same as those of HEAD~1"
     assert said(capsys, "HEAD~1") == "metrics: the same as those of HEAD~1"
@@ -233,19 +257,14 @@ def test_revisions_and_experiments_are_compared_too(folder, capsys):
     [
         ({}, AVX2, lock(), None),
         (NEAR, AVX512, lock(), None),
-        (
-            NEAR,
-            AVX512,
-            lock(code="z"),
-            None,
-        ),  # other code, and no more than the other machine explains
+        (NEAR, AVX512, lock(code="z"), None),  # the other machine explains the differences
         (NEAR, AVX2, lock(), "changed"),
         (NEAR, AVX2, lock(code="z"), "changed"),
         (WORSE, AVX512, lock(), "beyond"),
         ({"prefix": "r"}, AVX2, lock(), "incomparable"),
     ],
 )
-def test_a_gate_closes_where_metrics_are_neither_the_same_nor_within(
+def test_a_gate_closes_unless_metrics_are_the_same_or_within(
     folder, capsys, ranks, machine, locked, fails
 ):
     write(folder, table(**ranks), machine, locked)
@@ -268,12 +287,12 @@ def test_a_gate_closes_where_metrics_are_neither_the_same_nor_within(
         (("--machine", "--json"), "--json, --md and --machine exclude each other"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(folder, capsys, arguments, message):
+def test_options_that_exclude_each_other_are_refused(folder, capsys, arguments, message):
     with pytest.raises(UsageError, match=message):
         call("compare", *arguments)
 
 
-def test_what_an_older_version_did_not_record_is_no_difference(folder, capsys):
+def test_a_value_that_an_older_version_did_not_record_is_not_a_difference(folder, capsys):
     write(folder, table(**NEAR), AVX2 | {"instructions": ["avx2"], "precision_why": "auto: no AMX"})
     assert said(capsys) == f"metrics: {ALIKE}; {LITTLE}; {SAME}; {AGAIN}"
     git("commit", "-q", "-a", "-m", "recorded", cwd=folder)
@@ -287,10 +306,10 @@ def test_what_an_older_version_did_not_record_is_no_difference(folder, capsys):
     assert 'the working tree on AVX2 (["avx2", "avx_vnni"]), 2 threads, fp32' in line
 
 
-# The criterion, on the ranks of the committed run: 384 questions.
+# The criterion, tested on the ranks of the committed run with 384 questions.
 
 RATE = 4 / 32
-"""Of rankings that training in bf16 moved, docs/reliability.md: the most that was seen."""
+"""The largest measured share of rankings that training in bf16 changed (docs/reliability.md)."""
 
 
 def committed() -> pd.DataFrame:
@@ -298,7 +317,7 @@ def committed() -> pd.DataFrame:
 
 
 def retrained(ranks: pd.Series, rng: np.random.Generator) -> pd.Series:
-    """Ranks of which RATE moved by a place, up or down."""
+    """Return the ranks; a share of RATE has moved by one place, up or down."""
     moved = (rng.random(len(ranks)) < RATE) * rng.choice([-1, 1], len(ranks))
     return (ranks + moved).clip(lower=1)
 
@@ -309,7 +328,10 @@ def run_of(ranks: pd.DataFrame, machine: dict) -> Run:
 
 
 def kinds(lost: float, times: int) -> list[str]:
-    """What is said of `times` retrained runs in pairs, the second of which has lost so much of the reranker's MRR@10."""
+    """Return the kind of `times` pairs of retrained runs.
+
+    In each pair the second run has lost `lost` of the reranker's MRR@10.
+    """
     found = []
     for seed in range(times):
         rng, a, b = np.random.default_rng(seed), committed(), committed()
@@ -323,7 +345,7 @@ def kinds(lost: float, times: int) -> list[str]:
 
 
 def test_a_retrained_system_is_within():
-    """At most 5 % are false alarms: 2 of 40, and 7 or more would come once in 200 such tests."""
+    """At most 5 % are false alarms, 2 of 40. 7 or more occur by chance in one test of 200."""
     assert kinds(0.0, 40).count("within") > 33
 
 
@@ -341,15 +363,15 @@ def test_a_loss_of_five_points_is_beyond():
         (100, AMX, "beyond"),
     ],
 )
-def test_an_untrained_system_may_move_by_near_ties_alone(count, machine, kind):
-    """So many ranks of bm25 move by a place, as many up as down, so that MRR@10 hardly moves."""
+def test_an_untrained_system_may_change_only_by_near_ties(count, machine, kind):
+    """`count` ranks of bm25 move by one place, half of them up, so MRR@10 changes very little."""
     a, b = committed(), committed()
     chosen = np.random.default_rng(3).choice(np.flatnonzero(b.bm25 > 3), count, replace=False)
     b.loc[chosen, "bm25"] += np.resize([1, -1], count)
     assert judged(run_of(a, AVX2), run_of(b, machine)).kind == kind
 
 
-def test_make_repro_says_it_last():
+def test_make_repro_compares_machines_last():
     recipe = (ROOT / "Makefile").read_text(encoding="utf-8").split("\nrepro:")[1].split("\n\n")[0]
     assert recipe.splitlines()[-2:] == [
         "\t@echo 'The report: report/index.html'",
@@ -357,6 +379,6 @@ def test_make_repro_says_it_last():
     ]
 
 
-def test_no_stage_depends_on_it():
+def test_no_stage_depends_on_the_comparison():
     declared = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
     assert "provenance" not in declared and "commands" not in declared

@@ -29,13 +29,13 @@ from tunerank.retrieval.fusion import fused_top_k
 PARAMS = load(ROOT / "tests/params.yaml")
 
 
-def test_measures_of_a_ranking_worked_by_hand():
+def test_measures_equal_those_worked_out_by_hand():
     gold = {"q1": "a", "q2": "a", "q3": "a", "q4": "a"}
     rankings = {
         "q1": ["a", "b", "c"],
         "q2": ["b", "c", "a"],
         "q3": ["b", "c", "d"],
-    }  # q4 found nothing
+    }  # q4 has no hit
     found = measure(gold, rankings, [1, 2, 3], 10)
     assert found == {
         "hit@1": 0.25,
@@ -46,7 +46,7 @@ def test_measures_of_a_ranking_worked_by_hand():
     }
 
 
-def test_the_cutoff_of_mrr_and_ndcg():
+def test_mrr_and_ndcg_have_a_cutoff():
     found = measure({"q": "z"}, {"q": [*"abcdefghij", "z"]}, [1], 10)
     assert found == {"hit@1": 0.0, "MRR@10": 0.0, "nDCG@10": 0.0}
     assert measure({"q": "z"}, {"q": [*"abcdefghij", "z"]}, [11], 11)["MRR@11"] == pytest.approx(
@@ -54,15 +54,15 @@ def test_the_cutoff_of_mrr_and_ndcg():
     )
 
 
-def test_nothing_found_at_all_is_zero():
+def test_measures_are_zero_without_any_hit():
     assert measure({"q": "z"}, {}, [1], 10) == {"hit@1": 0.0, "MRR@10": 0.0, "nDCG@10": 0.0}
 
 
-def test_each_questions_own_measures():
+def test_measures_are_given_per_question():
     gold = {"q2": "a", "q1": "a", "q3": "a"}
     found = per_question(
         gold, {"q1": ["a", "b"], "q2": ["b", "c", "a"]}, [1, 3], 10
-    )  # q3 found nothing
+    )  # q3 has no hit
     assert found == {
         "hit@1": {"q2": 0.0, "q1": 1.0, "q3": 0.0},
         "hit@3": {"q2": 1.0, "q1": 1.0, "q3": 0.0},
@@ -72,7 +72,7 @@ def test_each_questions_own_measures():
     assert [list(values) for values in found.values()] == [list(gold)] * 4
 
 
-def test_their_mean_is_ir_measures_own_aggregate():
+def test_the_mean_over_questions_equals_ir_measures_aggregate():
     generator = random.Random(3)
     gold = {f"q{i}": "a" for i in range(97)}
     rankings = {q: generator.sample("abcdefghijklmno", generator.randint(1, 15)) for q in gold}
@@ -91,7 +91,7 @@ def test_their_mean_is_ir_measures_own_aggregate():
     }
 
 
-def test_gold_rank():
+def test_the_gold_rank_is_a_position_or_none():
     assert gold_rank(["a", "b"], "b") == 2
     assert gold_rank(["a", "b"], "c") is None
 
@@ -117,7 +117,7 @@ SCORES = {
 
 
 def ranked(depth, weights=(1.0, 50.0, 0.0), whole_depth=3, **whole):
-    """The systems' rankings with SCORES, and with other ones of whole passages."""
+    """Return the systems' rankings with SCORES, and with other scores of whole passages."""
     scores = {"scores": SCORES} | ({"whole": whole} if whole else {})
     weights = dict.fromkeys(scores, weights)
     return rank_first_stages(CANDIDATES, depth, RETRIEVE) | rank_rerankers(
@@ -174,7 +174,10 @@ def test_the_fused_row_orders_by_the_weighted_sum_of_three_scores(weights, ranki
 
 
 def drawn_for_fusion(questions=60, seed=0):
-    """Questions with 5 candidates, of which both the reranker and the dense score know something and BM25 the opposite."""
+    """Return questions with 5 candidates.
+
+    The reranker and the dense score are informative; BM25 prefers wrong passages.
+    """
     rng, gold, candidates, scores = np.random.default_rng(seed), {}, {}, {}
     for i in range(questions):
         own = int(rng.integers(5))
@@ -189,7 +192,7 @@ def drawn_for_fusion(questions=60, seed=0):
 
 
 def penalized(weights, gold, candidates, scores):
-    """The loss that `fit_fusion` names, written out."""
+    """Return the loss of the docstring of `fit_fusion`, computed directly."""
     rows = {
         q: {
             c["passage"]: [scores[q][c["passage"]], c["dense_score"], c["bm25_score"]]
@@ -275,17 +278,17 @@ def test_the_candidate_pool_holds_the_candidates_of_every_depth():
             p for shallow in range(1, depth + 1) for p in fused_top_k(candidates, shallow, params)
         }
         assert set(candidate_pool(candidates, depth, params)) == everything
-    assert len(candidate_pool(candidates, 9, params)) == 9  # nine of ten, the sparse one among them
+    assert len(candidate_pool(candidates, 9, params)) == 9  # of ten, the sparse one is included
 
 
 class Lengths:
-    """In a cross-encoder's place: the longer the text, the higher its score."""
+    """A stand-in for a cross-encoder: a longer text has a higher score."""
 
     def score(self, pairs, what):
         return [float(len(text)) for _, text in pairs]
 
 
-def test_labels_are_judged_by_one_view_of_the_first_others_and_all_of_the_own_passage_where_another_leads():
+def test_labels_are_audited_with_all_views_of_the_own_passage_if_another_leads():
     corpus = {name: Passage("", "一二三四五六七八九十") for name in "abcdefgh"}
     found = [
         {"passage": name, "dense": i, "bm25": None, "views": [(0, i), (0, i + 1)]}
@@ -297,21 +300,10 @@ def test_labels_are_judged_by_one_view_of_the_first_others_and_all_of_the_own_pa
     scores = score_labels(
         Lengths(), questions, dict.fromkeys(("q1", "q2", "q3"), found), corpus, RETRIEVE, "labels"
     )
-    assert scores["q1"] == {
-        "a": 1,
-        "b": 2,
-        "c": 3,
-        "d": 4,
-        "e": 5,
-        "g": 7,
-    }  # g is beyond the first 5, and ahead by one view
-    assert scores["q2"] == {
-        "a": 1,
-        "b": 3,
-        "c": 3,
-        "d": 4,
-        "e": 5,
-    }  # c, d and e are ahead of b's first view
+    # g is beyond the first 5 and leads with one view.
+    assert scores["q1"] == {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "g": 7}
+    # c, d and e score above b's first view, so b gets all its views.
+    assert scores["q2"] == {"a": 1, "b": 3, "c": 3, "d": 4, "e": 5}
     assert scores["q3"] == {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}
     assert [prefers_another(question, scores) for question in questions] == [False, True, False]
 
@@ -356,19 +348,19 @@ def evaluated():
     )
 
 
-def test_groups_and_both_protocols():
+def test_groups_are_evaluated_under_both_protocols():
     result, rows, first, values = evaluated()
     assert list(result) == ["all", "detailed_seen", "detailed_unseen", "seen", "unseen", "article"]
     assert {name: group["questions"] for name, group in result.items()} == {
         "all": 3, "detailed_seen": 1, "detailed_unseen": 1, "seen": 1, "unseen": 2, "article": 3,
     }  # fmt: skip
-    # fine-tuned over 6 candidates: c first, then a, b
+    # The fine-tuned model ranks c first of 6 candidates, then a, b.
     assert result["all"]["reranker"]["hit@1"] == pytest.approx(1 / 3, abs=1e-6)
     assert result["all"]["base"]["hit@1"] == pytest.approx(1 / 3, abs=1e-6)  # f is first of six
-    # the article's: over 3 candidates for k = 1 the base finds c first, f is out of reach
+    # The article's protocol: of 3 candidates for k = 1 the base ranks c first; f is not among them.
     assert result["article"]["base"]["hit@1"] == pytest.approx(1 / 3, abs=1e-6)
     assert result["article"]["base"]["hit@2"] == pytest.approx(1 / 3, abs=1e-6)  # over 6: f, e
-    assert result["article"]["dense"]["hit@2"] == pytest.approx(1 / 3, abs=1e-6)  # b alone
+    assert result["article"]["dense"]["hit@2"] == pytest.approx(1 / 3, abs=1e-6)  # only b
     assert set(result["article"]["reranker"]) == {"hit@1", "hit@2"}
     assert rows[0] == {
         "id": "q1", "passage": "c", "qa_type": "detailed", "seen": True,
@@ -392,14 +384,14 @@ def test_groups_and_both_protocols():
     }
 
 
-def test_the_table_shows_what_was_measured():
+def test_the_table_shows_the_measured_values():
     result, _, _, values = evaluated()
     result["against"] = compare_systems(values, {"all": ["q1", "q2", "q3"]}, 500, 42)
     table = markdown_table(result, [1, 2], 10)
     assert "3 test questions, all" in table and "| reranker | 0.333 |" in table
 
 
-def test_the_headline_is_against_the_best_first_stage_by_mrr():
+def test_the_headline_compares_with_the_best_first_stage_by_mrr():
     measures = {"hit@1": 0.5, "hit@2": 0.5, "MRR@10": 0.5, "nDCG@10": 0.5}
     result = {
         "all": {

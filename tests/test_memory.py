@@ -37,7 +37,7 @@ def faults(mode: str) -> tuple[bool, int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
-def test_a_freed_block_is_used_again_without_page_faults():
+def test_a_freed_block_is_reused_without_page_faults():
     kept, reused = faults("keep")
     if not kept:
         pytest.skip("this Python does not run on glibc's malloc")
@@ -47,13 +47,14 @@ def test_a_freed_block_is_used_again_without_page_faults():
 
 def model() -> XLMRobertaForSequenceClassification:
     config = XLMRobertaConfig(
-        vocab_size=100, hidden_size=64, num_hidden_layers=6, num_attention_heads=4, intermediate_size=256, num_labels=1,
-        max_position_embeddings=130, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        vocab_size=100, hidden_size=64, num_hidden_layers=6, num_attention_heads=4,
+        intermediate_size=256, num_labels=1, max_position_embeddings=130,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
     return XLMRobertaForSequenceClassification(config).train()
 
 
-def test_memory_is_of_weights_gradients_optimizer_and_activations():
+def test_memory_counts_weights_gradients_optimizer_and_activations():
     small = model()
     small.get_input_embeddings().requires_grad_(False)
     every = sum(weight.numel() for weight in small.parameters())
@@ -70,13 +71,12 @@ def test_memory_is_of_weights_gradients_optimizer_and_activations():
     )
 
 
-def test_the_estimate_of_activations_is_what_autograd_keeps():
+def test_the_estimate_of_activations_matches_what_autograd_keeps():
     small, kept = model(), {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = (
-            tensor.untyped_storage()
-        )  # a storage that is kept has its address to itself
+        # No other storage can get the address of a kept one.
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
         return tensor
 
     parameters = {weight.untyped_storage().data_ptr() for weight in small.parameters()}
@@ -91,7 +91,7 @@ def test_the_estimate_of_activations_is_what_autograd_keeps():
     assert training_memory(small, 2000, 4, False)["activations"] == pytest.approx(measured, rel=0.1)
 
 
-def test_running_out_is_told_from_other_errors():
+def test_running_out_of_memory_is_distinguished_from_other_errors():
     with pytest.raises(RuntimeError) as error:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert all(

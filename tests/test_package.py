@@ -1,4 +1,4 @@
-"""The wheel: it holds only the library, and ranks without the packages of the pipeline."""
+"""Test the wheel: it holds only the library, and ranks without the packages of the pipeline."""
 
 import importlib.util
 import json
@@ -21,8 +21,10 @@ pytestmark = [
     ),
 ]
 PIPELINE = ("dvc", "FlagEmbedding", "pandas", "bm25s", "jieba", "scipy", "openpyxl")
-"""Packages that cannot be found at all. tunerank itself cannot import OTHERS either, which typer
-and huggingface_hub need."""
+"""Packages that no code can import.
+
+tunerank itself cannot import OTHERS either. Those are needed by typer and huggingface_hub.
+"""
 OTHERS = ("pydantic", "yaml")
 HIDE = f"""
 import sys
@@ -61,7 +63,7 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(wheel, tmp_path_factory) -> dict[str, str]:
-    """The environment of a process that has the wheel and not the pipeline's packages."""
+    """Return the environment of a process with the wheel and without the pipeline's packages."""
     installed, hook = tmp_path_factory.mktemp("installed"), tmp_path_factory.mktemp("hook")
     pip("install", "--no-deps", "--no-index", "--target", installed, wheel)
     (hook / "sitecustomize.py").write_text(HIDE, encoding="utf-8")
@@ -79,7 +81,7 @@ def run(environment: dict[str, str], folder: Path, *arguments: str) -> subproces
     )
 
 
-def test_the_wheel_holds_the_library_and_its_licences_alone(wheel):
+def test_the_wheel_holds_only_the_library_and_its_licences(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     code = {name for name in names if name.startswith("tunerank/")}
     source = ROOT / "src/tunerank"
@@ -96,7 +98,7 @@ def test_the_wheel_holds_the_library_and_its_licences_alone(wheel):
     }  # fmt: skip
 
 
-def test_the_hook_hides_what_it_should(environment, tmp_path):
+def test_the_hook_hides_the_packages(environment, tmp_path):
     done = run(environment, tmp_path, "-c", "import yaml, pydantic, numpy; import pandas")
     assert done.returncode == 1 and done.stderr.splitlines()[-1] == (
         "ModuleNotFoundError: No module named 'pandas'"
@@ -163,7 +165,7 @@ def test_a_table_asks_for_the_pipeline_in_one_line(environment, tmp_path, tiny_m
         (("publish", "--repo", "a/b"), "pipeline,publish"),
     ],
 )
-def test_other_commands_ask_for_what_they_need_in_one_line(environment, tmp_path, command, extras):
+def test_other_commands_ask_for_their_packages_in_one_line(environment, tmp_path, command, extras):
     done = run(environment, tmp_path, "-m", "tunerank", *command)
     assert (done.returncode, done.stdout) == (1, "")
     line = rf"error: (pandas|dvc|scipy|yaml) is not installed: pip install 'tunerank\[{extras}\]'\n"

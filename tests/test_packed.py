@@ -19,7 +19,10 @@ committed = pytest.mark.skipif(not BUNDLED.exists(), reason="models/bundled is n
 
 
 def on_grid(random, rows, columns):
-    """Weights of 4 bits in blocks of 32, one at a time, as an E5S1 file has them: each block has a nibble 0."""
+    """Return weights of 4 bits in blocks of 32, computed one at a time, as in an E5S1 file.
+
+    Each block has the value 0.
+    """
     matrix = np.zeros((rows, columns), np.float32)
     for row in range(rows):
         for start in range(0, columns, 32):
@@ -34,7 +37,7 @@ def on_grid(random, rows, columns):
 
 
 @pytest.mark.parametrize("bits, block", [(4, 32), (6, 16), (7, 96), (8, 32)])
-def test_codes_are_those_of_a_plain_loop(bits, block):
+def test_codes_equal_those_of_a_plain_loop(bits, block):
     matrix = np.random.default_rng(1).normal(0, 0.05, (3, 96)).astype(np.float32)
     codes, scales = quantise(matrix, bits, block)
     assert codes.shape == (3, 96 * bits // 8) and scales.shape == (3, 96 // block)
@@ -53,14 +56,14 @@ def test_codes_are_those_of_a_plain_loop(bits, block):
     assert expand(codes, scales, 96).tolist() == wanted.tolist()
 
 
-def test_a_block_of_known_weights():
+def test_a_block_of_known_weights_has_the_expected_codes():
     codes, scales = quantise(np.array([[4.0, -3.5, 0.0, 0.5]], np.float32), 4, 4)
     assert scales.tolist() == [[-0.5]]
     assert [f"{code:02x}" for code in codes[0]] == ["0f", "87"]
     assert expand(codes, scales, 4).tolist() == [[4.0, -3.5, 0.0, 0.5]]
 
 
-def test_embeddings_on_a_grid_of_4_bits_come_back_bit_for_bit():
+def test_embeddings_of_4_bits_are_restored_bit_for_bit():
     matrix = on_grid(np.random.default_rng(2), 40, 96)
     assert expand(*quantise(matrix, 4, 32), 96).tobytes() == matrix.tobytes()
 
@@ -72,15 +75,18 @@ def test_errors_are_at_most_half_a_scale(bits):
     errors = np.abs(expand(codes, scales, 128) - matrix) / np.abs(scales.astype(np.float32))
     inside = (
         matrix / scales.astype(np.float32) <= 2 ** (bits - 1) - 0.5
-    )  # the far end has one number fewer
-    # a scale is rounded to 11 significant bits, which the extreme weight of a block feels 2 ** (bits - 1) times
+    )  # one code is missing at the positive end
+    # A scale has 11 significant bits. Its rounding error counts 2 ** (bits - 1) times for the
+    # extreme weight of a block.
     assert errors[inside].max() <= 0.5 + 1e-4 and errors.max() <= 1 + 2 ** (bits - 12)
     assert inside.mean() > 0.98
 
 
 @pytest.mark.parametrize("bits, block, columns", [(4, 32, 96), (7, 384, 384), (7, 12, 12)])
 @pytest.mark.parametrize("rows", [1, 4, 10, 11])
-def test_rows_are_expanded_alike_however_many_at_a_time(monkeypatch, bits, block, columns, rows):
+def test_rows_are_expanded_the_same_for_any_number_at_a_time(
+    monkeypatch, bits, block, columns, rows
+):
     matrix = np.random.default_rng(5).normal(0, 0.05, (10, columns)).astype(np.float32)
     codes, scales = quantise(matrix, bits, block)
     wanted = np.concatenate(
@@ -90,7 +96,7 @@ def test_rows_are_expanded_alike_however_many_at_a_time(monkeypatch, bits, block
     assert expand(codes, scales, columns).tobytes() == wanted.tobytes()
 
 
-def test_zeros_stay_zeros():
+def test_zeros_are_restored():
     codes, scales = quantise(np.zeros((2, 64), np.float32), 7, 64)
     assert expand(codes, scales, 64).tobytes() == np.zeros((2, 64), np.float32).tobytes()
 
@@ -98,13 +104,15 @@ def test_zeros_stay_zeros():
 # the vocabulary
 
 PIECES = [
-    ("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), ("▁the", -3.5), ("▁th", -4.0), ("e", -5.0),
-    ("カ", -6.0), ("中国", -4.5), ("中", -6.25), ("国", -6.5), ("▁中", -5.75), ("한", -7.0), ("ing", -4.25), ("i", -6.0),
-    ("n", -6.0), ("g", -6.0), ("。", -3.0), ("▁2024", -5.5), ("中の", -5.0), ("Straße", -9.0), ("t", -5.0), ("h", -5.5),
+    ("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), ("▁the", -3.5),
+    ("▁th", -4.0), ("e", -5.0), ("カ", -6.0), ("中国", -4.5), ("中", -6.25), ("国", -6.5),
+    ("▁中", -5.75), ("한", -7.0), ("ing", -4.25), ("i", -6.0), ("n", -6.0), ("g", -6.0),
+    ("。", -3.0), ("▁2024", -5.5), ("中の", -5.0), ("Straße", -9.0), ("t", -5.0), ("h", -5.5),
     (":“", -6.0), ("é", -8.0), ("привет", -8.0), ("<mask>", 0.0),
 ]  # fmt: skip
 CHINESE_AND_SINGLE = [
-    "<s>", "<pad>", "</s>", "<unk>", "▁", "e", "中国", "中", "国", "▁中", "i", "n", "g", "。", "▁2024", "t", "h", ":“", "é",
+    "<s>", "<pad>", "</s>", "<unk>", "▁", "e", "中国", "中", "国", "▁中", "i", "n", "g", "。",
+    "▁2024", "t", "h", ":“", "é",
 ]  # fmt: skip
 
 
@@ -126,7 +134,7 @@ def names(keep):
     return [PIECES[number][0] for number in keep]
 
 
-def test_chinese_single_characters_specials_and_what_texts_use_are_kept(unigram):
+def test_chinese_single_character_special_and_used_pieces_are_kept(unigram):
     assert names(kept_pieces(unigram, [])) == [*CHINESE_AND_SINGLE, "<mask>"]
     assert set(names(kept_pieces(unigram, ["the thing"]))) - set(CHINESE_AND_SINGLE) == {
         "▁the",
@@ -136,7 +144,7 @@ def test_chinese_single_characters_specials_and_what_texts_use_are_kept(unigram)
     }
 
 
-def test_a_trimmed_tokenizer_segments_what_it_covers_as_the_full_one(unigram):
+def test_a_trimmed_tokenizer_segments_covered_texts_like_the_full_one(unigram):
     keep = kept_pieces(unigram, ["the thing"])
     trimmed = trim(json.loads(unigram.to_str()), keep)
     assert (
@@ -153,7 +161,7 @@ def test_a_trimmed_tokenizer_segments_what_it_covers_as_the_full_one(unigram):
     assert small.encode("<mask>").ids == [0, last, 2]
 
 
-def test_limits_of_a_tokenizers_last_use_are_left_out(unigram):
+def test_truncation_and_padding_of_the_last_use_are_removed(unigram):
     unigram.enable_truncation(4)
     unigram.enable_padding()
     trimmed = trim(json.loads(unigram.to_str()), kept_pieces(unigram, []))
@@ -170,15 +178,16 @@ def test_a_vocabulary_without_its_special_tokens_is_refused(unigram):
 
 @pytest.fixture(scope="module")
 def full(tiny_model, tmp_path_factory):
-    """The tiny model with 4-bit embeddings, those of e5-small being such, and a head that tells pairs apart."""
+    """Return the tiny model with 4-bit embeddings, like e5-small, and a head of distinct scores."""
     folder = tmp_path_factory.mktemp("full") / "model"
     shutil.copytree(tiny_model, folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     embeddings = model.base_model.embeddings.word_embeddings.weight
     with torch.no_grad():
+        # Times 16, the scales are still exact in float16.
         embeddings.copy_(
             torch.from_numpy(on_grid(np.random.default_rng(4), *embeddings.shape) * 16)
-        )  # still a float16 scale
+        )
         model.classifier.out_proj.weight *= 20
     model.save_pretrained(folder)
     return folder
@@ -186,7 +195,7 @@ def full(tiny_model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def keep(full):
-    """All pieces but a few that no text below has."""
+    """Return all pieces but a few that are in no text below."""
     tokenizer = Tokenizer.from_file(str(full / "tokenizer.json"))
     return [
         number
@@ -230,9 +239,8 @@ def test_an_unpacked_model_segments_and_scores_as_before(full, folders):
         assert after[0].tokenize(*pair) == before[0].tokenize(*pair)
     wanted, found = logits(*before), logits(*after)
     assert wanted.std() > 0.4 and wanted.argsort().tolist() == found.argsort().tolist()
-    torch.testing.assert_close(
-        found, wanted, rtol=0.03, atol=0
-    )  # random weights are coarser than trained ones
+    # The quantisation error is larger for random weights than for trained ones.
+    torch.testing.assert_close(found, wanted, rtol=0.03, atol=0)
 
 
 def test_an_unpacked_folder_is_a_float32_checkpoint_of_the_kept_pieces(full, keep, folders):
@@ -261,7 +269,7 @@ def test_packing_again_gives_the_same_bytes(full, keep, folders, tmp_path):
     ]
 
 
-def test_packing_what_was_unpacked_changes_nothing_more(keep, folders, tmp_path):
+def test_packing_an_unpacked_model_changes_nothing_more(keep, folders, tmp_path):
     pack(folders[1], tmp_path, list(range(len(keep))))
     before, after = load_file(folders[0] / MODEL), load_file(tmp_path / MODEL)
     assert before.keys() == after.keys()
@@ -269,14 +277,14 @@ def test_packing_what_was_unpacked_changes_nothing_more(keep, folders, tmp_path)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_one_clear_line(folders, tmp_path, name):
+def test_a_missing_packed_file_is_reported_in_one_line(folders, tmp_path, name):
     packed = tmp_path / "packed"
     shutil.copytree(folders[0], packed, ignore=shutil.ignore_patterns(name))
     with pytest.raises(InputError) as error:
         unpack(packed, tmp_path / "out")
-    assert (
-        str(error.value)
-        == f"{packed}: not a packed reranker ({name} is missing); restore it with git checkout -- {packed}"
+    assert str(error.value) == (
+        f"{packed}: not a packed reranker ({name} is missing); "
+        f"restore it with git checkout -- {packed}"
     )
 
 
@@ -284,7 +292,7 @@ def test_a_missing_file_is_one_clear_line(folders, tmp_path, name):
 @pytest.mark.parametrize(
     "damage", [lambda data: data[: len(data) // 2], lambda data: b"version https://git-lfs\n"]
 )
-def test_a_damaged_file_is_one_clear_line(folders, tmp_path, name, damage):
+def test_a_damaged_packed_file_is_reported_in_one_line(folders, tmp_path, name, damage):
     packed = tmp_path / "packed"
     shutil.copytree(folders[0], packed)
     (packed / name).write_bytes(damage((packed / name).read_bytes()))
@@ -309,31 +317,42 @@ def test_weights_of_another_vocabulary_are_refused(folders, tmp_path):
 # models/bundled
 
 
-# Mixed-case and technical names are not in the lists of frequent words that models/bundled was packed with.
+# Mixed-case and technical names are not among the frequent words that models/bundled was packed
+# with.
 NAMES = pytest.mark.xfail(
     strict=True, reason="a name whose pieces were not kept is segmented finer"
 )
 
-# What the full tokenizer of multilingual-e5-small gives.
+# The pieces of the full tokenizer of multilingual-e5-small.
 SEGMENTED = [
-    pytest.param("签名采用HMAC-SHA256,请求头中的时间戳不得相差超过300秒。", "▁ 签 名 采用 HM AC - SHA 256 , 请求 头 中 的时间 戳 不得 相 差 超过 300 秒 。", marks=NAMES),
-    ("用户在小程序里领到的通行凭据几个钟头就作废？", "▁ 用户 在 小 程序 里 领 到的 通行 凭 据 几个 钟 头 就 作 废 ?"),
+    pytest.param(
+        "签名采用HMAC-SHA256,请求头中的时间戳不得相差超过300秒。",
+        "▁ 签 名 采用 HM AC - SHA 256 , 请求 头 中 的时间 戳 不得 相 差 超过 300 秒 。",
+        marks=NAMES,
+    ),
+    (
+        "用户在小程序里领到的通行凭据几个钟头就作废？",
+        "▁ 用户 在 小 程序 里 领 到的 通行 凭 据 几个 钟 头 就 作 废 ?",
+    ),
     ("这件商品的价格是 1,280 元，保修三年。", "▁这 件 商品 的价格 是 ▁1,2 80 ▁ 元 , 保 修 三年 。"),
     ("北京市海淀区中关村大街1号", "▁ 北京市 海 淀 区 中 关 村 大 街 1 号"),
     ("請問圖書館幾點開門？", "▁ 請問 圖書館 幾 點 開 門 ?"),
     ("量子力学与广义相对论尚未统一。", "▁ 量 子 力 学 与 广 义 相对 论 尚未 统一 。"),
     ("他说：“明天上午9点开会”，然后走了。", "▁ 他说 :“ 明天 上午 9 点 开 会 ”, 然后 走了 。"),
-    ("The quick brown fox jumps over the lazy dog.", "▁The ▁quick ▁brown ▁ fox ▁jump s ▁over ▁the ▁la zy ▁dog ."),
+    (
+        "The quick brown fox jumps over the lazy dog.",
+        "▁The ▁quick ▁brown ▁ fox ▁jump s ▁over ▁the ▁la zy ▁dog .",
+    ),
     ("How do I reset my password?", "▁How ▁do ▁I ▁reset ▁my ▁password ?"),
     pytest.param("WiFi password: abc123!", "▁WiFi ▁password : ▁ab c 123 !", marks=NAMES),
     ("Machine learning models need clean data.", "▁Machine ▁learning ▁models ▁need ▁clean ▁data ."),
     ("THE END", "▁THE ▁ END"),
-]  # fmt: skip
+]
 
 
 @committed
 @pytest.mark.parametrize("text, pieces", SEGMENTED)
-def test_the_committed_tokenizer_segments_as_the_full_one(text, pieces):
+def test_the_committed_tokenizer_segments_like_the_full_one(text, pieces):
     tokenizer = Tokenizer.from_file(str(BUNDLED / "tokenizer.json"))
     assert tokenizer.encode(text, add_special_tokens=False).tokens == pieces.split(" ")
 

@@ -14,7 +14,10 @@ TEXT = (ROOT / "tests/params.yaml").read_text(encoding="utf-8")
 
 
 def load_with(tmp_path, **changes):
-    """params.yaml with the first `key: value` line of each name replaced, as a text, as DVC would write it."""
+    """Load params.yaml with the first `key: value` line of each name replaced as a text.
+
+    DVC changes parameters in the same way.
+    """
     text = TEXT
     for name, value in changes.items():
         group, key = name.split("__") if "__" in name else (None, name)
@@ -32,7 +35,7 @@ def load_with(tmp_path, **changes):
 @pytest.mark.parametrize(
     "text, value",
     [
-        ("2e-05", 2e-05),  # as DVC writes -S train.lr=2e-5
+        ("2e-05", 2e-05),  # DVC writes -S train.lr=2e-5 like this
         ("1e3", 1000.0),
         ("-1.5E+2", -150.0),
         (".5", 0.5),
@@ -44,7 +47,7 @@ def load_with(tmp_path, **changes):
         ("1.2.3", "1.2.3"),
     ],
 )
-def test_scalars_are_read_as_yaml_1_2_does(text, value):
+def test_scalars_are_read_as_in_yaml_1_2(text, value):
     found = yaml.load(f"x: {text}", Loader)["x"]
     assert found == value and type(found) is type(value)
 
@@ -53,7 +56,7 @@ def test_lr_written_by_dvc_is_a_float(tmp_path):
     assert load_with(tmp_path, train__lr="2e-05").train.lr == 0.00002
 
 
-def test_the_committed_parameters_are_valid_and_have_the_names_of_those_the_tests_use():
+def test_the_committed_parameters_are_valid_and_have_the_same_names_as_the_tests():
     names = [
         {
             group: list(values) if isinstance(values, dict) else None
@@ -110,7 +113,10 @@ def test_the_committed_parameters_are_valid_and_have_the_names_of_those_the_test
             "samples.absolute_margin: Input should be a finite number",
         ),
         ({"retrieve__stride": "0"}, "retrieve: window"),
-        ({"retrieve__shown": "63"}, "retrieve: shown 63 and window 64: set shown to at least window"),
+        (
+            {"retrieve__shown": "63"},
+            "retrieve: shown 63 and window 64: set shown to at least window",
+        ),
         (
             {"retrieve__window": "0", "retrieve__stride": "0"},
             "retrieve: shown 64 and window 0: set shown to at least window, and",
@@ -179,7 +185,8 @@ def test_the_committed_parameters_are_valid_and_have_the_names_of_those_the_test
         ),
         (
             {"train__report_to": "comet"},
-            "train.report_to: Input should be 'none', 'tensorboard', 'wandb', 'mlflow' or 'dvclive'",
+            "train.report_to: Input should be 'none', 'tensorboard', 'wandb', "
+            "'mlflow' or 'dvclive'",
         ),
         (
             {"evaluate__suspect_margin": "0"},
@@ -224,7 +231,7 @@ def test_a_missing_key_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["a: [", "a: !!python/object:os.system {}", "", "- 1"])
-def test_what_is_not_a_parameter_file_is_refused(tmp_path, text):
+def test_a_file_without_parameters_is_refused(tmp_path, text):
     path = tmp_path / "params.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match="params.yaml"):
@@ -236,8 +243,8 @@ def test_a_missing_file_says_where_to_run(tmp_path):
         load(tmp_path / "none.yaml")
 
 
-def test_the_loader_reads_numbers_alike_wherever_it_is_imported_from():
-    """`tunerank verify` compares dvc.lock with params.yaml without loading the whole of params/."""
+def test_the_loader_reads_numbers_the_same_from_every_import():
+    """`tunerank verify` compares dvc.lock with params.yaml and loads only a part of params/."""
     code = (
         "import yaml; from tunerank.params.base import Loader; "
         "print(yaml.load('[2e-05, 1e3, .5, true, yes, on]', Loader))"

@@ -3,7 +3,7 @@ import json
 from tunerank.data.passages import Passage, read_passages
 
 
-def test_titles_are_read_where_they_are_wanted_and_there(tmp_path):
+def test_titles_are_read_if_they_are_wanted_and_present(tmp_path):
     path = tmp_path / "corpus.jsonl"
     rows = [{"id": "b", "text": "正文", "title": "手册"}, {"id": "a", "text": "无题"}]
     path.write_text(

@@ -1,4 +1,4 @@
-"""The pipeline as DVC runs it: what makes which stage stale, and a whole run on a tiny model and table."""
+"""Test the pipeline under DVC: the stages that a change makes stale, and a run on a tiny table."""
 
 import ast
 import csv
@@ -23,15 +23,27 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages
 
 
 def stale(folder: Path) -> set[str]:
-    """Stages that `dvc repro` would run for what has changed, without those that only follow another."""
-    return {stage for stage, changes in json.loads(dvc("status", "--json", cwd=folder)).items() if any(
-        not isinstance(change, str) and set(change) & {"changed deps", "changed outs"} or isinstance(change, str)
-        for change in changes
-    )}  # fmt: skip
+    """Return the stages that `dvc repro` would run because of their own changes.
+
+    Stages that only follow another stage are left out.
+    """
+    return {
+        stage
+        for stage, changes in json.loads(dvc("status", "--json", cwd=folder)).items()
+        if any(
+            not isinstance(change, str)
+            and set(change) & {"changed deps", "changed outs"}
+            or isinstance(change, str)
+            for change in changes
+        )
+    }
 
 
 def imports(path: Path, seen: set[Path]) -> set[Path]:
-    """`path`, every module of this repository that it imports, directly or not, and the files that these read beside them."""
+    """Return `path`, the modules that it imports, directly or not, and the files they read.
+
+    Only modules of this repository and files in their folders count.
+    """
     if path in seen:
         return seen
     seen.add(path)
@@ -56,7 +68,7 @@ def imports(path: Path, seen: set[Path]) -> set[Path]:
 
 
 def expanded(names: list[str]) -> set[str]:
-    """The files of these files and folders, without the rooms' empty __init__.py."""
+    """Return these files and the files of these folders, without the empty __init__.py."""
     files = [
         file
         for name in names
@@ -67,7 +79,10 @@ def expanded(names: list[str]) -> set[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stages_deps_are_the_modules_it_imports_and_no_others(stage):
-    """A folder is named only where the stage imports all of it, so that this fails when a new file needs the list by file."""
+    """A folder is listed only if the stage imports all of it.
+
+    A new file in it makes this test fail if the stage does not import the file.
+    """
     script = next(word for word in STAGES[stage]["cmd"].split() if word.endswith(".py"))
     modules = {str(path.relative_to(ROOT)) for path in imports(ROOT / script, set())}
     declared = expanded([dep for dep in STAGES[stage]["deps"] if dep.startswith("src/")])
@@ -81,12 +96,15 @@ LIGHT = {
     "report": "torch",
     "pretrain": "FlagEmbedding",
 }
-"""Stages that start without what takes seconds to import, unless their parameters ask for it."""
+"""Stages that start without slow imports, unless their parameters need them."""
 
 
 @pytest.mark.parametrize("stage", LIGHT)
 def test_a_stage_imports_no_heavy_library_that_it_does_not_need(stage):
-    script = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); import {stage}; print({LIGHT[stage]!r} in sys.modules)"
+    script = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); import {stage}; "
+        f"print({LIGHT[stage]!r} in sys.modules)"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, check=True
@@ -115,17 +133,20 @@ def outputs(folder: Path) -> dict[str, bytes]:
     return {str(name.relative_to(folder)): name.read_bytes() for name in names}
 
 
-def test_the_whole_run_leaves_what_it_promises(project):
+def test_a_whole_run_leaves_the_documented_outputs(project):
     names = {
         str(path.relative_to(project))
         for path in project.rglob("*")
         if path.is_file() and ".dvc/" not in str(path)
     }
     for name in (
-        "data/prepared/corpus.jsonl", "data/prepared/test.jsonl", "data/candidates/train.jsonl", "data/samples/train.jsonl",
-        "data/baseline/test.jsonl", "data/scores/test.jsonl", "data/scores/train.jsonl", "data/validation/valid.jsonl", "models/base/model.safetensors", "models/reranker/model.safetensors", "metrics/data.json",
-        "metrics/eval.json", "metrics/hit_at_k.csv", "metrics/per_query.csv", "metrics/train.csv", "metrics/valid.csv",
-        "metrics/by_document.csv", "metrics/suspects.csv", "metrics/first.csv", "metrics/passages.csv", "report/index.html", "dvc.lock",
+        "data/prepared/corpus.jsonl", "data/prepared/test.jsonl", "data/candidates/train.jsonl",
+        "data/samples/train.jsonl", "data/baseline/test.jsonl", "data/scores/test.jsonl",
+        "data/scores/train.jsonl", "data/validation/valid.jsonl", "models/base/model.safetensors",
+        "models/reranker/model.safetensors", "metrics/data.json", "metrics/eval.json",
+        "metrics/hit_at_k.csv", "metrics/per_query.csv", "metrics/train.csv", "metrics/valid.csv",
+        "metrics/by_document.csv", "metrics/suspects.csv", "metrics/first.csv",
+        "metrics/passages.csv", "report/index.html", "dvc.lock",
     ):  # fmt: skip
         assert name in names
     assert not [
@@ -161,9 +182,8 @@ def test_the_whole_run_leaves_what_it_promises(project):
             assert (row[name] == row["passage"]) == (ranked[name] == "1") and (
                 not row[name] or shown[row[name]] == texts[row[name]]
             )
-    (whole,) = csv.DictReader(
-        (project / "metrics/by_document.csv").open()
-    )  # the table names no documents
+    # The table has no documents.
+    (whole,) = csv.DictReader((project / "metrics/by_document.csv").open())
     assert (whole["document"], whole["questions"]) == ("all", "9") and float(
         whole["reranker"]
     ) == pytest.approx(share, abs=1e-6)
@@ -272,19 +292,18 @@ def test_a_parameter_makes_its_own_stages_stale(project, name):
         parameters[group] = value
     try:
         path.write_text(yaml.safe_dump(parameters, sort_keys=False), encoding="utf-8")
-        assert set(json.loads(dvc("status", "--json", cwd=project))) == expected | {
-            "report"
-        }  # which shows all parameters
+        # The report shows all parameters.
+        assert set(json.loads(dvc("status", "--json", cwd=project))) == expected | {"report"}
     finally:
         path.write_text(text, encoding="utf-8")
 
 
-def test_an_experiment_with_another_lr_runs_train_score_and_evaluate_alone_at_that_float(project):
+def test_an_experiment_with_another_lr_runs_only_train_score_and_evaluate(project):
     said = dvc("exp", "run", "-n", "slower", "-S", "train.lr=2e-5", cwd=project)
     assert [
         line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")
     ] == ["train", "score", "evaluate", "report"]
-    # what the optimizer got: the highest rate of the cosine schedule is reached after the warm-up
+    # The optimizer got this rate: the maximum of the cosine schedule is reached after the warm-up.
     rates = [
         float(row["learning_rate"])
         for row in csv.DictReader((project / "metrics/train.csv").open())
@@ -366,10 +385,11 @@ def test_a_broken_table_stops_the_run_in_one_line_and_loses_nothing(project):
     assert outputs(project) == before
 
 
-def test_the_article_construction_runs_by_parameters_alone(project):
+def test_the_articles_construction_needs_only_parameters(project):
     said = dvc(
-        "exp", "run", "--temp", "-n", "article", "-S", "samples.strategy=all", "-S", "samples.pair=qd", "-S", "samples.neg_batch_size=4",
-        "-S", "retrieve.window=0", "-S", "retrieve.stride=0", "-S", "retrieve.shown=0", cwd=project,
+        "exp", "run", "--temp", "-n", "article", "-S", "samples.strategy=all",
+        "-S", "samples.pair=qd", "-S", "samples.neg_batch_size=4", "-S", "retrieve.window=0",
+        "-S", "retrieve.stride=0", "-S", "retrieve.shown=0", cwd=project,
     )  # fmt: skip
     assert "samples" in said
     made = json.loads(
@@ -379,11 +399,11 @@ def test_the_article_construction_runs_by_parameters_alone(project):
         "samples": 18 * 5,
         "negatives": 18 * 17,
         "questions": 18,
-        "evidence_shown": 1.0,
-    }  # whole passages
+        "evidence_shown": 1.0,  # the reranker sees whole passages
+    }
 
 
-def test_bm25_alone_is_a_first_stage(project):
+def test_bm25_can_be_the_only_first_stage(project):
     options = [
         "retrieve.dense_weight=0",
         "retrieve.window=0",
@@ -403,7 +423,7 @@ def test_bm25_alone_is_a_first_stage(project):
     assert result["fusion_weights"]["dense"] == 0
 
 
-def test_another_reranker_is_a_row_beside_the_base_and_training_is_not_run_again(project):
+def test_another_reranker_is_a_row_beside_the_base_without_a_new_training(project):
     before = json.loads((project / "metrics/eval.json").read_text())
     said = dvc(
         "exp", "run", "-n", "others", "-S", "+evaluate.compare.twin={source: bundled}", cwd=project
@@ -462,7 +482,7 @@ def test_the_plots_show_each_system_and_measure(project):
     )
 
 
-def test_a_reranker_teaches_and_its_doubts_drop_negatives(project):
+def test_a_reranker_can_be_the_teacher_and_drop_negatives(project):
     options = ["-S", "teacher.source=bundled", "-S", "samples.teacher=reranker"]
     dvc("exp", "run", "--temp", "-n", "taught", *options, "samples", cwd=project)
     dvc(
@@ -486,7 +506,7 @@ def test_a_reranker_teaches_and_its_doubts_drop_negatives(project):
     assert made["taught"]["negatives"] == 18 * 5 > made["filtered"]["negatives"] > 0
 
 
-def test_pre_training_makes_another_base_and_training_starts_from_it(project):
+def test_training_starts_from_the_pre_trained_base(project):
     options = [
         "-S",
         "pretrain.epochs=1",
@@ -499,7 +519,8 @@ def test_pre_training_makes_another_base_and_training_starts_from_it(project):
     ]
     said = dvc("exp", "run", "-n", "pretrained", *options, cwd=project)
     try:
-        # Where the base itself is the better start, training comes to the same scores, and nothing is left to evaluate.
+        # If the base itself is the better start, training gives the same scores, and evaluate is
+        # up to date.
         started = [
             line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")
         ]
@@ -510,9 +531,8 @@ def test_pre_training_makes_another_base_and_training_starts_from_it(project):
             "report",
         ]
         made = json.loads((project / "metrics/pretrain.json").read_text())
-        assert (
-            made["samples"] == 24 and made["optimizer_steps"] == 12
-        )  # two sentences of twelve passages
+        # Two sentences of each of twelve passages.
+        assert made["samples"] == 24 and made["optimizer_steps"] == 12
         assert set(made["merge"]["valid"]) == {"0.0", "1.0"}
         start = json.loads((project / "metrics/train.json").read_text())["valid"]["base"]
         assert start == max(made["merge"]["valid"].values())
@@ -522,7 +542,7 @@ def test_pre_training_makes_another_base_and_training_starts_from_it(project):
         dvc("checkout", cwd=project)
 
 
-def test_without_pre_training_the_base_is_passed_on_with_its_scores(project):
+def test_without_pre_training_training_starts_from_the_base_and_its_scores(project):
     ours, theirs = (
         project / "models" / name / "model.safetensors" for name in ("pretrained", "base")
     )
@@ -557,8 +577,11 @@ def test_without_pre_training_the_base_is_passed_on_with_its_scores(project):
     }
 
 
-def test_the_rows_of_whole_passages_are_what_other_tools_give(project):
-    """sentence-transformers, told nothing but the folder, over whole passages of the first `score.whole_depth` candidates."""
+def test_the_rows_of_whole_passages_match_other_tools(project):
+    """sentence-transformers scores whole passages of the first `score.whole_depth` candidates.
+
+    It gets only the folder of the checkpoint.
+    """
     from sentence_transformers import CrossEncoder as Peer
 
     texts = {row["id"]: row["text"] for row in read_jsonl(project / "data/prepared/corpus.jsonl")}

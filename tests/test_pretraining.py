@@ -12,24 +12,24 @@ FIRST, SECOND, THIRD = "红色的车停在一号柜旁边", "绿色的船停在�
 TEXT = f"{FIRST}。{SECOND}！短句。\n {THIRD}"
 
 
-def test_a_fragment_is_a_sentence_at_its_place():
+def test_a_fragment_is_a_sentence_with_its_position():
     found = fragments({"p": Passage("", TEXT)}, 9, seed=1)
     assert [one["question"] for one in found] == [
         FIRST,
         SECOND,
         THIRD,
-    ]  # 短句 has too few characters
+    ]  # 短句 is too short
     assert [one["id"] for one in found] == ["p:0", "p:12", "p:29"]
     assert all(
         TEXT[one["start"] :].startswith(one["question"]) and one["passage"] == "p" for one in found
     )
 
 
-def test_a_passage_that_is_one_sentence_gives_none():
+def test_a_passage_of_one_sentence_gives_no_fragment():
     assert fragments({"p": Passage("", FIRST + "。")}, 9, seed=1) == []
 
 
-def test_the_draw_depends_on_seed_and_passage_alone():
+def test_the_draw_depends_only_on_seed_and_passage():
     alone = fragments({"p": Passage("", TEXT)}, 1, seed=1)
     beside = fragments({"o": Passage("", TEXT), "p": Passage("", TEXT)}, 1, seed=1)
     assert len(alone) == 1 and beside[1:] == alone
@@ -51,7 +51,7 @@ def made(left_out=frozenset(), **changes):
     return list(fragment_samples([asked], [found], corpus, set(left_out), params))
 
 
-def test_the_positive_is_what_is_left_around_the_sentence():
+def test_the_positive_is_the_passage_without_the_sentence():
     (sample,) = made(random_negatives=0)
     assert sample["query"] == FIRST and FIRST not in sample["pos"][0] and SECOND in sample["pos"][0]
     assert (
@@ -66,10 +66,10 @@ def test_random_negatives_come_from_the_whole_corpus():
     (sample,) = made(random_negatives=2)
     assert len({*sample["neg_passages"]} & {"a", "b", "c"}) == 2
     (only,) = made(random_negatives=1, left_out={"a"})
-    assert only["neg_passages"] == ["b", "c"]  # the one candidate left, then the one passage left
+    assert only["neg_passages"] == ["b", "c"]  # the last candidate, then the last passage
 
 
-def test_a_passage_left_out_is_in_no_sample():
+def test_an_excluded_passage_is_in_no_sample():
     (sample,) = made(left_out={"a", "c"}, random_negatives=1)
     assert sample["neg_passages"] == ["b"]
 
@@ -99,7 +99,7 @@ def test_pre_training_has_its_own_settings_and_shares_those_of_hardware_and_leng
 @pytest.mark.parametrize(
     "change", ["lr", "warmup_ratio", "scheduler", "weight_decay", "merge", "patience"]
 )
-def test_what_the_stage_does_not_list_among_its_parameters_does_not_reach_it(change):
+def test_a_parameter_that_the_stage_does_not_list_does_not_reach_it(change):
     other = {
         "lr": 0.3,
         "warmup_ratio": 0.9,

@@ -1,6 +1,6 @@
-"""What holds of every table: the invariants of splits and samples, and that readers either read or refuse in one line.
+"""Test invariants of splits and samples for random tables, and readers with random bytes.
 
-Tables are drawn by hypothesis (https://hypothesis.readthedocs.io), the same ones at every run.
+hypothesis (https://hypothesis.readthedocs.io) draws the tables, the same ones in every run.
 """
 
 import csv
@@ -37,7 +37,7 @@ settings.register_profile(
 settings.load_profile("reproducible")
 PARAMS = load(ROOT / "tests/params.yaml")
 
-# Few words, so that questions, texts and ids repeat; beside them anything that Unicode has.
+# A few words, so that questions, texts and ids repeat. Other cells are any Unicode text.
 WORDS = [
     "云杉多少钱？",
     "云杉 多少钱？",
@@ -66,8 +66,10 @@ IDS = st.one_of(
 
 @st.composite
 def tables(draw, splits: bool | None = None, repeats: bool = True):
-    """(questions' table, corpus or None): what is consistent, as a passage's text follows from its id; with a split named in each
-    row or in none."""
+    """Draw consistent tables: (questions, corpus or None).
+
+    An id always has the same text. Either all rows or no row names a split.
+    """
     rows = draw(
         st.lists(st.tuples(CELLS, CELLS, CELLS, st.sampled_from(SPLITS)), min_size=2, max_size=14)
     )
@@ -95,12 +97,12 @@ def tables(draw, splits: bool | None = None, repeats: bool = True):
 
 
 def frame(rows: list[dict]) -> pd.DataFrame:
-    """As read_table gives it."""
+    """Return a table as read_table returns it."""
     return pd.DataFrame(rows, index=range(2, len(rows) + 2), dtype=object).map(str.strip)
 
 
 def made(qa: pd.DataFrame, corpus: pd.DataFrame | None, unicode: str = "NFC"):
-    """What prepare makes of the tables; those that it refuses, in one line, are of no interest."""
+    """Return what prepare makes of the tables; skip tables that it refuses in one line."""
     try:
         return prepare(
             qa,
@@ -132,7 +134,7 @@ def test_every_row_is_in_one_split_or_dropped_with_a_reason(drawn):
 
 
 @given(tables(), st.sampled_from(["NFC", "NFKC"]))
-def test_no_question_and_no_text_is_there_twice(drawn, unicode):
+def test_no_question_and_no_text_is_repeated(drawn, unicode):
     prepared = made(*drawn, unicode)
     questions = [question for split in SPLITS for question in prepared.questions[split]]
     assert (
@@ -151,8 +153,8 @@ def test_no_question_and_no_text_is_there_twice(drawn, unicode):
 
 
 @given(tables(repeats=False), st.randoms(use_true_random=False))
-def test_the_order_of_rows_decides_nothing_where_no_question_is_repeated(drawn, rng):
-    """But that the first context stands for a passage for which no row has a doc."""
+def test_the_order_of_rows_has_no_effect_if_no_question_is_repeated(drawn, rng):
+    """An exception is a passage without a doc in any row: its first context replaces it."""
     qa, corpus = drawn
     before = made(qa, corpus)
     orders = [list(range(len(table))) if table is not None else None for table in (qa, corpus)]
@@ -166,9 +168,7 @@ def test_the_order_of_rows_decides_nothing_where_no_question_is_repeated(drawn, 
 
 
 @given(tables(splits=True), st.randoms(use_true_random=False))
-def test_whichever_of_repeated_rows_stays_the_questions_and_their_given_splits_are_the_same(
-    drawn, rng
-):
+def test_questions_and_their_given_splits_do_not_depend_on_which_repeated_row_is_kept(drawn, rng):
     qa, corpus = drawn
     before = made(qa, corpus)
     order = list(range(len(qa)))
@@ -179,7 +179,7 @@ def test_whichever_of_repeated_rows_stays_the_questions_and_their_given_splits_a
     ]
     if any(qa["dataset"][question["row"]] == "valid" for question in before.questions["valid"]):
         assert given[0] == given[1]
-    else:  # a part of the training questions is drawn, by their passages
+    else:  # a part of the training questions is drawn by passage
         assert given[0].keys() == given[1].keys()
         assert [key for key in given[0] if "test" in (given[0][key], given[1][key])] == [
             key for key in given[0] if given[0][key] == given[1][key] == "test"
@@ -187,7 +187,7 @@ def test_whichever_of_repeated_rows_stays_the_questions_and_their_given_splits_a
 
 
 @given(tables(), st.sampled_from(["NFC", "NFKC"]))
-def test_what_prepare_gave_is_prepared_to_the_same(drawn, unicode):
+def test_preparing_prepared_tables_changes_nothing(drawn, unicode):
     first = made(*drawn, unicode)
     rows = [
         {"uuid": q["passage"], "dataset": split}
@@ -195,7 +195,7 @@ def test_what_prepare_gave_is_prepared_to_the_same(drawn, unicode):
         for split in SPLITS
         for q in first.questions[split]
     ]
-    # Where no question was drawn to validate by, none is to be drawn now.
+    # The first run may have drawn no validation question, so the second must not draw any.
     again = PARAMS.prepare.model_copy(update={"unicode": unicode, "valid_fraction": 0.0})
     second = prepare(
         frame(rows),
@@ -213,9 +213,7 @@ def test_what_prepare_gave_is_prepared_to_the_same(drawn, unicode):
     st.integers(0, 3),
 )
 @settings(max_examples=60)
-def test_no_negative_is_a_positive_or_of_a_passage_that_is_held_out(
-    drawn, pair, shown, random_negatives
-):
+def test_no_negative_is_a_positive_or_from_a_held_out_passage(drawn, pair, shown, random_negatives):
     prepared = made(*drawn)
     retrieve = PARAMS.retrieve.model_copy(
         update={"dense_weight": 0.0, "window": 0, "stride": 0, "shown": shown, "depth": 5}
@@ -262,7 +260,7 @@ def test_no_negative_is_a_positive_or_of_a_passage_that_is_held_out(
 # readers
 
 
-# What XML 1.0 can hold, without the carriage return, which it reads as a line feed.
+# The characters of XML 1.0 except the carriage return, which XML reads as a line feed.
 WRITABLE = st.text(
     st.characters(
         codec="utf-8", exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff"
@@ -290,9 +288,8 @@ def write(path: Path, names: list[str], rows: list[list[str]]) -> Path:
         book = openpyxl.Workbook()
         for number, row in enumerate([names, *rows], 1):
             for at, text in enumerate(row, 1):
-                book.active.cell(
-                    number, at, text
-                ).data_type = "s"  # and no formula where it begins with =
+                # A text that begins with = must not become a formula.
+                book.active.cell(number, at, text).data_type = "s"
         book.save(path)
     return path
 
@@ -310,7 +307,7 @@ def test_the_four_formats_give_the_same_cells(grid):
 
 
 def start(suffix: str) -> bytes:
-    """A valid file, from which broken ones are made."""
+    """Return the bytes of a valid file, from which broken ones are made."""
     with tempfile.TemporaryDirectory() as folder:
         return write(
             Path(folder, f"t{suffix}"), ["question", "doc"], [["甲？", "一"], ["乙？", "二"]]
@@ -322,7 +319,7 @@ STARTS = {suffix: start(suffix) for suffix in READERS}
 
 @given(st.sampled_from(tuple(READERS)), st.data())
 @settings(max_examples=300)
-def test_a_reader_gives_text_or_refuses_in_one_line_whatever_the_bytes_are(suffix, data):
+def test_a_reader_gives_text_or_refuses_any_bytes_in_one_line(suffix, data):
     whole = STARTS[suffix]
     at = data.draw(st.integers(0, len(whole)))
     content = data.draw(

@@ -1,4 +1,4 @@
-"""`tunerank publish` against a Hub on this machine (tests/hub.py), in a project whose dvc.lock DVC itself has written."""
+"""Test `tunerank publish` with a local Hub (tests/hub.py) and a project with a real dvc.lock."""
 
 import json
 import os
@@ -26,7 +26,7 @@ RIVALS = ("bm25", "dense", "retriever", "base")
 
 
 def metrics() -> dict[str, dict]:
-    """What the files in metrics/ have, made up."""
+    """Return made-up contents of the files in metrics/."""
     lower = {measure: value - 0.125 for measure, value in VALUES.items()}
     systems = dict.fromkeys(RIVALS, lower) | {"reranker": VALUES, "fused": VALUES}
     groups = {
@@ -68,7 +68,10 @@ def metrics() -> dict[str, dict]:
 
 @pytest.fixture(scope="module")
 def made(tiny_model, tmp_path_factory) -> Path:
-    """A project after `dvc repro`: a stage that stands for training, one that stands for evaluation, everything committed."""
+    """Return a committed project after `dvc repro`.
+
+    Its two stages are stand-ins for training and evaluation.
+    """
     folder = tmp_path_factory.mktemp("made")
     shutil.copytree(tiny_model, folder / "given/model")
     config = folder / "given/model/config.json"
@@ -134,7 +137,7 @@ def publish(project, client):
 
 
 @pytest.mark.parametrize("options", [(), ("--license", "mit")])
-def test_a_dry_run_whose_reader_is_gone_is_no_error(project, options):
+def test_a_dry_run_ends_quietly_if_its_reader_is_gone(project, options):
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-c", COMMAND, "publish", "--repo", REPO, "--dry-run", *options]
@@ -166,13 +169,12 @@ def checkpoint(project: Path) -> dict[str, bytes]:
 # what is published
 
 
-def test_one_commit_with_checkpoint_card_and_licence_is_tagged_and_noted(project, hub, publish):
+def test_one_commit_with_checkpoint_card_and_licence_is_tagged_and_recorded(project, hub, publish):
     done = publish("--private", "--tag", "v1")
     assert done.returncode == 0, done.stderr
     repository = hub.repositories[REPO]
-    assert (
-        repository.private and len(repository.commits) == 2
-    )  # the Hub's own first one, with .gitattributes
+    # The Hub itself made the first commit, with .gitattributes.
+    assert repository.private and len(repository.commits) == 2
     head = repository.commits[-1]
     files = checkpoint(project)
     assert set(head.files) == {*files, "README.md", "LICENSE", ".gitattributes"}
@@ -200,7 +202,7 @@ def test_one_commit_with_checkpoint_card_and_licence_is_tagged_and_noted(project
     assert commit in card and md5 in card and "uncommitted" not in card
 
 
-def test_publishing_again_adds_a_line_and_a_commit_for_what_changed_alone(project, hub, publish):
+def test_publishing_again_adds_a_line_and_a_commit_with_only_the_changes(project, hub, publish):
     publish("--tag", "v1")
     first = hub.repositories[REPO].commits[-1]
     git("add", "models", cwd=project)
@@ -240,13 +242,13 @@ def test_files_of_another_checkpoint_are_deleted_in_the_same_commit(project, hub
     }
 
 
-def test_the_published_revision_is_the_checkpoint_and_its_cards_examples_run(
+def test_the_published_checkpoint_and_the_cards_examples_work(
     project, hub, publish, client, tmp_path
 ):
-    """Downloaded by the real client; scored by the card's own code against the local files."""
+    """The real client downloads it. The card's code must give the scores of the local files."""
     assert publish("--private", "--tag", "v1").returncode == 0
     revision = hub.repositories[REPO].commits[-1].oid
-    hub.add(REPO, {"config.json": b"{}"})  # main moves on
+    hub.add(REPO, {"config.json": b"{}"})  # main has another commit
     examples = "\n".join(
         re.findall(
             r"(?s)```python\n(.*?)```",
@@ -272,10 +274,12 @@ pairs = [(row["question"], row["doc"]) for row in table_rows()[:6]]
 text = "".join(row["doc"] for row in table_rows()[::3])
 for title, length in (("", 63), ("", 64), ("说明", 65), ("说明", 300)):
     spans = windows(text[:length], 64, 32)
-    assert views(title, text[:length]) == [Passage(title, text[:length]).view(*span) for span in spans], length
+    passage = Passage(title, text[:length])
+    assert views(title, passage.text) == [passage.view(*span) for span in spans], length
 assert views("", "短") == ["短"] and -99 < max(reranker.compute_score([("问题", "短")])) < 99
-print(json.dumps([list(map(float, Ours(local, 128, "fp32").score(pairs))), reranker.compute_score(pairs),
-                  list(map(float, model.predict(pairs, show_progress_bar=False)))]))
+ours = list(map(float, Ours(local, 128, "fp32").score(pairs)))
+sentence = list(map(float, model.predict(pairs, show_progress_bar=False)))
+print(json.dumps([ours, reranker.compute_score(pairs), sentence]))
 """)
     done = client.run(script, cwd=tmp_path, token="hf_ann")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -283,7 +287,7 @@ print(json.dumps([list(map(float, Ours(local, 128, "fp32").score(pairs))), reran
     assert np.abs(ours - flag).max() < 1e-4 and ours.std() > 0.01
     assert np.abs(1 / (1 + np.exp(-ours)) - sentence).max() < 1e-4
     away = [token for method, path, token, _ in hub.requests if path.startswith("/storage/")]
-    assert away and set(away) == {None}  # the token does not go to the second host
+    assert away and set(away) == {None}  # the second host does not get the token
 
 
 def test_the_card_has_the_runs_numbers_as_model_index(project, hub, publish):
@@ -313,12 +317,11 @@ def test_the_card_has_the_runs_numbers_as_model_index(project, hub, publish):
     ]
     assert "| **this model** | 0.500 | 0.641 | 0.703 |\n" in card.text
     assert "| this model - base | +0.125 [-0.062, +0.312] |" in card.text
-    assert (
-        "LICENSE" in hub.repositories[REPO].commits[-1].files
-    )  # the base's text goes along under any licence
+    # The base's licence is always published.
+    assert "LICENSE" in hub.repositories[REPO].commits[-1].files
 
 
-def test_a_dry_run_prints_card_and_files_and_asks_nothing_of_the_hub(project, hub, publish):
+def test_a_dry_run_prints_card_and_files_without_the_hub(project, hub, publish):
     (project / "src/new.py").write_text("# not committed\n")
     done = publish("--tag", "v1", "--dry-run", token=None)
     assert done.returncode == 0 and done.stderr == "" and hub.requests == []
@@ -345,7 +348,7 @@ def altered(project: Path) -> None:
     os.chmod(path, 0o644)
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as long and as old as before
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # keeps size and time
 
 
 def renamed(project: Path) -> None:
@@ -396,7 +399,8 @@ def conflict(project: Path) -> None:
         (renamed, "models/reranker is not the checkpoint of dvc.lock (md5 "),
         (
             pickled,
-            "models/reranker/pytorch_model.bin is none of .safetensors, .json, .txt, .model: pickles and code are not",
+            "models/reranker/pytorch_model.bin is none of .safetensors, .json, .txt, .model: "
+            "pickles and code are not",
         ),
         (
             other_metrics,
@@ -404,7 +408,8 @@ def conflict(project: Path) -> None:
         ),
         (
             other_params,
-            "stage train of dvc.lock was run with another train than params.yaml has; run dvc repro",
+            "stage train of dvc.lock was run with another train than params.yaml has; "
+            "run dvc repro",
         ),
         (
             other_code,
@@ -434,7 +439,9 @@ def conflict(project: Path) -> None:
         ),
     ],
 )
-def test_what_is_not_of_dvc_lock_and_git_is_refused(project, hub, publish, change, message):
+def test_a_project_that_differs_from_dvc_lock_or_git_is_refused(
+    project, hub, publish, change, message
+):
     change(project)
     assert refused(publish()).startswith(message)
     assert hub.requests == [] and not (project / "models/published.jsonl").exists()
@@ -457,7 +464,7 @@ def test_what_is_not_of_dvc_lock_and_git_is_refused(project, hub, publish, chang
         (("--language", "Chinese"), "--language Chinese: no ISO 639 code such as zh"),
     ],
 )
-def test_a_name_that_cannot_be_is_refused(project, hub, publish, options, message):
+def test_an_invalid_name_is_refused(project, hub, publish, options, message):
     done = publish(*options)
     assert refused(done).startswith(message) and hub.requests == []
 
@@ -472,13 +479,15 @@ def test_a_name_that_cannot_be_is_refused(project, hub, publish, options, messag
             None,
             REPO,
             (),
-            "there is no token to publish with: set HF_TOKEN to one that may write, or run hf auth login",
+            "there is no token to publish with: "
+            "set HF_TOKEN to one that may write, or run hf auth login",
         ),
         (
             "hf_wrong",
             REPO,
             (),
-            "the Hub refuses the token: set HF_TOKEN to a valid one, or run hf auth login; nothing was published",
+            "the Hub refuses the token: set HF_TOKEN to a valid one, or run hf auth login; "
+            "nothing was published",
         ),
         (
             "hf_云杉",
@@ -496,19 +505,22 @@ def test_a_name_that_cannot_be_is_refused(project, hub, publish, options, messag
             "hf_reader",
             "ann/there",
             (),
-            "the token may not write to ann/there (you must use a write token to upload to a repository.)",
+            "the token may not write to ann/there (you must use a write token to upload to a "
+            "repository.)",
         ),
         (
             "hf_bob",
             "ann/there",
             (),
-            "the token may not write to ann/there (you must use a write token to upload to a repository.)",
+            "the token may not write to ann/there (you must use a write token to upload to a "
+            "repository.)",
         ),
         (
             "hf_bob",
             "ann/hidden",
             (),
-            "the token may not write to ann/hidden (You don't have the rights to create a model under",
+            "the token may not write to ann/hidden "
+            "(You don't have the rights to create a model under",
         ),
         (
             "hf_ann",
@@ -536,7 +548,7 @@ def test_a_name_that_cannot_be_is_refused(project, hub, publish, options, messag
         ),
     ],
 )
-def test_a_refusal_is_one_line_and_leaves_everything_as_it_was(
+def test_a_refusal_is_one_line_and_changes_nothing(
     project, hub, publish, token, repo, options, message
 ):
     hub.add("ann/there", {"config.json": b"{}"})
@@ -566,7 +578,7 @@ def test_a_refusal_is_one_line_and_leaves_everything_as_it_was(
         (Fault("GET .*/refs", cut=0, reset=True), "http://127.0.0.1:"),
     ],
 )
-def test_an_upload_that_fails_publishes_nothing_and_goes_through_the_next_time(
+def test_an_upload_that_fails_publishes_nothing_and_can_be_repeated(
     project, hub, publish, fault, message
 ):
     hub.add(REPO, {".gitattributes": b""})
@@ -578,12 +590,15 @@ def test_an_upload_that_fails_publishes_nothing_and_goes_through_the_next_time(
     assert len(hub.repositories[REPO].commits) == 2 and list(hub.repositories[REPO].tags) == ["v1"]
 
 
-def test_a_commit_that_came_in_between_is_not_mixed_with_ours(project, hub, publish):
+def test_a_commit_of_others_in_between_is_not_mixed_with_ours(project, hub, publish):
     hub.add(REPO, {".gitattributes": b""})
     hub.faults.append(
         Fault("POST .*/preupload/", meanwhile=lambda: hub.add(REPO, {"config.json": b"theirs"}))
     )
-    message = f"{REPO} was changed meanwhile, or is not yours to see (A commit has happened since. Please refresh and try again.)"
+    message = (
+        f"{REPO} was changed meanwhile, or is not yours to see "
+        "(A commit has happened since. Please refresh and try again.)"
+    )
     assert refused(publish("--tag", "v1")).startswith(message)
     assert (
         hub.repositories[REPO].commits[-1].files == {"config.json": b"theirs"}
@@ -591,10 +606,8 @@ def test_a_commit_that_came_in_between_is_not_mixed_with_ours(project, hub, publ
     )
 
 
-def test_our_commit_is_checked_and_tagged_when_main_has_moved_on(project, hub, publish):
-    hub.faults.append(
-        Fault("GET .*/tree/")
-    )  # nothing goes wrong when the files of before are listed
+def test_our_commit_is_checked_and_tagged_if_main_has_a_newer_one(project, hub, publish):
+    hub.faults.append(Fault("GET .*/tree/"))  # has no effect on the first list of the files
     hub.faults.append(
         Fault("GET .*/tree/", meanwhile=lambda: hub.add(REPO, {"config.json": b"theirs"}))
     )
@@ -605,7 +618,7 @@ def test_our_commit_is_checked_and_tagged_when_main_has_moved_on(project, hub, p
     }
 
 
-def test_a_hub_out_of_reach_is_one_line(project, tmp_path):
+def test_an_unreachable_hub_is_reported_in_one_line(project, tmp_path):
     with Hub() as gone:
         pass
     command = [sys.executable, "-c", COMMAND, "publish", "--repo", REPO]
@@ -616,22 +629,21 @@ def test_a_hub_out_of_reach_is_one_line(project, tmp_path):
     assert refused(done).startswith(f"{gone.endpoint} could not be reached (")
 
 
-def test_a_commit_without_its_tag_is_noted_and_said(project, hub, publish):
+def test_a_commit_without_its_tag_is_recorded_and_reported(project, hub, publish):
     hub.faults.append(Fault("POST .*/tag/", status=500, message="Internal Error"))
     message = refused(publish("--tag", "v1"))
     head = hub.repositories[REPO].commits[-1].oid
-    assert (
-        message
-        == f"the Hub did not take it (Internal Error); the commit {head} is there, its tag v1 is not"
+    assert message == (
+        f"the Hub did not take it (Internal Error); the commit {head} is there, its tag v1 is not"
     )
     assert json.loads((project / "models/published.jsonl").read_text())["tag"] is None
-    assert publish("--tag", "v1").returncode == 0  # nothing differs: the same commit, now tagged
+    assert publish("--tag", "v1").returncode == 0  # the same commit gets the tag
     assert hub.repositories[REPO].commits[-1].oid == head and hub.repositories[REPO].tags == {
         "v1": head
     }
 
 
-def test_a_file_that_the_repositorys_gitignore_leaves_out_is_missed(project, hub, publish):
+def test_a_file_that_the_repositorys_gitignore_leaves_out_is_reported(project, hub, publish):
     hub.add(REPO, {".gitignore": b"tokenizer.json\n"})
     message = refused(publish("--tag", "v1"))
     head = hub.repositories[REPO].commits[-1].oid

@@ -29,11 +29,11 @@ def settings(**changes):
 
 
 def frame(*rows):
-    """A table as read_table gives it: text cells, "" for an empty one, row numbers from 2."""
+    """Return a table as read_table does: cells are text, empty ones "", rows numbered from 2."""
     return pd.DataFrame(list(rows), index=range(2, len(rows) + 2), dtype=object).fillna("")
 
 
-# Two rows that make any table complete: a training and a test question.
+# These two rows, a training and a test question, make any table complete.
 TRAIN = {"uuid": "p1", "question": "train?", "answer": "a1", "doc": "text one", "dataset": "train"}
 TEST = {"uuid": "p2", "question": "test?", "answer": "a2", "doc": "text two", "dataset": "test"}
 
@@ -179,7 +179,7 @@ def test_only_wanted_kinds_are_kept():
     ]
 
 
-def test_dropped_rows_stand_in_the_tables_order():
+def test_dropped_rows_are_listed_in_the_order_of_the_table():
     rows = [TRAIN, TRAIN, TRAIN | {"question": ""}, TEST, TRAIN, TRAIN | {"question": ""}]
     assert [drop["row"] for drop in run(*rows).dropped] == [3, 4, 6, 7]
 
@@ -199,7 +199,7 @@ def test_columns_are_mapped_to_ours():
     assert texts(prepared) == {"p1": "一", "p2": "二"}
 
 
-def test_a_mapping_to_a_missing_column_names_both_and_what_is_there():
+def test_a_mapping_to_a_missing_column_names_both_and_the_present_columns():
     message = refusal({"题": "甲？", "doc": "一"}, columns={"question": "问题"})
     assert (
         message
@@ -207,7 +207,7 @@ def test_a_mapping_to_a_missing_column_names_both_and_what_is_there():
     )
 
 
-def test_a_mapping_holds_for_the_corpus_too():
+def test_a_mapping_applies_to_the_corpus_too():
     prepared = run(
         {"编号": "p1", "question": "甲？", "answer": "a", "dataset": "train"},
         {"编号": "p1", "question": "乙？", "answer": "b", "dataset": "test"},
@@ -217,7 +217,7 @@ def test_a_mapping_holds_for_the_corpus_too():
     assert texts(prepared) == {"p1": "一"} and asked(prepared)["test"] == ["乙？"]
 
 
-def test_a_column_of_the_corpus_alone_can_be_mapped():
+def test_a_column_that_only_the_corpus_has_can_be_mapped():
     rows = [
         {name: row[name] for name in ("uuid", "question", "answer", "dataset")}
         for row in (TRAIN, TEST)
@@ -242,7 +242,10 @@ def test_a_column_of_the_corpus_alone_can_be_mapped():
     ],
 )
 def test_a_missing_column_is_named_beside_those_found(row, missing, found):
-    wanted = f"qa.csv: no column '{missing}' among {found}; rename it there, or map it in prepare.columns"
+    wanted = (
+        f"qa.csv: no column '{missing}' among {found}; "
+        f"rename it there, or map it in prepare.columns"
+    )
     assert refusal(row) == wanted
 
 
@@ -257,7 +260,7 @@ def test_a_passage_with_two_texts_is_refused_by_row():
     )
 
 
-def test_texts_that_differ_only_in_normal_form_are_one():
+def test_texts_that_differ_only_in_normal_form_are_one_passage():
     rows = [
         TRAIN | {"doc": "cafe\u0301 "},
         TRAIN | {"doc": "\ufeffcaf\u00e9", "question": "b?"},
@@ -275,12 +278,12 @@ def test_a_passage_without_an_id_gets_one_from_its_text():
     prepared = run(*rows)
     assert [question["passage"] for question in prepared.questions["train"]] == [
         "ef6493389b27bca0"
-    ] * 2  # of its SHA-256
+    ] * 2  # from the SHA-256 of the text
     assert list(texts(prepared).values()) == ["甲的正文", "乙的正文"]
 
 
 @pytest.mark.parametrize("uuid", ["p9", ""])
-def test_the_context_or_else_the_answer_stands_for_a_missing_doc(uuid):
+def test_the_context_or_else_the_answer_replaces_a_missing_doc(uuid):
     rows = [
         {"uuid": uuid, "question": "甲？", "context": "据", "answer": "答", "dataset": "train"},
         TEST,
@@ -289,7 +292,7 @@ def test_the_context_or_else_the_answer_stands_for_a_missing_doc(uuid):
     assert run({**rows[0], "context": ""}, TEST).passages[0]["text"] == "答"
 
 
-def test_the_first_context_stands_for_a_passage_without_doc():
+def test_the_first_context_replaces_a_missing_doc():
     rows = [
         TRAIN | {"doc": "", "context": "一"},
         TRAIN | {"doc": "", "context": "二", "question": "b?"},
@@ -302,7 +305,7 @@ def test_the_first_context_stands_for_a_passage_without_doc():
 
 
 @pytest.mark.parametrize("filled", [0, 1, 2])
-def test_a_doc_given_once_is_its_passages_text_whichever_row_has_it(filled):
+def test_a_doc_in_any_row_is_the_text_of_its_passage(filled):
     rows = [
         TRAIN | {"question": f"{n}?", "context": f"c{n}", "doc": "whole" if n == filled else ""}
         for n in range(3)
@@ -365,8 +368,16 @@ def test_a_question_on_a_passage_that_is_not_in_the_corpus_is_refused(uuid):
             [*CORPUS, {"uuid": "p1", "doc": "x"}],
             "corpus, row 5: uuid 'p1' already has another text; give each passage an id of its own",
         ),
-        ([{"uuid": "p1", "text": "x"}], "corpus: no column 'doc' among 'uuid', 'text'; rename it there, or map it in prepare.columns"),
-        ([{"id": "p1", "doc": "x"}], "corpus: no column 'uuid' among 'id', 'doc'; rename it there, or map it in prepare.columns"),
+        (
+            [{"uuid": "p1", "text": "x"}],
+            "corpus: no column 'doc' among 'uuid', 'text'; "
+            "rename it there, or map it in prepare.columns",
+        ),
+        (
+            [{"id": "p1", "doc": "x"}],
+            "corpus: no column 'uuid' among 'id', 'doc'; "
+            "rename it there, or map it in prepare.columns",
+        ),
     ],
 )
 def test_a_broken_corpus_is_refused_by_row(corpus, message):
@@ -376,7 +387,7 @@ def test_a_broken_corpus_is_refused_by_row(corpus, message):
 # ids
 
 
-def test_ids_depend_on_the_text_alone():
+def test_ids_depend_only_on_the_text():
     rows = [TRAIN, TEST, TRAIN | {"question": "问题甲"}]
     ids = [
         {
@@ -386,7 +397,7 @@ def test_ids_depend_on_the_text_alone():
         }
         for order, seed in ((rows, 1), (rows[::-1], 2))
     ]
-    assert ids[0] == ids[1] and ids[0]["问题甲"] == "q6f420b074f6f"  # of its SHA-256
+    assert ids[0] == ids[1] and ids[0]["问题甲"] == "q6f420b074f6f"  # from SHA-256
     assert len(set(ids[0].values())) == 3
 
 
@@ -394,7 +405,7 @@ def test_ids_depend_on_the_text_alone():
 
 
 def many(count, questions=3):
-    """`count` passages with `questions` questions each, and no dataset column."""
+    """Return `count` passages with `questions` questions each, without a dataset column."""
     return [
         {"uuid": f"p{p}", "question": f"{p}-{q}?", "doc": f"text {p}"}
         for p in range(count)
@@ -403,7 +414,7 @@ def many(count, questions=3):
 
 
 def places(prepared):
-    """The splits of each passage's questions."""
+    """Return passage -> the splits of its questions."""
     found = {}
     for split, questions in prepared.questions.items():
         for question in questions:
@@ -417,12 +428,12 @@ def test_without_a_dataset_all_questions_of_a_passage_share_a_split():
     assert set().union(*found.values()) == {"train", "valid", "test"}
 
 
-def test_an_empty_dataset_column_is_as_none():
+def test_an_empty_dataset_column_is_the_same_as_a_missing_one():
     rows = many(30)
     assert places(run(*[row | {"dataset": ""} for row in rows])) == places(run(*rows))
 
 
-def test_a_new_passage_moves_no_other():
+def test_a_new_passage_does_not_move_others_to_another_split():
     before = places(run(*many(40), valid_fraction=0.3))
     after = places(
         run({"question": "new?", "doc": "new text"}, *many(41)[::-1], valid_fraction=0.3)
@@ -437,10 +448,10 @@ def test_the_split_depends_on_its_seed():
     assert first == again and first != other
 
 
-def test_the_fractions_are_met_on_400_passages():
+def test_the_splits_of_400_passages_have_about_the_given_fractions():
     found = [*places(run(*many(400, 1), valid_fraction=0.2, test_fraction=0.25)).values()]
     assert 70 <= found.count({"test"}) <= 130  # 100 expected, 3.5 standard deviations
-    assert 32 <= found.count({"valid"}) <= 88  # a fifth of the 300 that are left
+    assert 32 <= found.count({"valid"}) <= 88  # a fifth of the other 300
 
 
 def test_a_fraction_of_zero_takes_nothing():
@@ -452,7 +463,7 @@ def test_a_fraction_of_zero_takes_nothing():
 
 
 def test_valid_is_taken_from_training_passages_without_test_questions():
-    # One question of every other passage tests.
+    # Every second passage has one test question.
     rows = [
         row | {"dataset": "test" if number % 6 == 0 else "train"}
         for number, row in enumerate(many(80))
@@ -469,8 +480,11 @@ def test_valid_is_taken_from_training_passages_without_test_questions():
     )
 
 
-def test_valid_is_taken_by_question_where_nearly_all_passages_are_tested():
-    """Of 80 passages with three questions 60 test one of them: 120 of the 180 training questions are about these."""
+def test_valid_is_taken_by_question_if_nearly_all_passages_have_test_questions():
+    """60 of 80 passages with three questions have a test question.
+
+    120 of the 180 training questions are about these 60 passages.
+    """
     rows = [
         row | {"dataset": "test" if number % 3 == 0 and number < 180 else "train"}
         for number, row in enumerate(many(80))
@@ -481,7 +495,7 @@ def test_valid_is_taken_by_question_where_nearly_all_passages_are_tested():
     assert 25 <= len(valid) <= 65  # 45 expected, 3.4 standard deviations
     tested = {f"p{n}" for n in range(60)}
     assert 0.4 <= sum(passage in tested for passage in valid) / len(valid) <= 0.9
-    # A new question moves no other.
+    # A new question does not change the split of the others.
     again = run(
         {"question": "new?", "doc": "new text", "dataset": "train"},
         *rows[::-1],
@@ -492,7 +506,7 @@ def test_valid_is_taken_by_question_where_nearly_all_passages_are_tested():
     } - {"new?"}
 
 
-def test_a_tables_own_valid_rows_are_all_there_are():
+def test_no_question_is_drawn_if_the_table_has_valid_rows():
     rows = [
         row | {"dataset": ("train", "valid", "test")[number % 3]}
         for number, row in enumerate(many(30))
@@ -510,16 +524,16 @@ def test_a_tables_own_valid_rows_are_all_there_are():
 def test_an_unknown_dataset_is_refused_by_row(value):
     message = refusal(TRAIN, TEST, TRAIN | {"question": "b?", "dataset": value})
     assert message == (
-        f"qa.csv, row 4: dataset '{value}' is not one of train, valid, test; correct it, or leave the whole column empty to "
-        "split by passage"
+        f"qa.csv, row 4: dataset '{value}' is not one of train, valid, test; "
+        "correct it, or leave the whole column empty to split by passage"
     )
 
 
 @pytest.mark.parametrize("row, split", [(TRAIN, "test"), (TEST, "train")])
-def test_a_split_with_no_question_is_refused(row, split):
+def test_a_split_without_questions_is_refused(row, split):
     assert refusal(row, row | {"question": ""}) == (
-        f"qa.csv: no {split} question is left of 2 rows; name some in column 'dataset', or leave that column out and set "
-        "prepare.test_fraction"
+        f"qa.csv: no {split} question is left of 2 rows; name some in column 'dataset', "
+        "or leave that column out and set prepare.test_fraction"
     )
 
 
@@ -563,21 +577,24 @@ def test_the_summary_counts_seen_and_unseen_by_passage():
 
 
 @pytest.mark.skipif(not WORKBOOK.exists(), reason="the shared workbook is not at hand")
-def test_the_articles_workbook_is_read_as_it_is():
+def test_the_articles_workbook_can_be_read_unchanged():
     qa = read_table(WORKBOOK)
     prepared = prepare(qa, None, settings(valid_fraction=0.15), name=WORKBOOK.name)
     assert (len(qa), len(prepared.passages), len(prepared.merged)) == (417, 73, 1)  # 74 ids
     assert sum(map(len, prepared.questions.values())) + len(prepared.dropped) == 417
     assert len(prepared.questions["test"]) == (qa["dataset"] == "test").sum() == 100
-    assert (
-        30 <= len(prepared.questions["valid"]) <= 65
-    )  # of 317: nearly all of its passages have test questions
+    # Of 317 training questions. Nearly all passages have test questions.
+    assert 30 <= len(prepared.questions["valid"]) <= 65
 
 
 # the stage
 
 
-QA = "uuid,question,answer,context,doc,qa_type,dataset\np1,甲？,一,,正文一,detailed,train\np2,乙？,二,,正文二,detailed,test\n"
+QA = (
+    "uuid,question,answer,context,doc,qa_type,dataset\n"
+    "p1,甲？,一,,正文一,detailed,train\n"
+    "p2,乙？,二,,正文二,detailed,test\n"
+)
 
 
 def stage(folder, table):

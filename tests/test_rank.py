@@ -1,4 +1,4 @@
-"""Ranking from the shell and from Python, by a checkpoint alone."""
+"""Test ranking with a checkpoint from the shell and from Python."""
 
 import gc
 import io
@@ -28,7 +28,7 @@ QUERY = "船是什么颜色？"
 
 @pytest.fixture(scope="module")
 def viewing(tiny_model, tmp_path_factory):
-    """The tiny model as a fine-tuned one that has learned from views of 10 characters."""
+    """Return the tiny model with the settings of a training on views of 10 characters."""
     model, folder = (
         AutoModelForSequenceClassification.from_pretrained(tiny_model),
         tmp_path_factory.mktemp("viewing"),
@@ -46,7 +46,7 @@ def viewing(tiny_model, tmp_path_factory):
     return folder
 
 
-def test_whole_passages_are_ranked_by_a_checkpoint_that_says_nothing_of_views(tiny_model):
+def test_a_checkpoint_without_views_ranks_whole_passages(tiny_model):
     scores = CrossEncoder(tiny_model, 512, "fp32").score([(QUERY, doc) for doc in DOCS])
     found = Ranker(tiny_model, "fp32").rank(QUERY, DOCS)
     assert [ranked.index for ranked in found] == sorted(range(len(DOCS)), key=lambda i: -scores[i])
@@ -56,13 +56,17 @@ def test_whole_passages_are_ranked_by_a_checkpoint_that_says_nothing_of_views(ti
     assert found[0].view == DOCS[found[0].index]
 
 
-def test_a_passage_is_as_good_as_its_best_view(viewing):
-    """Every view of 10 characters, 5 apart, after the title; the last one where the text ends."""
+def test_a_passage_has_the_score_of_its_best_view(viewing):
+    """Views have the title and 10 characters and start every 5 characters.
+
+    The last view ends with the text.
+    """
     encoder, best = CrossEncoder(viewing, 40, "fp32"), {}
     for index, doc in enumerate(DOCS):
         starts = [*range(0, len(doc) - 10, 5), None]
         texts = [
-            f"手册。{doc[start : start + 10] if start is not None else doc[5 * (len(starts) - 1) :]}"
+            "手册。"
+            f"{doc[start : start + 10] if start is not None else doc[5 * (len(starts) - 1) :]}"
             for start in starts
         ]
         scores = encoder.score([(QUERY, text) for text in texts])
@@ -74,7 +78,7 @@ def test_a_passage_is_as_good_as_its_best_view(viewing):
     ]
 
 
-def test_equal_scores_keep_the_order_given_and_many_queries_are_ranked_as_one_by_one(viewing):
+def test_equal_scores_keep_their_order_and_many_queries_rank_like_one_by_one(viewing):
     ranker = Ranker(viewing)
     assert [ranked.index for ranked in ranker.rank(QUERY, ["红色的车"] * 3)] == [0, 1, 2]
     queries = [QUERY, "车卖多少元？"]
@@ -88,7 +92,7 @@ def test_equal_scores_keep_the_order_given_and_many_queries_are_ranked_as_one_by
     assert together[0] != together[1]
 
 
-def test_a_packed_reranker_is_ranked_by_as_it_is(tiny_model, tmp_path):
+def test_a_packed_reranker_can_rank(tiny_model, tmp_path):
     pack(
         tiny_model, tmp_path / "packed", list(range(len(AutoTokenizer.from_pretrained(tiny_model))))
     )
@@ -101,7 +105,7 @@ def test_a_packed_reranker_is_ranked_by_as_it_is(tiny_model, tmp_path):
 
 
 def given(monkeypatch, content: bytes) -> None:
-    """Put content on standard input; its encoding is not that of the text, as in a Chinese Windows."""
+    """Put content on standard input, whose encoding is GBK as in a Chinese Windows."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="gbk"))
 
 
@@ -136,7 +140,7 @@ def test_files_of_every_kind_give_the_same_ranking(tiny_model, tmp_path, capsys,
         assert [row["id"] for row in result["ranked"]] == [name.format(line(i)) for i in order]
 
 
-def test_a_batch_of_queries_and_the_number_of_passages_shown(tiny_model, tmp_path, capsys):
+def test_a_batch_of_queries_shows_the_requested_number_of_passages(tiny_model, tmp_path, capsys):
     (tmp_path / "queries.txt").write_text(f"{QUERY}\n\n车卖多少元？\n", encoding="utf-8")
     (tmp_path / "a.txt").write_text("\n".join(DOCS), encoding="utf-8")
     out = said(
@@ -152,7 +156,7 @@ def test_a_batch_of_queries_and_the_number_of_passages_shown(tiny_model, tmp_pat
     ) == len(DOCS)
 
 
-def test_a_passage_of_several_lines_is_shown_in_one(tiny_model, tmp_path, capsys):
+def test_a_passage_of_several_lines_is_shown_in_one_line(tiny_model, tmp_path, capsys):
     (tmp_path / "a.csv").write_text('uuid,doc\np1,"红色的车\n\n蓝色的船"\n', encoding="utf-8")
     (line,) = said(capsys, tiny_model, QUERY, tmp_path / "a.csv").splitlines()
     assert line.split(maxsplit=2)[2] == "p1  红色的车 蓝色的船"
@@ -186,14 +190,12 @@ def test_a_table_of_questions_lists_its_passages_once(tiny_model, tmp_path, caps
 )
 def test_a_query_may_begin_with_a_hyphen(tiny_model, tmp_path, capsys, query, options):
     (tmp_path / "a.txt").write_text("红色的车\n蓝色的船\n", encoding="utf-8")
-    found = json.loads(
-        said(capsys, "--json", *options, tiny_model, query, tmp_path / "a.txt")
-    )
+    found = json.loads(said(capsys, "--json", *options, tiny_model, query, tmp_path / "a.txt"))
     assert found["query"] == query and len(found["ranked"]) == (1 if "1" in options else 2)
 
 
 @pytest.mark.parametrize("name", ["--topk", "--bach", "-k", "--jsn=1", "-json"])
-def test_a_word_that_looks_like_an_option_has_to_be_one(tiny_model, name):
+def test_a_word_that_looks_like_an_option_must_be_one(tiny_model, name):
     with pytest.raises(UsageError) as error:
         call("rank", str(tiny_model), QUERY, name)
     wanted = f"no such option: {name.partition('=')[0]}; -- ends the options"
@@ -245,19 +247,42 @@ def test_standard_input_that_cannot_be_ranked_is_refused(tiny_model, monkeypatch
     "arguments, message",
     [
         (("MODEL", QUERY, "none.txt"), "none.txt: no such file"),
-        (("MODEL", QUERY, "a.md"), "a.md: cannot read '.md' tables; use one of .csv, .xlsx, .jsonl, .parquet, .txt"),
-        (("MODEL", "q.doc", "a.txt", "--batch"), "q.doc: cannot read '.doc' tables; use one of .csv, .xlsx, .jsonl, .parquet, .txt"),
-        (("MODEL", "a.csv", "a.txt", "--batch"), "a.csv: no column question or query among 'uuid', 'words'; rename that of the queries"),
-        (("MODEL", QUERY, "-", "-"), re.escape("standard input (-) can be read once; give a file for the other")),
-        (("MODEL", "-", "--batch"), re.escape("standard input (-) can be read once; give a file for the other")),
-        (("MODEL", QUERY, "a.csv"), "a.csv: no column doc or text or passage among 'uuid', 'words'"),
+        (
+            ("MODEL", QUERY, "a.md"),
+            "a.md: cannot read '.md' tables; use one of .csv, .xlsx, .jsonl, .parquet, .txt",
+        ),
+        (
+            ("MODEL", "q.doc", "a.txt", "--batch"),
+            "q.doc: cannot read '.doc' tables; use one of .csv, .xlsx, .jsonl, .parquet, .txt",
+        ),
+        (
+            ("MODEL", "a.csv", "a.txt", "--batch"),
+            "a.csv: no column question or query among 'uuid', 'words'; rename that of the queries",
+        ),
+        (
+            ("MODEL", QUERY, "-", "-"),
+            re.escape("standard input (-) can be read once; give a file for the other"),
+        ),
+        (
+            ("MODEL", "-", "--batch"),
+            re.escape("standard input (-) can be read once; give a file for the other"),
+        ),
+        (
+            ("MODEL", QUERY, "a.csv"),
+            "a.csv: no column doc or text or passage among 'uuid', 'words'",
+        ),
         (("MODEL", QUERY, "empty.txt"), "empty.txt: there is no passage to rank"),
         (("MODEL", "  ", "a.txt"), "^the query is empty$"),
         (("MODEL", "empty.txt", "a.txt", "--batch"), "empty.txt: there is no query in it"),
-        (("FOLDER", QUERY, "a.txt"), "no config.json, so no checkpoint; give a folder such as models/reranker"),
+        (
+            ("FOLDER", QUERY, "a.txt"),
+            "no config.json, so no checkpoint; give a folder such as models/reranker",
+        ),
     ],
-)  # fmt: skip
-def test_what_cannot_be_ranked_is_refused(tiny_model, tmp_path, monkeypatch, arguments, message):
+)
+def test_files_and_queries_that_cannot_be_ranked_are_refused(
+    tiny_model, tmp_path, monkeypatch, arguments, message
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text("红色的车", encoding="utf-8")
     (tmp_path / "empty.txt").write_text(" \n", encoding="utf-8")
@@ -269,7 +294,9 @@ def test_what_cannot_be_ranked_is_refused(tiny_model, tmp_path, monkeypatch, arg
         call("rank", *(names.get(argument, argument) for argument in arguments))
 
 
-def test_garbage_is_collected_again_once_all_is_loaded_or_failed(tiny_model, tmp_path, capsys):
+def test_garbage_collection_is_enabled_again_after_loading_or_a_failure(
+    tiny_model, tmp_path, capsys
+):
     (tmp_path / "a.csv").write_text("uuid,doc\n1,红色的车\n", encoding="utf-8")
     (tmp_path / "a.txt").write_text("红色的车\n", encoding="utf-8")
     said(capsys, tiny_model, QUERY, tmp_path / "a.csv")
@@ -295,21 +322,24 @@ def test_an_error_is_one_line_and_a_result_goes_to_standard_output(tiny_model):
     )
 
 
-# Streams that end, are full, or have another encoding: every command is run as a process of its own.
+# Streams that end, are full, or have another encoding. Each command is a process of its own.
 
 MANY = "".join(f"红色的车{number}号停在很长很长的街上\n" for number in range(4000))
-"""More than a pipe holds."""
+"""A text that is larger than the buffer of a pipe."""
 
 
 def process(*arguments: str, code: str = "", **options) -> subprocess.Popen:
-    """The command as a process; `code` is run before it."""
-    start = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); from tunerank.commands.app import main\n"
+    """Start the command as a process, which runs `code` first."""
+    start = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); "
+        "from tunerank.commands.app import main\n"
+    )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     command = [sys.executable, "-c", f"{start}{code}\nmain()", *map(str, arguments)]
     return subprocess.Popen(command, **(pipes | {"env": ENVIRONMENT} | options))
 
 
-def test_a_reader_that_has_seen_enough_ends_the_command_quietly(tiny_model, tmp_path):
+def test_a_reader_that_closes_the_pipe_ends_the_command_quietly(tiny_model, tmp_path):
     (tmp_path / "many.txt").write_text(MANY, encoding="utf-8")
     command = f"{sys.executable} -m tunerank rank {tiny_model} {QUERY} many.txt --top-k 0 | head -1"
     done = subprocess.run(
@@ -324,8 +354,10 @@ def test_a_reader_that_has_seen_enough_ends_the_command_quietly(tiny_model, tmp_
     assert "error" not in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [("rank", "--help"), ("compare", "main"), ("verify", "--help")])
-def test_a_reader_that_is_gone_at_the_start_is_no_error(tmp_path, arguments):
+@pytest.mark.parametrize(
+    "arguments", [("rank", "--help"), ("compare", "main"), ("verify", "--help")]
+)
+def test_a_reader_that_is_gone_at_the_start_is_not_an_error(tmp_path, arguments):
     committed_ranks(tmp_path)
     reader, writer = os.pipe()
     os.close(reader)
@@ -336,7 +368,7 @@ def test_a_reader_that_is_gone_at_the_start_is_no_error(tmp_path, arguments):
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("compare", "main"), ("compare", "--machine")])
-def test_a_full_disk_under_the_output_is_one_line(tmp_path, arguments):
+def test_a_full_disk_at_the_output_is_reported_in_one_line(tmp_path, arguments):
     committed_ranks(tmp_path)
     with open("/dev/full", "wb") as full:
         started = process(*arguments, stdout=full, cwd=tmp_path)
@@ -359,7 +391,7 @@ def test_a_result_comes_before_the_error_that_follows_it(tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("compare", "main")])
-def test_a_closed_output_is_no_error(tmp_path, arguments):
+def test_a_closed_output_is_not_an_error(tmp_path, arguments):
     committed_ranks(tmp_path)
     started = process(*arguments, cwd=tmp_path, preexec_fn=lambda: os.close(1), stdout=None)
     _, err = started.communicate()
@@ -387,7 +419,7 @@ def test_characters_that_the_output_cannot_write_are_escaped(tiny_model, encodin
         ("verify", "tunerank.commands.verify.read_lock"),
     ],
 )
-def test_ctrl_c_is_one_line(tiny_model, name, patched):
+def test_ctrl_c_is_reported_in_one_line(tiny_model, name, patched):
     module, _, function = patched.rpartition(".")
     code = (
         f"import time, {module} as module\n"
@@ -404,7 +436,7 @@ def test_ctrl_c_is_one_line(tiny_model, name, patched):
 
 
 def committed_ranks(folder: Path) -> None:
-    """A repository with metrics that `compare` can read."""
+    """Create a repository with metrics that `compare` can read."""
     (folder / "metrics").mkdir()
     ranks = "id,passage,qa_type,seen,bm25,fused\nq0,p0,detailed,True,1,2\n"
     (folder / "metrics/per_query.csv").write_text(ranks, encoding="utf-8")

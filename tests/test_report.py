@@ -1,4 +1,4 @@
-"""The report, from the committed metrics, and in a real browser where there is one."""
+"""Test the report of the committed metrics, in a real browser if one is installed."""
 
 import io
 import json
@@ -23,7 +23,7 @@ FIRST = pd.read_csv(io.BytesIO(at_head("metrics/first.csv")), dtype=str)
 
 
 def make(folder: Path) -> Path:
-    """report/index.html of the metrics and parameters under `folder`."""
+    """Write the report of the metrics and parameters under `folder`; return the page's path."""
     main(str(folder / "metrics"), str(folder / "params.yaml"), str(folder / "report"))
     return folder / "report/index.html"
 
@@ -33,22 +33,25 @@ def report(committed, tmp_path_factory) -> Path:
     return make(shutil.copytree(committed, tmp_path_factory.mktemp("report") / "run"))
 
 
-def test_it_says_what_the_metrics_say_and_is_the_same_each_time(report, committed, tmp_path):
+def test_the_report_shows_the_metrics_and_is_reproducible(report, committed, tmp_path):
     text = report.read_text(encoding="utf-8")
     result = json.loads((committed / "metrics/eval.json").read_text())
     found = result["against"]["all"]["fused"]["base"]["hit@1"]
     assert (
-        f"<b>{100 * result['all']['fused']['hit@1']:.1f} %</b> of\n{result['all']['questions']} test questions"
-        in text
+        f"<b>{100 * result['all']['fused']['hit@1']:.1f} %</b> of\n"
+        f"{result['all']['questions']} test questions" in text
     )
-    line = f"{100 * found['difference']:+.1f} points, 95 % interval {100 * found['low']:+.1f} to {100 * found['high']:+.1f}"
+    line = (
+        f"{100 * found['difference']:+.1f} points, "
+        f"95 % interval {100 * found['low']:+.1f} to {100 * found['high']:+.1f}"
+    )
     assert line in text and verdict(found) == "better"
     assert make(shutil.copytree(committed, tmp_path / "run")).read_bytes() == report.read_bytes()
 
 
-def test_it_asks_no_other_address(report):
+def test_the_report_requests_no_other_address(report):
     text = report.read_text(encoding="utf-8")
-    assert "default-src 'none'" in text  # the browser refuses what the page might ask for
+    assert "default-src 'none'" in text  # the browser refuses all requests of the page
     ours = text.replace(vl_convert.javascript_bundle(), "")
     assert len(ours) < len(text) - 500_000 and not re.findall(
         r"<(?:script|link|img|iframe)[^>]*(?:src|href)=|@import|url\(", ours
@@ -66,11 +69,11 @@ def test_it_asks_no_other_address(report):
         (-0.1, -0.01, 0.05, "no evidence"),
     ],
 )
-def test_a_verdict_is_what_interval_and_p_say(low, high, p, expected):
+def test_a_verdict_follows_from_interval_and_p(low, high, p, expected):
     assert verdict({"difference": 0.05, "low": low, "high": high, "p": p}) == expected
 
 
-def test_bands_of_ranks():
+def test_a_rank_belongs_to_a_band():
     ranks = [1, 2, 3, 4, 5, 6, 10, 11, 500, float("nan")]
     assert [rank_band(rank) for rank in ranks] == [
         "1",
@@ -86,7 +89,7 @@ def test_bands_of_ranks():
     ]
 
 
-def test_disputed_questions_stand_first():
+def test_disputed_questions_come_first():
     ranks = pd.DataFrame({"id": ["a", "b", "c"], "base": [1, 2, None], "fused": [1, 1, 2]})
     first = pd.DataFrame(
         {
@@ -101,8 +104,13 @@ def test_disputed_questions_stand_first():
     rows = question_rows(first, ranks, ["base", "fused"])
     assert [row["id"] for row in rows] == ["b", "a", "c"]
     assert rows[0] == {
-        "id": "b", "question": "?", "evidence": "", "passage": "p", "ranks": {"base": 2, "fused": 1}, "first": {"base": "x", "fused": "p"}
-    }  # fmt: skip
+        "id": "b",
+        "question": "?",
+        "evidence": "",
+        "passage": "p",
+        "ranks": {"base": 2, "fused": 1},
+        "first": {"base": "x", "fused": "p"},
+    }
     assert rows[2]["ranks"] == {"base": None, "fused": 2} and rows[2]["first"]["base"] is None
 
 
@@ -124,7 +132,7 @@ def test_a_run_without_validation_suspects_or_documents_has_a_page(committed, tm
 
 @pytest.fixture
 def opened(report):
-    """A function that opens the page, and the list of what the browser complained about or asked for."""
+    """Return a function that opens the page, and the list of the browser's errors and requests."""
     if not CHROMIUM:
         pytest.skip("no Chromium here; on Debian: apt-get install chromium")
     from playwright.sync_api import sync_playwright
@@ -152,7 +160,8 @@ def opened(report):
             )
             page.goto(path.as_uri())
             page.wait_for_function(
-                "document.querySelectorAll('.chart svg').length == document.querySelectorAll('.chart').length"
+                "document.querySelectorAll('.chart svg').length == "
+                "document.querySelectorAll('.chart').length"
             )
             return page
 
@@ -195,7 +204,7 @@ def test_the_page_draws_filters_and_searches(opened):
     assert troubles == []
 
 
-def test_it_speaks_both_languages_and_fits_a_phone_in_the_dark(opened):
+def test_the_page_has_two_languages_and_fits_a_phone_in_dark_mode(opened):
     go, troubles = opened
     page = go(viewport={"width": 375, "height": 800}, color_scheme="dark", locale="zh-CN")
     assert page.inner_text("h1") == "重排模型报告"
@@ -209,10 +218,13 @@ def test_it_speaks_both_languages_and_fits_a_phone_in_the_dark(opened):
     assert troubles == []
 
 
-def test_text_of_the_data_stays_text(opened, committed, tmp_path):
+def test_text_from_the_data_stays_text(opened, committed, tmp_path):
     go, troubles = opened
     shutil.copytree(committed, tmp_path, dirs_exist_ok=True)
-    evil = "<img src=x onerror=document.title='taken'></script><script>document.title='taken'</script>{{ 7 * 7 }}"
+    evil = (
+        "<img src=x onerror=document.title='taken'></script>"
+        "<script>document.title='taken'</script>{{ 7 * 7 }}"
+    )
     first = FIRST.copy()
     first["question"] = evil
     first.to_csv(tmp_path / "metrics/first.csv", index=False)

@@ -31,13 +31,13 @@ TEXTS = ["苹果手机的价格", "香蕉的价格与产地", "手机保修两�
         ("", 4, 2, [(0, 0)]),
     ],
 )
-def test_windows(text, size, stride, spans):
+def test_windows_have_the_expected_spans(text, size, stride, spans):
     assert windows(text, size, stride) == spans
 
 
 @pytest.mark.parametrize("length", range(1, 40))
 @pytest.mark.parametrize("size, stride", [(5, 1), (5, 3), (5, 5), (8, 4)])
-def test_windows_cover_every_character_and_each_reaches_past_the_last(length, size, stride):
+def test_windows_cover_every_character_and_each_ends_after_the_one_before(length, size, stride):
     spans = windows("x" * length, size, stride)
     assert {i for start, end in spans for i in range(start, end)} == set(range(length))
     assert all(end - start <= size for start, end in spans)
@@ -57,11 +57,11 @@ def test_windows_cover_every_character_and_each_reaches_past_the_last(length, si
         ((0, 2), 20, 10, (0, 10)),
     ],
 )
-def test_what_is_shown_has_the_window_in_its_middle(span, size, length, expected):
+def test_a_view_has_the_window_in_its_middle(span, size, length, expected):
     assert centered_span(*span, size, length) == expected
 
 
-def test_whole_passages_can_be_shown_that_are_searched_by_windows(encoder):
+def test_whole_passages_can_be_shown_although_windows_are_searched(encoder):
     passages = {f"p{i}": Passage("", text * 3) for i, text in enumerate(TEXTS)}
     question = {"question": "手机保修几年", "passage": "p4"}
     found = []
@@ -86,8 +86,12 @@ def test_fusion_adds_weighted_reciprocal_ranks():
     )
 
 
-def test_bm25_scores_are_the_formula():
-    """Lucene's BM25: idf = ln(1 + (N - n + 0.5) / (n + 0.5)), tf part tf / (tf + k1 (1 - b + b dl / avgdl))."""
+def test_bm25_scores_equal_the_formula():
+    """The formula is Lucene's BM25.
+
+    idf = ln(1 + (N - n + 0.5) / (n + 0.5)); the factor of tf is
+    tf / (tf + k1 (1 - b + b dl / avgdl)).
+    """
     texts = TEXTS[:4]
     bm25 = BM25(texts, k1=1.5, b=0.75)
     documents = [BM25.tokens(text) for text in texts]
@@ -113,7 +117,7 @@ def test_bm25_scores_are_the_formula():
     assert bm25.top(scores, 1) == ranked[:1]
 
 
-def test_bm25_finds_nothing_for_words_it_has_not_seen():
+def test_bm25_finds_nothing_for_unknown_words():
     bm25 = BM25(TEXTS, 1.5, 0.75)
     for query in ("zebra", "？"):
         assert bm25.scores(query).tolist() == [0.0] * 5
@@ -132,16 +136,16 @@ ENSEMBLE = PARAMS.retrieve.model_copy(
 )
 
 
-def test_first_stage_fuses_a_dense_list_of_the_depth_asked_for_with_a_bm25_list_of_its_own():
-    # depth 1: dense [a], bm25 [c, d]; a and c tie at rank 1, the dense list comes first
+def test_the_first_stage_fuses_a_dense_list_with_a_separate_bm25_list():
+    # Depth 1: dense [a], bm25 [c, d]. a and c tie at rank 1; the dense list comes first.
     assert fused_top_k(CANDIDATES, 1, ENSEMBLE) == ["a"]
     assert fused_top_k(CANDIDATES, 2, ENSEMBLE) == ["a", "c"]
-    # depth 3: dense [a, b, c], bm25 [c, d]: c stands in both
+    # Depth 3: dense [a, b, c], bm25 [c, d]. c is in both.
     assert fused_top_k(CANDIDATES, 3, ENSEMBLE) == ["c", "a", "b"]
     assert fused_top_k(CANDIDATES, 9, ENSEMBLE) == ["c", "d", "a", "b", "e"]
 
 
-def test_a_weight_of_zero_leaves_its_list_out():
+def test_a_list_with_weight_zero_is_left_out():
     dense_only = ENSEMBLE.model_copy(update={"bm25_weight": 0.0})
     assert fused_top_k(CANDIDATES, 9, dense_only) == ["a", "b", "c", "e", "d"]
     bm25_only = ENSEMBLE.model_copy(update={"dense_weight": 0.0})
@@ -187,10 +191,10 @@ def test_the_prefix_and_the_length_limit_reach_the_model(encoder, tiny_model):
 
 
 @pytest.mark.parametrize("title", ["", "红伞说明"])
-def test_candidates_rank_like_a_plain_loop(encoder, title, monkeypatch):
+def test_candidates_are_ranked_like_a_plain_loop(encoder, title, monkeypatch):
     monkeypatch.setattr(
         "tunerank.retrieval.candidates.QUESTION_BLOCK", 1
-    )  # question by question, as if they were too many for memory
+    )  # one question at a time, as if there were too many for memory
     monkeypatch.setattr("tunerank.retrieval.candidates.COSINE_BLOCK", 1)
     passages = {f"p{i}": Passage(title if i % 2 else "", text * 3) for i, text in enumerate(TEXTS)}
     params = PARAMS.retrieve.model_copy(
@@ -216,7 +220,7 @@ def test_candidates_rank_like_a_plain_loop(encoder, title, monkeypatch):
             scores[key] = (whole + max(near)) / 2
             best[key] = [
                 span for span, value in zip(spans, near) if value > max(near) - 1e-4
-            ]  # the texts repeat themselves
+            ]  # the texts are repeated
         order = sorted(scores, key=lambda key: -scores[key])
         for candidate in found:
             assert candidate["dense_score"] == pytest.approx(scores[candidate["passage"]], abs=1e-4)
@@ -232,7 +236,7 @@ def test_candidates_rank_like_a_plain_loop(encoder, title, monkeypatch):
         assert {c["bm25"] for c in found if c["bm25"]} <= {1, 2}
 
 
-def test_without_a_dense_retriever_candidates_are_bm25s_and_the_own_passage():
+def test_without_a_dense_retriever_candidates_are_from_bm25_and_the_own_passage():
     passages = {f"p{i}": Passage("", text) for i, text in enumerate(TEXTS)}
     params = PARAMS.retrieve.model_copy(
         update={
@@ -249,7 +253,7 @@ def test_without_a_dense_retriever_candidates_are_bm25s_and_the_own_passage():
     question = "手机保修几年"
     ((_, found),) = retrieval.candidates([{"question": question, "passage": "p3"}], "all")
     scores = retrieval.bm25.scores(question)
-    assert [c["passage"] for c in found] == ["p2", "p0", "p3"]  # two words in common, one, none
+    assert [c["passage"] for c in found] == ["p2", "p0", "p3"]  # 2, 1 and 0 words in common
     assert [c["bm25"] for c in found] == [1, 2, None]
     assert [c["bm25_score"] for c in found] == pytest.approx([scores[2], scores[0], 0.0], abs=1e-4)
     assert {(c["dense"], c["dense_score"]) for c in found} == {(None, 0.0)}
@@ -264,15 +268,15 @@ def test_without_a_dense_retriever_candidates_are_bm25s_and_the_own_passage():
 @pytest.mark.parametrize(
     "weight, window, dense", [(0.5, 6, True), (0.0, 6, True), (0.5, 0, True), (0.0, 0, False)]
 )
-def test_the_dense_retriever_is_run_for_its_candidates_or_for_windows(weight, window, dense):
+def test_the_dense_retriever_runs_only_for_candidates_or_windows(weight, window, dense):
     assert (
         PARAMS.retrieve.model_copy(update={"dense_weight": weight, "window": window}).dense is dense
     )
 
 
 @pytest.mark.parametrize("depth", [1, 3, 10, 200])
-def test_the_top_of_many_scores_is_the_head_of_their_stable_sort(depth):
-    scores = np.random.default_rng(depth).integers(0, 6, 100).astype(np.float32)  # ties everywhere
+def test_the_top_scores_equal_the_head_of_a_stable_sort(depth):
+    scores = np.random.default_rng(depth).integers(0, 6, 100).astype(np.float32)  # with many ties
     order = [int(i) for i in np.argsort(-scores, kind="stable") if scores[i] > 0]
     assert BM25.top(scores, depth) == order[:depth]
 
@@ -301,8 +305,11 @@ def test_without_windows_the_whole_passage_is_shown(encoder):
     }
 
 
-def test_the_first_candidates_are_shown_by_several_views(encoder):
-    """Of windows (0, 6), (3, 9) ... of long texts, three views of 6 that share at most 3 characters; of a short one, fewer."""
+def test_the_first_candidates_have_several_views(encoder):
+    """Long texts have windows (0, 6), (3, 9) ...; three views of 6 share at most 3 characters.
+
+    A short text has fewer views.
+    """
     passages = {
         "short": Passage("", "手机保修两年吗"),
         **{f"p{i}": Passage("", text * 4) for i, text in enumerate(TEXTS)},
@@ -318,7 +325,7 @@ def test_the_first_candidates_are_shown_by_several_views(encoder):
     ).candidates([question], "all")
     assert [
         {**c, "views": c["views"][:1]} for c in found
-    ] == single  # the order and the nearest view do not change
+    ] == single  # the order and the nearest view stay the same
     assert {len(c["views"]) for c in found[4:]} == {1}
     query = encoder.encode([question["question"]], "query: ", "q")[0]
     for candidate in found[:4]:
@@ -332,8 +339,8 @@ def test_the_first_candidates_are_shown_by_several_views(encoder):
         assert near == pytest.approx(sorted(near, reverse=True), abs=1e-4)
 
 
-def test_words_are_jiebas_own_whatever_lies_in_the_temporary_folder(tmp_path, monkeypatch):
-    """jieba itself would take these, in which no character goes with another."""
+def test_words_are_jiebas_own_whatever_files_are_in_the_temporary_folder(tmp_path, monkeypatch):
+    """jieba itself would load these files, where every character is a word of its own."""
     (tmp_path / "jieba.cache").write_bytes(
         marshal.dumps(({character: 1 for character in "笔记本电脑坏了"}, 7))
     )
@@ -352,7 +359,7 @@ def test_words_are_jiebas_own_whatever_lies_in_the_temporary_folder(tmp_path, mo
 
 
 class Noisy:
-    """An encoder that adds to each vector what another order of summing would."""
+    """An encoder that adds the noise of another order of summation to each vector."""
 
     def __init__(self, encoder, seed: int):
         self.encoder, self.params, self.random = (
@@ -367,7 +374,7 @@ class Noisy:
 
 
 def test_rounding_by_another_cpu_and_the_order_of_the_corpus_change_no_candidate(encoder):
-    """p5 and p6 have equal texts: what orders them is their id."""
+    """p5 and p6 have equal texts, so their ids decide their order."""
     passages = {f"p{i}": Passage("", text) for i, text in enumerate([*TEXTS, TEXTS[0], TEXTS[0]])}
     params = PARAMS.retrieve.model_copy(
         update={"window": 4, "stride": 2, "shown": 6, "depth": 7, "views": 2, "views_depth": 3}
@@ -390,7 +397,7 @@ def test_rounding_by_another_cpu_and_the_order_of_the_corpus_change_no_candidate
     )
 
 
-def test_the_encoder_multiplies_in_the_precision_that_is_set(tiny_model):
+def test_the_encoder_computes_in_the_given_precision(tiny_model):
     settings = RETRIEVER.model_copy(update={"max_length": 100})
     vectors = {}
     for precision in ("fp32", "bf16"):
@@ -398,6 +405,6 @@ def test_the_encoder_multiplies_in_the_precision_that_is_set(tiny_model):
         vectors[precision] = made.encode(TEXTS, "", "texts")
         assert vectors[precision].dtype == np.float32
     cosines = (vectors["fp32"] * vectors["bf16"]).sum(1)
-    # bf16 has 8 bits of mantissa: other digits, the same direction
+    # bf16 has 8 bits of mantissa: the digits differ, the direction is the same.
     assert (vectors["fp32"] != vectors["bf16"]).any() and cosines.min() > 0.99
     assert np.linalg.norm(vectors["bf16"], axis=1) == pytest.approx(np.ones(len(TEXTS)), abs=1e-5)

@@ -1,4 +1,4 @@
-"""The library's folders: data flows one way through them, and a file holds one idea."""
+"""Test the folders of the library: imports go one way, and files are few and short."""
 
 import ast
 from functools import lru_cache
@@ -27,7 +27,10 @@ ORDER = [
     "publishing",
     "commands",
 ]
-"""A file imports from its own room and from earlier ones; `.` is ranker.py and pretraining.py."""
+"""A file may import from its own room and from earlier ones.
+
+The room `.` has ranker.py and pretraining.py.
+"""
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if not path.name.startswith("__"))
 
 
@@ -69,23 +72,24 @@ def test_no_file_imports_itself_through_others():
 
 
 def test_rooms_have_an_empty_init_file():
-    """What they would hold would belong to every stage that imports from the room."""
+    """Every stage that imports from a room would depend on the content of its __init__.py."""
     inits = [path for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE]
     assert len(inits) == len(ORDER) - 1 and all(not path.read_bytes() for path in inits)
 
 
-def test_the_library_is_small_enough_to_keep_in_mind():
+def test_the_library_has_few_and_short_files():
     assert len(FILES) <= 60
     lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     assert {name: length for name, length in lengths.items() if length > 250} == {}
 
 
-def test_lines_fit_beside_another_file():
-    files = [*SRC.rglob("*.py"), *SRC.rglob("*.j2")]
+@pytest.mark.parametrize("folder", ["src", "tests", "experiments", "benchmarks", "examples"])
+def test_lines_fit_beside_another_file(folder):
+    files = [*(ROOT / folder).rglob("*.py")]
     long = [
-        f"{path.relative_to(SRC)}:{number}"
+        f"{path.relative_to(ROOT)}:{number}"
         for path in files
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if len(line) > 100 and path.suffix == ".py"
+        if len(line) > 100
     ]
-    assert long == []
+    assert files and long == []

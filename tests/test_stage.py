@@ -1,4 +1,4 @@
-"""How a stage runs: its lock, its log, its heartbeat, and what it says when it fails."""
+"""Test how a stage runs: its lock, log, progress lines and error messages."""
 
 import errno
 import io
@@ -52,7 +52,7 @@ def logs(folder: Path) -> list[Path]:
     return sorted((folder / ".cache/logs").glob("*.log"))
 
 
-def test_what_is_printed_is_in_a_log_with_its_time_and_the_command(tmp_path):
+def test_the_log_has_the_output_with_times_and_the_command(tmp_path):
     code, out, err = run(tmp_path, "print('one', 2); print('three', file=sys.stderr)")
     assert (code, out, err) == (0, "one 2\n", ["three"])
     (log,) = logs(tmp_path)
@@ -64,19 +64,19 @@ def test_what_is_printed_is_in_a_log_with_its_time_and_the_command(tmp_path):
     assert re.fullmatch(r"work-\d{8}-\d{6}-\d+\.log", log.name)
 
 
-def test_an_error_is_one_line_and_the_log_that_has_it(tmp_path):
+def test_an_error_is_one_line_and_the_path_of_the_log(tmp_path):
     code, out, err = run(tmp_path, "raise InputError('table.csv, row 3: no')")
     (log,) = logs(tmp_path)
     assert (code, err) == (1, ["error: table.csv, row 3: no", f"log: {log.relative_to(tmp_path)}"])
     assert "error: table.csv, row 3: no" in log.read_text(encoding="utf-8")
 
 
-def test_an_error_that_nobody_foresaw_has_its_traceback_in_the_log_too(tmp_path):
+def test_an_unexpected_error_has_its_traceback_in_the_log_too(tmp_path):
     code, _, err = run(tmp_path, "[][1]")
     assert code == 1 and err[0] == "Traceback (most recent call last):"
-    assert (
-        err[-2]
-        == "error: work: IndexError: list index out of range; unexpected error, please report it with the log"
+    assert err[-2] == (
+        "error: work: IndexError: list index out of range; "
+        "unexpected error, please report it with the log"
     )
     assert "in main" in logs(tmp_path)[0].read_text(encoding="utf-8")
 
@@ -122,18 +122,16 @@ def test_an_error_that_nobody_foresaw_has_its_traceback_in_the_log_too(tmp_path)
         (InputError("as it is"), "as it is"),
     ],
 )
-def test_what_the_machine_lacks_is_one_line(error, line):
+def test_a_lack_of_disk_memory_or_permission_is_one_line(error, line):
     message, code = explain(error, "s")
     assert message.startswith(line) and code == 1
 
 
-def test_an_error_of_the_code_is_not_taken_for_one_of_the_machine():
+def test_an_error_of_the_code_is_not_reported_as_one_of_the_machine():
     assert explain(KeyError("weight"), "s") == (None, 1)
     assert explain(OSError("odd"), "s") == (None, 1)
-    assert explain(SystemExit(0), "s") == (
-        None,
-        1,
-    )  # a library that ends the process: no stopped stage, and no finished one
+    # A library has ended the process: the stage was not stopped and has not finished.
+    assert explain(SystemExit(0), "s") == (None, 1)
 
 
 @pytest.mark.parametrize(
@@ -146,10 +144,7 @@ def test_a_stopped_stage_cleans_up_and_says_so(tmp_path, number, code, word):
     process.send_signal(number)
     out, err = process.communicate()
     assert (process.returncode, out) == (code, "cleaned\n")
-    assert (
-        err.splitlines()[0]
-        == f"error: work: stopped by {word}; run dvc repro to continue"
-    )
+    assert err.splitlines()[0] == f"error: work: stopped by {word}; run dvc repro to continue"
 
 
 def test_a_second_process_is_refused_and_a_killed_ones_lock_is_free(tmp_path, monkeypatch):
@@ -159,7 +154,10 @@ def test_a_second_process_is_refused_and_a_killed_ones_lock_is_free(tmp_path, mo
     monkeypatch.setattr(stage, "PATIENCE", 0.5)
     with pytest.raises(
         InputError,
-        match=f"^work is already at work in this folder, as process {first.pid}: wait .* kill {first.pid}$",
+        match=(
+            f"^work is already at work in this folder, as process {first.pid}: "
+            f"wait .* kill {first.pid}$"
+        ),
     ):
         with stage.stage_lock("work"):
             pass
@@ -185,7 +183,7 @@ def test_the_newest_logs_are_kept(tmp_path, monkeypatch):
     )
 
 
-def test_a_read_only_folder_is_one_line(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_created_is_reported_in_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path(".cache").write_text("a file where the folder would be")
     with pytest.raises(InputError, match=r"^work: \.cache: File exists$"):
@@ -199,8 +197,8 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize("out", [io.StringIO, Terminal])
-def test_a_bar_is_a_line_a_minute_and_its_end(monkeypatch, out):
-    """A bar that is drawn 300 times over 149.5 seconds."""
+def test_a_progress_bar_gives_a_line_a_minute_and_its_end(monkeypatch, out):
+    """The bar is drawn 300 times over 149.5 seconds."""
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     shown, log = out(), io.BytesIO()
@@ -218,15 +216,18 @@ def test_a_bar_is_a_line_a_minute_and_its_end(monkeypatch, out):
         assert shown.getvalue().splitlines() == expected
 
 
-def test_a_bar_of_tqdm_in_a_stage_without_a_terminal_is_whole_lines(tmp_path):
-    body = "from tqdm import tqdm; bar = tqdm(range(500), desc='work', unit='row'); [time.sleep(0.0005) for _ in bar]"
+def test_without_a_terminal_a_progress_bar_gives_whole_lines(tmp_path):
+    body = (
+        "from tqdm import tqdm; bar = tqdm(range(500), desc='work', unit='row'); "
+        "[time.sleep(0.0005) for _ in bar]"
+    )
     code, _, err = run(tmp_path, body)
     (line,) = err
     assert code == 0 and re.match(r"work: 100%\|.*\| 500/500 \[.*row/s\]$", line)
 
 
 @pytest.mark.parametrize("out", [io.StringIO, Terminal])
-def test_an_error_begins_a_line_where_a_bar_is_open(out):
+def test_an_error_after_an_open_progress_bar_starts_a_new_line(out):
     lines = LogTee(shown := out(), log := io.BytesIO())
     lines.write("\rstep 1  ")
     lines.close_line()
@@ -238,7 +239,7 @@ def test_an_error_begins_a_line_where_a_bar_is_open(out):
     assert [line[9:] for line in log.getvalue().decode().splitlines()] == ["step 1", "error: no"]
 
 
-def test_a_disk_that_takes_no_byte_of_the_log_leaves_the_line(tmp_path):
+def test_an_error_is_printed_even_if_the_log_cannot_be_written(tmp_path):
     body = "raise InputError('table.csv, row 3: no')"
     process = start(
         tmp_path, body, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
@@ -250,7 +251,7 @@ def test_a_disk_that_takes_no_byte_of_the_log_leaves_the_line(tmp_path):
     assert log.read_bytes() == b""
 
 
-def test_a_stage_goes_on_where_nobody_reads_what_it_prints(tmp_path):
+def test_a_stage_continues_if_nobody_reads_its_output(tmp_path):
     process = start(
         tmp_path, "[print(n) or time.sleep(0.01) for n in range(50)]; open('done', 'w').close()"
     )
@@ -287,7 +288,7 @@ stages:
         ("os.utime('data/large', (1, 1))", "data/large"),
     ],
 )
-def test_what_dvc_would_record_must_be_what_was_read(tmp_path, change, named):
+def test_a_stage_fails_if_dvc_would_record_other_inputs_than_it_read(tmp_path, change, named):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/a.txt").write_text("a")
     (tmp_path / "data/large").write_bytes(bytes(2 << 20))
@@ -302,19 +303,25 @@ def test_what_dvc_would_record_must_be_what_was_read(tmp_path, change, named):
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert lines == (
         [
-            f"error: work: {named} changed while it ran, so that dvc.lock would name values that were not used; run dvc "
-            "repro again (with the old values restored, a training resumes from its last checkpoint)"
+            f"error: work: {named} changed while it ran, "
+            "so that dvc.lock would name values that were not used; run dvc repro again "
+            "(with the old values restored, a training resumes from its last checkpoint)"
         ]
         if named
         else []
     )
 
 
-def test_a_bar_below_another_is_one_line_a_minute_too(tmp_path):
-    """As the validation questions' is during training: 40 redraws of the one below, 1 of the other."""
+def test_a_nested_progress_bar_gives_a_line_a_minute_too(tmp_path):
+    """During training the bar of the validation questions is below the bar of the training.
+
+    Here the lower bar is drawn 40 times and the upper one once.
+    """
     body = (
-        "from tqdm import tqdm; outer = tqdm(total=2, desc='outer'); inner = tqdm(total=40, desc='inner', mininterval=0);"
-        " [(inner.update(), time.sleep(0.005)) for _ in range(40)]; inner.close(); outer.update(); outer.close(); print('end')"
+        "from tqdm import tqdm; outer = tqdm(total=2, desc='outer'); "
+        "inner = tqdm(total=40, desc='inner', mininterval=0); "
+        "[(inner.update(), time.sleep(0.005)) for _ in range(40)]; "
+        "inner.close(); outer.update(); outer.close(); print('end')"
     )
     code, out, err = run(tmp_path, body)
     assert (code, out) == (0, "end\n") and "\x1b" not in "".join(err)
@@ -328,7 +335,7 @@ def test_a_bar_below_another_is_one_line_a_minute_too(tmp_path):
     ]
 
 
-def test_a_bar_after_a_bar_and_a_line_after_a_bar_stand_alone():
+def test_text_after_a_progress_bar_starts_a_new_line():
     shown = io.StringIO()
     lines = LogTee(shown, io.BytesIO())
     for text in (

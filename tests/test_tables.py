@@ -52,13 +52,13 @@ def test_csv_cells_are_stripped_text_numbered_as_in_a_spreadsheet(tmp_path):
     assert rows_of(table) == {2: ["甲", "1.50"], 3: ["乙", ""]}
 
 
-def test_csv_with_a_byte_order_mark(tmp_path, capsys):
+def test_csv_with_a_byte_order_mark_is_read(tmp_path, capsys):
     table = read_table(put(tmp_path / "t.csv", "question,answer\n甲,乙\n".encode("utf-8-sig")))
     assert table.columns.tolist() == ["question", "answer"] and rows_of(table) == {2: ["甲", "乙"]}
     assert capsys.readouterr().out == ""
 
 
-def test_gb18030_csv_is_read_and_said(tmp_path, capsys):
+def test_gb18030_csv_is_read_and_reported(tmp_path, capsys):
     path = put(tmp_path / "t.csv", "问题,答案\n云杉多少钱？,㐀元\n".encode("gb18030"))
     table = read_table(path)
     assert table.columns.tolist() == ["问题", "答案"] and rows_of(table) == {
@@ -68,20 +68,19 @@ def test_gb18030_csv_is_read_and_said(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8", "gb18030"])
-def test_bytes_of_no_known_encoding_name_their_row(tmp_path, encoding):
+def test_bytes_in_an_unknown_encoding_name_their_row(tmp_path, encoding):
     row = "问,答\n" if encoding != "ascii" else "q,a\n"
     path = put(
         tmp_path / "t.csv",
         b"question,answer\n" + row.encode(encoding) * 3 + b"\xff\xff,x\n" + row.encode(encoding),
     )
-    assert (
-        message_of(path)
-        == ", row 5: bytes that are neither UTF-8 nor GB18030; save the table as UTF-8 and try again"
+    assert message_of(path) == (
+        ", row 5: bytes that are neither UTF-8 nor GB18030; save the table as UTF-8 and try again"
     )
 
 
 @pytest.mark.parametrize("name", ["NA", "None", "nan", "null", "N/A"])
-def test_a_word_for_nothing_stays_text(tmp_path, name):
+def test_a_word_for_a_missing_value_stays_text(tmp_path, name):
     assert rows_of(read_table(put(tmp_path / "t.csv", f"q,a\n{name},x\n"))) == {2: [name, "x"]}
     assert rows_of(read_table(workbook(tmp_path / "t.xlsx", [["q", "a"], [name, "x"]]))) == {
         2: [name, "x"]
@@ -98,7 +97,7 @@ def test_rows_after_a_line_break_in_a_cell_keep_a_spreadsheets_numbers(tmp_path)
     assert list(table.index) == [2, 3, 5]
 
 
-def test_the_row_in_an_error_is_a_spreadsheets_after_a_line_break_in_a_cell(tmp_path):
+def test_the_row_in_an_error_after_a_line_break_in_a_cell_is_a_spreadsheets(tmp_path):
     assert message_of(put(tmp_path / "t.csv", 'q,a\n"one\ntwo",x\nthree,y,z\n')).startswith(
         ", row 3: 3 cells"
     )
@@ -187,14 +186,14 @@ def test_xlsx_without_rows_is_refused(tmp_path):
     assert message_of(workbook(tmp_path / "t.xlsx", [["q", "a"]])) == ": the table has no rows"
 
 
-def test_random_bytes_are_no_workbook(tmp_path):
+def test_random_bytes_are_refused_as_a_workbook(tmp_path):
     message = message_of(put(tmp_path / "t.xlsx", bytes(range(256)) * 8))
     assert message.startswith(": cannot be read as an Excel workbook (") and message.endswith(
         "save it as xlsx again"
     )
 
 
-def test_a_zip_that_is_no_workbook_is_refused(tmp_path):
+def test_a_zip_that_is_not_a_workbook_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "t.xlsx", "w") as archive:
         archive.writestr("readme.txt", "x")
     message = message_of(tmp_path / "t.xlsx")
@@ -245,7 +244,7 @@ def test_a_broken_jsonl_is_refused_by_line(tmp_path, content, message):
     assert message_of(put(tmp_path / "t.jsonl", content)) == message
 
 
-def test_jsonl_with_a_byte_order_mark(tmp_path):
+def test_jsonl_with_a_byte_order_mark_is_read(tmp_path):
     assert rows_of(read_table(put(tmp_path / "t.jsonl", '{"q": "甲"}\n'.encode("utf-8-sig")))) == {
         1: ["甲"]
     }
@@ -254,7 +253,7 @@ def test_jsonl_with_a_byte_order_mark(tmp_path):
 # parquet
 
 
-def test_parquet_round_trip_with_missing_values(tmp_path):
+def test_parquet_with_missing_values_is_read_back(tmp_path):
     frame = pd.DataFrame(
         {"q": [" 甲 ", None, "NA"], "x": [0.5, None, 2.5], "n": [1, 2, 3]}, index=[7, 8, 9]
     )
@@ -278,7 +277,7 @@ def test_whole_numbers_beside_missing_ones_stay_whole_in_parquet(tmp_path):
     assert rows_of(read_table(tmp_path / "t.parquet")) == {1: ["甲", "17"], 2: ["乙", ""]}
 
 
-def test_random_bytes_are_no_parquet(tmp_path):
+def test_random_bytes_are_refused_as_parquet(tmp_path):
     assert message_of(put(tmp_path / "t.parquet", bytes(range(256)))).startswith(
         ": cannot be read as parquet ("
     )
@@ -295,13 +294,13 @@ def test_random_bytes_are_no_parquet(tmp_path):
         (["qa.parquet", "corpus.JSONL", "qa.txt", "qa_old.csv"], "qa.parquet", "corpus.JSONL"),
     ],
 )
-def test_tables_of_a_folder_are_found(tmp_path, files, qa, corpus):
+def test_the_tables_of_a_folder_are_found(tmp_path, files, qa, corpus):
     for name in files:
         put(tmp_path / name, "")
     assert find_tables(tmp_path) == (tmp_path / qa, tmp_path / corpus if corpus else None)
 
 
-def test_a_file_is_the_questions_table_itself(tmp_path):
+def test_a_path_to_a_file_is_the_table_of_questions(tmp_path):
     put(tmp_path / "corpus.csv", "")
     assert find_tables(put(tmp_path / "mine.csv", "")) == (tmp_path / "mine.csv", None)
 
@@ -354,7 +353,7 @@ def test_a_failed_block_leaves_the_old_folder(tmp_path):
     ]
 
 
-def test_a_failed_block_makes_nothing_where_nothing_was(tmp_path):
+def test_a_failed_block_creates_nothing(tmp_path):
     with pytest.raises(KeyError), replacing(tmp_path / "deep" / "t.txt") as partial:
         partial.write_text("half")
         raise KeyError
@@ -362,7 +361,7 @@ def test_a_failed_block_makes_nothing_where_nothing_was(tmp_path):
 
 
 def test_a_folder_is_replaced_whole(tmp_path):
-    for folder in ("out", "out.partial"):  # the second is what a killed process left
+    for folder in ("out", "out.partial"):  # a killed process has left the second
         (tmp_path / folder).mkdir()
         put(tmp_path / folder / f"{folder}.old", "")
     with replacing(tmp_path / "out") as partial:
@@ -376,28 +375,31 @@ def test_a_folder_is_replaced_whole(tmp_path):
     "umask, file_mode, folder_mode",
     [(0o022, 0o644, 0o755), (0o002, 0o664, 0o775), (0o077, 0o600, 0o700)],
 )
-def test_outputs_have_the_mode_that_the_umask_asks_for(tmp_path, umask, file_mode, folder_mode):
+def test_outputs_have_the_mode_of_the_umask(tmp_path, umask, file_mode, folder_mode):
     cached = put(tmp_path / "cached", "object of a cache")
     cached.chmod(0o444)
     before = os.umask(umask)
     try:
         with replacing(tmp_path / "out") as partial:
             (partial / "deep").mkdir(parents=True, mode=0o700)
-            put(partial / "deep" / "private", "").chmod(
-                0o600
-            )  # as libraries leave what they wrote to a temporary file
+            # Libraries leave this mode on a file that they first wrote to a temporary file.
+            put(partial / "deep" / "private", "").chmod(0o600)
             os.link(cached, partial / "linked")
         write_jsonl(tmp_path / "rows.jsonl", [{}])
     finally:
         os.umask(before)
     modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in names_in(tmp_path)}
     assert modes == {
-        "cached": 0o444, "out": folder_mode, "out/deep": folder_mode, "out/deep/private": file_mode, "out/linked": 0o444,
+        "cached": 0o444,
+        "out": folder_mode,
+        "out/deep": folder_mode,
+        "out/deep/private": file_mode,
+        "out/linked": 0o444,
         "rows.jsonl": file_mode,
-    }  # fmt: skip
+    }
 
 
-def test_outputs_are_on_the_disk_before_they_have_their_name(tmp_path):
+def test_outputs_are_flushed_to_the_disk_before_they_get_their_name(tmp_path):
     """strace shows the order of the calls."""
     if not shutil.which("strace"):
         pytest.skip("strace is not installed")
@@ -418,7 +420,7 @@ with replacing("out") as partial:
     ]  # fmt: skip
 
 
-def test_rows_that_fail_midway_leave_the_old_jsonl(tmp_path):
+def test_rows_that_fail_halfway_leave_the_old_jsonl(tmp_path):
     path = tmp_path / "t.jsonl"
     assert write_jsonl(path, [{"问": "甲", "n": 1}, {"问": "乙"}]) == 2
     with pytest.raises(ZeroDivisionError):
@@ -432,12 +434,13 @@ def test_json_is_rounded_to_six_digits(tmp_path):
     value = {"b": 1 / 3, "a": [0.12345649, 2e-7, 100.0, 3], "文": {"x": None}}
     write_json(tmp_path / "t.json", value)
     assert (tmp_path / "t.json").read_bytes() == (
-        '{\n  "b": 0.333333,\n  "a": [\n    0.123456,\n    0.0,\n    100.0,\n    3\n  ],\n  "文": {\n    "x": null\n  }\n}\n'
+        '{\n  "b": 0.333333,\n  "a": [\n    0.123456,\n    0.0,\n    100.0,\n    3\n  ],\n'
+        '  "文": {\n    "x": null\n  }\n}\n'
     ).encode()
     assert value["b"] == 1 / 3
 
 
-def test_json_written_again_is_the_same_bytes(tmp_path):
+def test_json_that_is_read_and_written_again_has_the_same_bytes(tmp_path):
     write_json(tmp_path / "a.json", {"x": [0.1 + 0.2, 2 / 3, 1e-5, 12345.6789012]})
     first = (tmp_path / "a.json").read_bytes()
     write_json(tmp_path / "a.json", json.loads(first))

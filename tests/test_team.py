@@ -1,4 +1,4 @@
-"""Two people and one remote: what docs/experiments.md tells them to do, done."""
+"""Test that two people can share a remote as docs/experiments.md says."""
 
 import json
 import subprocess
@@ -12,13 +12,15 @@ from conftest import ENVIRONMENT, dvc, git
 
 @pytest.fixture
 def shared(project, tmp_path):
-    """A clone with a remote for data, a folder, and one for code, a bare repository; the data is pushed."""
+    """Return a clone with a folder as remote for data and a bare repository as remote for code.
+
+    The data is pushed.
+    """
     code, mine = tmp_path / "code.git", tmp_path / "mine"
     git("clone", "-q", "--bare", str(project), str(code), cwd=tmp_path)
     git("clone", "-q", str(code), str(mine), cwd=tmp_path)
-    dvc(
-        "cache", "dir", "--local", str(project / ".dvc/cache"), cwd=mine
-    )  # in place of running everything again
+    # The cache has the results, so nothing runs again.
+    dvc("cache", "dir", "--local", str(project / ".dvc/cache"), cwd=mine)
     dvc("checkout", cwd=mine)
     dvc("remote", "add", "-d", "team", str(tmp_path / "remote"), cwd=mine)
     git("commit", "-q", "-a", "-m", "remote", cwd=mine)
@@ -27,7 +29,7 @@ def shared(project, tmp_path):
     return mine
 
 
-def test_what_one_pushes_another_pulls_and_need_not_make_again(shared, tmp_path):
+def test_pushed_results_can_be_pulled_and_need_no_new_run(shared, tmp_path):
     other = tmp_path / "other"
     git("clone", "-q", str(tmp_path / "code.git"), str(other), cwd=tmp_path)
     dvc("pull", cwd=other)
@@ -38,12 +40,12 @@ def test_what_one_pushes_another_pulls_and_need_not_make_again(shared, tmp_path)
     assert "Data and pipelines are up to date." in said and "Running stage" not in said
 
 
-def test_a_run_of_another_machine_gives_way_to_the_committed_one(shared, tmp_path):
+def test_the_committed_run_can_replace_a_run_of_another_machine(shared, tmp_path):
     other = tmp_path / "other"
     git("clone", "-q", str(tmp_path / "code.git"), str(other), cwd=tmp_path)
     dvc("pull", cwd=other)
     names = ("models/reranker/config.json", "metrics/table.md")
-    for name in names:  # what is made there is another file
+    for name in names:  # another machine gives other bytes
         text = (other / name).read_text(encoding="utf-8")
         (other / name).unlink()
         (other / name).write_text(text + "\n", encoding="utf-8")
@@ -84,8 +86,8 @@ def test_an_experiment_is_pushed_and_applied_elsewhere(shared, tmp_path):
 def test_a_temporary_experiment_runs_its_own_code(project, tmp_path, installed):
     """The package may be installed in editable mode, from this folder or from another one.
 
-    An editable installation is a .pth file in a folder of site-packages. A script's own folder comes
-    before it, and the code of an experiment lies beside its scripts.
+    An editable installation is a .pth file in a folder of site-packages. A script's own folder
+    comes before it, and it has the code of the experiment.
     """
     folder, site, other = (tmp_path / name for name in ("mine", "site", "elsewhere"))
     git("clone", "-q", str(project), str(folder), cwd=tmp_path)
@@ -151,7 +153,7 @@ def test_a_table_is_imported_from_another_repository_at_a_commit(shared, tmp_pat
     assert "prepare" in json.loads(dvc("status", "--json", cwd=shared))
 
 
-def test_gc_keeps_what_branches_need(shared, tmp_path):
+def test_gc_keeps_the_files_that_branches_need(shared, tmp_path):
     kept = (shared / "models/reranker/model.safetensors").stat().st_size
     dvc("cache", "dir", "--local", "--unset", cwd=shared)
     dvc("pull", cwd=shared)
@@ -161,13 +163,16 @@ def test_gc_keeps_what_branches_need(shared, tmp_path):
     for path in (stray, shared / "data/raw/stray.bin.dvc"):
         path.unlink()
     cache = shared / ".dvc/cache/files/md5"
-    sizes = lambda: [path.stat().st_size for path in cache.rglob("*") if path.is_file()]  # noqa: E731
+
+    def sizes() -> list[int]:
+        return [path.stat().st_size for path in cache.rglob("*") if path.is_file()]
+
     assert 5000 in sizes()
     dvc("gc", "--workspace", "--all-branches", "--force", cwd=shared)
     assert 5000 not in sizes() and kept in sizes()
 
 
-def test_branches_that_both_ran_are_merged_by_running_what_is_new(shared):
+def test_two_branches_with_runs_are_merged_and_only_changed_stages_run(shared):
     def run(branch: str, parameter: str) -> None:
         git("checkout", "-q", "-b", branch, "main", cwd=shared)
         dvc("exp", "run", "-S", parameter, cwd=shared)

@@ -1,4 +1,4 @@
-"""Token ids of samples: what FlagEmbedding's own dataset would have made, pair by pair."""
+"""Test the token ids of samples: they equal those of FlagEmbedding's own dataset for each pair."""
 
 import csv
 import random
@@ -14,7 +14,7 @@ from tunerank.training.tokens import TokenizedSamples
 
 
 def flag_embedding(tokenizer, query_max_len: int, passage_max_len: int):
-    """Its dataset's method that makes the ids of a pair, without a samples file."""
+    """Return the method of FlagEmbedding's dataset that makes a pair's ids, without samples."""
     dataset = AbsRerankerTrainDataset.__new__(AbsRerankerTrainDataset)
     dataset.args = AbsRerankerDataArguments(
         train_data=[], query_max_len=query_max_len, passage_max_len=passage_max_len
@@ -24,7 +24,7 @@ def flag_embedding(tokenizer, query_max_len: int, passage_max_len: int):
 
 
 def ours(tokenizer, folder, pairs, query_max_len, passage_max_len):
-    """The same by GroupDataset, a pair a sample."""
+    """Return the ids that GroupDataset makes, with one sample per pair."""
     from tunerank.training.groups import GroupDataset
 
     write_jsonl(
@@ -43,7 +43,10 @@ def ours(tokenizer, folder, pairs, query_max_len, passage_max_len):
 
 
 def drawn_pairs(count: int) -> list[tuple[str, str]]:
-    """Bundled questions with passages, with other questions, and passages in the place of questions."""
+    """Return random pairs of bundled questions and passages.
+
+    Some have a passage in the place of the question, or a question in the place of the passage.
+    """
     questions = [row["question"] for row in table_of("qa.csv")]
     passages = [row["doc"] for row in table_of("corpus.csv")]
     rng = random.Random(5)
@@ -64,7 +67,7 @@ def table_of(name: str) -> list[dict]:
 @pytest.mark.parametrize(
     "query, passage, count, cut", [(64, 448, 1000, 0), (16, 64, 2000, 1602), (40, 12, 500, 401)]
 )
-def test_ids_are_those_of_flag_embedding(tmp_path, query, passage, count, cut):
+def test_ids_equal_those_of_flag_embedding(tmp_path, query, passage, count, cut):
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "models/bundled")
     pairs = drawn_pairs(count)
     made = ours(tokenizer, tmp_path, pairs, query, passage)
@@ -73,8 +76,11 @@ def test_ids_are_those_of_flag_embedding(tmp_path, query, passage, count, cut):
     assert sum(len(pair["input_ids"]) == query + passage for pair in made) == cut
 
 
-def test_ids_are_those_of_the_pair_where_flag_embedding_loses_a_piece(tmp_path):
-    """It decodes and encodes again, and the piece before an unknown character at the start is gone; ranking sees it."""
+def test_ids_equal_those_of_ranking_if_flag_embedding_loses_a_piece(tmp_path):
+    """FlagEmbedding decodes and encodes again. It loses a piece before a leading unknown character.
+
+    Ranking sees that piece.
+    """
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "models/bundled")
     pairs = [
         ("😀 什么", "a  b\n c"),
@@ -95,9 +101,7 @@ def test_ids_are_those_of_the_pair_where_flag_embedding_loses_a_piece(tmp_path):
     ]
 
 
-def test_ids_on_disk_are_used_again_and_made_anew_for_another_file_limit_or_tokenizer(
-    tiny_model, tmp_path
-):
+def test_ids_on_disk_are_reused_only_for_the_same_file_limit_and_tokenizer(tiny_model, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
 
     def stored(text: str, limit: int, tokenizer=tokenizer) -> tuple[list[int], int]:
@@ -130,7 +134,7 @@ def test_ids_on_disk_are_used_again_and_made_anew_for_another_file_limit_or_toke
 
 
 @pytest.mark.parametrize("name", ["texts.arrow", "rows.arrow", "key"])
-def test_damaged_ids_on_disk_are_made_anew(tiny_model, tmp_path, name):
+def test_damaged_ids_on_disk_are_recomputed(tiny_model, tmp_path, name):
     write_jsonl(tmp_path / "samples.jsonl", [{"query": "红色的车", "pos": ["船"], "neg": ["灯"]}])
 
     def read() -> tuple[list[int], dict]:
@@ -151,7 +155,7 @@ def test_damaged_ids_on_disk_are_made_anew(tiny_model, tmp_path, name):
         content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
         None,
     ):
-        file.unlink()  # which leaves what is mapped as it is
+        file.unlink()  # data that is mapped stays intact
         if damaged is not None:
             file.write_bytes(damaged)
         assert read() == whole and file.read_bytes() == content
@@ -181,7 +185,7 @@ def test_rows_keep_their_scores(tiny_model, tmp_path):
     }
 
 
-def test_ids_and_token_types_of_a_bert_tokenizer(tmp_path):
+def test_a_bert_tokenizer_gives_ids_and_token_types(tmp_path):
     characters = sorted(set("".join(str(value) for row in table_rows() for value in row.values())))
     words = Tokenizer(
         models.WordLevel(
@@ -201,7 +205,8 @@ def test_ids_and_token_types_of_a_bert_tokenizer(tmp_path):
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words, cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]", unk_token="[UNK]",
+        tokenizer_object=words, cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]",
+        unk_token="[UNK]",
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )  # fmt: skip
     pairs = [(row["question"], row["doc"]) for row in table_rows()]

@@ -26,9 +26,10 @@ from tunerank.training.trainer import Runner, run_training
 
 TRAIN = load(ROOT / "tests/params.yaml").train.model_copy(
     update={
-        "lr": 0.005, "epochs": 2.0, "batch_size": 2, "accumulation": 2, "group_size": 4, "precision": "fp32", "dropout": 0.1,
-        "query_max_length": 16, "passage_max_length": 64, "logging_steps": 1, "save_steps": 1000, "scheduler": "cosine",
-        "warmup_ratio": 0.25, "weight_decay": 0.0,
+        "lr": 0.005, "epochs": 2.0, "batch_size": 2, "accumulation": 2, "group_size": 4,
+        "precision": "fp32", "dropout": 0.1, "query_max_length": 16, "passage_max_length": 64,
+        "logging_steps": 1, "save_steps": 1000, "scheduler": "cosine", "warmup_ratio": 0.25,
+        "weight_decay": 0.0,
     }
 )  # fmt: skip
 
@@ -62,7 +63,7 @@ def equal(one: dict, other: dict) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_an_epoch_holds_every_sample_once_in_an_order_of_its_own(samples, tiny_model, tmp_path):
+def test_an_epoch_holds_every_sample_once_in_its_own_order(samples, tiny_model, tmp_path):
     data = dataset(samples, tiny_model, tmp_path)
     rows = len(data.samples)
     assert len(data) == 2 * rows == 72
@@ -75,11 +76,8 @@ def test_a_rows_negatives_are_drawn_in_turn(samples, tiny_model, tmp_path):
     data = dataset(samples, tiny_model, tmp_path, group_size=3)
     drawn = [index for epoch in range(5) for index in data.draw(0, epoch, 1, 5)[1]]
     assert sorted(drawn) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]  # 10 draws of 5 negatives: each twice
-    assert {data.draw(0, epoch, 3, 5)[0] for epoch in range(20)} == {
-        0,
-        1,
-        2,
-    }  # the positive is any of three
+    # The positive is any of the three.
+    assert {data.draw(0, epoch, 3, 5)[0] for epoch in range(20)} == {0, 1, 2}
 
 
 def test_a_group_larger_than_the_negatives_repeats_them(samples, tiny_model, tmp_path):
@@ -87,7 +85,7 @@ def test_a_group_larger_than_the_negatives_repeats_them(samples, tiny_model, tmp
     assert sorted(drawn.count(index) for index in range(5)) == [1, 1, 2, 2, 2]
 
 
-def test_groups_do_not_depend_on_the_global_generator_or_on_who_asks_first(
+def test_groups_do_not_depend_on_the_global_generator_or_on_call_order(
     samples, tiny_model, tmp_path
 ):
     import random
@@ -102,8 +100,8 @@ def test_groups_do_not_depend_on_the_global_generator_or_on_who_asks_first(
     assert [other[i] for i in range(4)] != forwards[:4]
 
 
-def test_a_smaller_last_batch_is_grouped_rightly(samples, tiny_model, tmp_path):
-    """3 groups through a model set up for batches of 4: the loss is the mean of the three groups' own."""
+def test_a_smaller_last_batch_is_grouped_correctly(samples, tiny_model, tmp_path):
+    """A model for batches of 4 groups gets 3: the loss is the mean of the three groups' losses."""
     data = dataset(samples, tiny_model, tmp_path)
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model).eval()
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
@@ -116,13 +114,12 @@ def test_a_smaller_last_batch_is_grouped_rightly(samples, tiny_model, tmp_path):
         loss = grouped(**GroupCollator(tokenizer, 4096, 8)(items)).loss
         logits = model(**padded(tokenizer, items)).logits.view(3, 4)
     plain = -(logits[:, 0] - logits.logsumexp(dim=1)).mean()
-    assert loss.item() == pytest.approx(
-        plain.item(), abs=1e-5
-    )  # float32, added up in another order
+    # The order of the float32 sums differs.
+    assert loss.item() == pytest.approx(plain.item(), abs=1e-5)
 
 
 def padded(tokenizer, items):
-    """All pairs of some groups in one batch, as FlagEmbedding's collator has them."""
+    """Return all pairs of some groups in one batch, like FlagEmbedding's collator."""
     return tokenizer.pad(
         {"input_ids": [pair["input_ids"] for group, _ in items for pair in group]},
         return_tensors="pt",
@@ -132,7 +129,10 @@ def padded(tokenizer, items):
 def test_sub_batches_without_repeats_give_the_plain_loss_and_gradient(
     samples, tiny_model, tmp_path
 ):
-    """Groups of 9 with 5 negatives: 3 of 9 pairs are repeats, which are scored once; FlagEmbedding's own model scores all."""
+    """Groups of 9 with 5 negatives have 3 repeated pairs, which are scored once.
+
+    FlagEmbedding's own model scores all 9.
+    """
     data = dataset(samples, tiny_model, tmp_path, group_size=9)
     tokenizer, items = AutoTokenizer.from_pretrained(tiny_model), [data[i] for i in range(3)]
     ours, theirs = (
@@ -144,14 +144,13 @@ def test_sub_batches_without_repeats_give_the_plain_loss_and_gradient(
         for kind in (GroupModel, CrossEncoderModel)
     )
     ours.params = TRAIN.model_copy(update={"group_size": 9})
-    ours.training, theirs.training = True, True  # the loss, without dropout
+    ours.training, theirs.training = True, True  # computes the loss, without dropout
     collated = GroupCollator(tokenizer, 4096, 8)(items)
     batches = collated["pair"]["batches"]
     assert len(batches) > 1 and sum(len(batch["input_ids"]) for batch in batches) == 3 * 6
     loss, plain = ours(**collated).loss, theirs(padded(tokenizer, items)).loss
-    assert loss.item() == pytest.approx(
-        plain.item(), abs=1e-5
-    )  # float32, added up in another order
+    # The order of the float32 sums differs.
+    assert loss.item() == pytest.approx(plain.item(), abs=1e-5)
     loss.backward()
     plain.backward()
     gradients = [
@@ -177,13 +176,13 @@ def test_a_collated_step_counts_its_tokens_and_its_padding(samples, tiny_model, 
     assert len(together["batches"]) == 1 and together["tokens"][1] == max(lengths) * len(
         together["batches"][0]["input_ids"]
     )
-    assert alone["tokens"] == [together["tokens"][0]] * 2  # nothing padded
+    assert alone["tokens"] == [together["tokens"][0]] * 2  # no padding
     for batch in alone["batches"]:
         assert batch["attention_mask"].all()
 
 
 def test_sub_batches_are_the_cheapest_of_all_cuts():
-    """Against every way to cut 9 sequences."""
+    """The result is compared with every way to cut 9 sequences."""
     lengths, most, overhead = [40, 39, 30, 30, 29, 12, 12, 11, 3], 120, 20
     costs = {}
     for cuts in range(2**8):
@@ -194,14 +193,12 @@ def test_sub_batches_are_the_cheapest_of_all_cuts():
             costs[tuple(spans)] = sum(tokens) + overhead * len(spans)
     found = tuple(sub_batches(lengths, most, overhead))
     assert costs[found] == min(costs.values()) and 1 < len(found) < 9
-    assert sub_batches([500, 400], 120, 0) == [
-        (0, 1),
-        (1, 2),
-    ]  # one that is longer than most still has its batch
+    # A sequence over the limit has a batch of its own.
+    assert sub_batches([500, 400], 120, 0) == [(0, 1), (1, 2)]
 
 
-def test_distillation_is_the_formula():
-    """temperature^2 * sum p log(p / q), by the definition of KL, for two groups of three."""
+def test_distillation_equals_the_formula():
+    """The formula for two groups of three: temperature^2 * KL = t^2 * sum p log(p / q)."""
     logits, teacher = [[0.3, -1.2, 2.0], [1.0, 1.0, 1.0]], [[90.0, 88.5, 87.0], [80.0, 81.0, 79.0]]
 
     def softmax(row, t):
@@ -221,8 +218,8 @@ def test_distillation_is_the_formula():
     )
 
 
-def test_at_weight_and_temperature_1_the_gradient_is_that_of_flag_embeddings_own_form(tiny_model):
-    """Its loss against soft targets differs from the divergence by the targets' entropy, which no weight changes."""
+def test_at_weight_and_temperature_1_the_gradient_equals_flag_embeddings(tiny_model):
+    """FlagEmbedding's loss differs from KL by the entropy of the targets, which is constant."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     texts = ["红色的车", "船", "灯", "门", "窗子", "桌"]
     pair = tokenizer(["红车"] * 6, texts, padding=True, return_tensors="pt")
@@ -236,7 +233,7 @@ def test_at_weight_and_temperature_1_the_gradient_is_that_of_flag_embeddings_own
             tokenizer=tokenizer,
             train_batch_size=2,
         )
-        model.training = True  # the loss, without dropout
+        model.training = True  # computes the loss, without dropout
         model.params = TRAIN.model_copy(update={"group_size": 3, "distill_weight": 1.0})
         model(collated if kind is GroupModel else pair, teacher).loss.backward()
         gradients.append({name: weight.grad for name, weight in model.named_parameters()})
@@ -248,7 +245,7 @@ def test_at_weight_and_temperature_1_the_gradient_is_that_of_flag_embeddings_own
 
 @pytest.fixture(scope="module")
 def taught(samples, tmp_path_factory) -> Path:
-    """The samples with a teacher that prefers the last negatives."""
+    """Return the samples with scores of a teacher that prefers the last negatives."""
     rows = [
         row | {"pos_scores": [2.0], "neg_scores": [float(i) for i in range(len(row["neg"]))]}
         for row in read_jsonl(samples)
@@ -270,9 +267,8 @@ def test_scores_go_with_their_passages(taught, tiny_model, tmp_path):
 
 
 def test_distillation_parameters_have_an_effect(taught, tiny_model, tmp_path, reference):
-    assert equal(
-        reference, weights(run(taught, tiny_model, tmp_path, "off").model.model)
-    )  # scores alone change nothing
+    # Teacher scores without distillation change nothing.
+    assert equal(reference, weights(run(taught, tiny_model, tmp_path, "off").model.model))
     once = weights(run(taught, tiny_model, tmp_path, "on", distill_weight=1.0).model.model)
     assert not equal(reference, once)
     assert not equal(
@@ -295,9 +291,8 @@ def test_training_lowers_the_loss_and_follows_the_schedule(trained):
     log = [entry for entry in trained.trainer.state.log_history if "loss" in entry]
     losses = [entry["loss"] for entry in log]
     assert sum(losses[-9:]) < 0.5 * sum(losses[:9])
-    assert (
-        trained.trainer.state.global_step == len(log) == 54
-    )  # 18 questions, 2 samples each, six times in steps of 4
+    # 18 questions with 2 samples each, six epochs, steps of 4.
+    assert trained.trainer.state.global_step == len(log) == 54
     rates = [entry["learning_rate"] for entry in log]
     peak = rates.index(max(rates))
     assert rates[:peak] == sorted(rates[:peak]) and rates[peak:] == sorted(
@@ -306,7 +301,7 @@ def test_training_lowers_the_loss_and_follows_the_schedule(trained):
     assert max(rates) == pytest.approx(0.003) and rates[-1] < 0.0003
 
 
-def test_frozen_embeddings_stay_and_the_rest_moves(trained, tiny_model):
+def test_frozen_embeddings_stay_and_other_weights_change(trained, tiny_model):
     before = weights(AutoModelForSequenceClassification.from_pretrained(tiny_model))
     after = weights(trained.model.model)
     name = "roberta.embeddings.word_embeddings.weight"
@@ -331,9 +326,10 @@ def test_the_same_run_gives_the_same_bytes_whatever_the_workers(samples, tiny_mo
 @pytest.mark.parametrize(
     "change",
     [
-        {"lr": 0.002}, {"epochs": 0.5}, {"batch_size": 1}, {"accumulation": 1}, {"group_size": 3}, {"warmup_ratio": 0.0},
-        {"scheduler": "linear"}, {"weight_decay": 0.5}, {"max_grad_norm": 0.01}, {"dropout": 0.0},
-        {"freeze_embeddings": False}, {"drop_last": False, "batch_size": 5, "accumulation": 1},
+        {"lr": 0.002}, {"epochs": 0.5}, {"batch_size": 1}, {"accumulation": 1}, {"group_size": 3},
+        {"warmup_ratio": 0.0}, {"scheduler": "linear"}, {"weight_decay": 0.5},
+        {"max_grad_norm": 0.01}, {"dropout": 0.0}, {"freeze_embeddings": False},
+        {"drop_last": False, "batch_size": 5, "accumulation": 1},
         {"precision": "bf16"},
     ],
     ids=lambda change: ",".join(change),
@@ -354,7 +350,7 @@ def test_each_parameter_has_an_effect(samples, tiny_model, tmp_path, change, ref
 def test_query_and_passage_are_cut_at_flag_embeddings_limits(
     tiny_model, tmp_path, query, passage, query_tokens, pair_tokens
 ):
-    """A query has at most query + passage // 4 tokens, a pair with its four special tokens query + passage."""
+    """A query has up to query + passage // 4 tokens, a pair (with special ones) query + passage."""
     write_jsonl(
         tmp_path / "long.jsonl", [{"query": "车" * 40, "pos": ["船" * 90], "neg": ["灯" * 90]}]
     )
@@ -378,7 +374,7 @@ def test_the_share_of_padding_is_reported_at_the_end(samples, tiny_model, tmp_pa
     )
 
 
-def test_less_memory_than_needed_is_warned_of(samples, tiny_model, tmp_path, capsys, monkeypatch):
+def test_too_little_memory_gives_a_warning(samples, tiny_model, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("tunerank.training.preflight.free_memory", lambda: 0.0)
     run(samples, tiny_model, tmp_path, epochs=0.1)
     said = capsys.readouterr()
@@ -422,7 +418,7 @@ def test_running_out_of_memory_names_the_parameters_to_change(samples, tiny_mode
     )
     given = [str(samples), str(tmp_path / "wide"), str(tmp_path / "scratch")]
     said = {}
-    for spare in (16 << 20, 4 << 30):  # of some 250 MB
+    for spare in (16 << 20, 4 << 30):  # training needs about 250 MB
         said[spare] = python(
             "-c",
             LIMITED,
@@ -443,7 +439,7 @@ def test_a_run_shorter_than_logging_steps_has_a_curve(samples, tiny_model, tmp_p
     log = run(
         samples, tiny_model, tmp_path, epochs=0.25, logging_steps=50
     ).trainer.state.log_history
-    assert [entry["step"] for entry in log if "loss" in entry] == [2]  # 9 samples: two steps of 4
+    assert [entry["step"] for entry in log if "loss" in entry] == [2]  # 9 samples, two steps of 4
 
 
 def test_fewer_samples_than_a_batch_are_refused_with_the_remedy(tiny_model, tmp_path):
@@ -466,10 +462,12 @@ def reference(samples, tiny_model, tmp_path_factory):
     return weights(run(samples, tiny_model, tmp_path_factory.mktemp("reference")).model.model)
 
 
-def test_dropout_left_to_the_checkpoint_is_its_own(samples, tiny_model, tmp_path, reference):
+def test_without_a_dropout_parameter_the_checkpoints_dropout_is_used(
+    samples, tiny_model, tmp_path, reference
+):
     assert equal(
         reference, weights(run(samples, tiny_model, tmp_path, dropout=None).model.model)
-    )  # the tiny model's is 0.1
+    )  # the tiny model has 0.1
 
 
 def test_gradient_checkpointing_does_not_change_the_result(samples, tiny_model, tmp_path):
@@ -507,11 +505,12 @@ def test_the_output_has_no_pickle_and_carries_what_inference_needs(trained, tmp_
 
 
 def test_an_interrupted_run_resumes_and_ends_with_the_same_bytes(samples, tiny_model, tmp_path):
-    """A process killed in the middle; the next one goes on from its last resume point."""
+    """A process is killed during training; the next one continues from its last checkpoint."""
     kill_training_at(
         6,
         "test_training",
-        f"training.run_training(t.TRAIN.model_copy(update={{'epochs': 1.0, 'accumulation': 1, 'save_steps': 2, 'logging_steps': 3}}), 3, "
+        "training.run_training(t.TRAIN.model_copy(update={'epochs': 1.0, 'accumulation': 1, "
+        "'save_steps': 2, 'logging_steps': 3}), 3, "
         f"Path({str(samples)!r}), Path({str(tiny_model)!r}), Path({str(tmp_path / 'killed')!r}))",
     )
     point = latest_checkpoint(tmp_path / "killed")
@@ -557,7 +556,7 @@ DIGEST = hashlib.sha256(b"moments").hexdigest()
         ("optimizer.pt", None),
     ],
 )
-def test_a_resume_point_that_is_not_whole_is_passed_over(tmp_path, name, content):
+def test_an_incomplete_checkpoint_is_skipped(tmp_path, name, content):
     whole, newer = point(tmp_path, 2), point(tmp_path, 10)
     assert latest_checkpoint(tmp_path) == str(newer)
     if content is None:
@@ -569,7 +568,7 @@ def test_a_resume_point_that_is_not_whole_is_passed_over(tmp_path, name, content
     assert latest_checkpoint(tmp_path) is None and latest_checkpoint(tmp_path / "none") is None
 
 
-def test_a_resume_point_whose_best_is_not_whole_is_passed_over(tmp_path):
+def test_a_checkpoint_with_an_incomplete_best_one_is_skipped(tmp_path):
     best, last = point(tmp_path, 4, best=4), point(tmp_path, 10, best=4)
     assert latest_checkpoint(tmp_path) == str(last)
     (best / "optimizer.pt").write_bytes(b"")
@@ -590,7 +589,7 @@ def test_only_a_run_with_the_same_inputs_resumes(samples, tiny_model, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_train_like_one(samples, tiny_model, tmp_path):
-    """torchrun with 2 gloo processes and half the accumulation: the same samples in the same steps, the same loss."""
+    """Two processes of torchrun with half the accumulation see the same samples in each step."""
     script = tmp_path / "two.py"
     script.write_text(
         f"""
@@ -598,7 +597,8 @@ import json, sys; sys.path[:0] = [{str(ROOT / "src")!r}, {str(ROOT / "tests")!r}
 from pathlib import Path
 import test_training as t
 from tunerank.training.trainer import run_training
-runner = run_training(t.TRAIN.model_copy(update={{"epochs": 1.0, "accumulation": 1, "dropout": 0.0}}), 3, Path({str(samples)!r}),
+params = t.TRAIN.model_copy(update={{"epochs": 1.0, "accumulation": 1, "dropout": 0.0}})
+runner = run_training(params, 3, Path({str(samples)!r}),
                Path({str(tiny_model)!r}), Path({str(tmp_path / "two")!r}))
 if runner.trainer.is_world_process_zero():
     Path({str(tmp_path / "losses.json")!r}).write_text(json.dumps(
@@ -643,7 +643,10 @@ def test_a_tracker_that_is_not_installed_is_named_before_training(
 ):
     with pytest.raises(
         InputError,
-        match=f"^train.report_to: {tracker} needs the package {tracker}: pip install {tracker}.*, or set it to none$",
+        match=(
+            f"^train.report_to: {tracker} needs the package {tracker}: "
+            f"pip install {tracker}.*, or set it to none$"
+        ),
     ):
         run_training(
             TRAIN.model_copy(update={"report_to": tracker}),
@@ -655,7 +658,7 @@ def test_a_tracker_that_is_not_installed_is_named_before_training(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_tracker_is_no_reason_to_train_from_the_start(samples, tiny_model):
+def test_another_tracker_resumes_the_same_training(samples, tiny_model):
     keys = {
         run_key(TRAIN.model_copy(update={"report_to": name}), 3, [samples], tiny_model)
         for name in ("none", "tensorboard")

@@ -20,9 +20,10 @@ from tunerank.training.validation import Validation, validation_curve
 PARAMS = load(ROOT / "tests/params.yaml")
 TRAIN = PARAMS.train.model_copy(
     update={
-        "lr": 0.003, "epochs": 4.0, "batch_size": 2, "accumulation": 1, "group_size": 4, "precision": "fp32", "dropout": 0.0,
-        "query_max_length": 16, "passage_max_length": 80, "logging_steps": 4, "save_steps": 1000, "warmup_ratio": 0.1,
-        "evals_per_epoch": 1, "valid_depth": 6, "patience": None, "merge": [],
+        "lr": 0.003, "epochs": 4.0, "batch_size": 2, "accumulation": 1, "group_size": 4,
+        "precision": "fp32", "dropout": 0.0, "query_max_length": 16, "passage_max_length": 80,
+        "logging_steps": 4, "save_steps": 1000, "warmup_ratio": 0.1, "evals_per_epoch": 1,
+        "valid_depth": 6, "patience": None, "merge": [],
     }
 )  # fmt: skip
 DOCS = {row["uuid"]: Passage("", row["doc"]) for row in table_rows()}
@@ -33,8 +34,11 @@ def spans(passage: str, views: int) -> list[tuple[int, int]]:
 
 
 def validation(views: int = 1, whole: bool = False, **changes) -> Validation:
-    """The table's training and validation questions over the 12 passages, in an order that puts none first; the first three
-    of them in so many views; and each of them whole, too."""
+    """Return a validation on the table's training and validation questions over its 12 passages.
+
+    The candidates never start with the right passage. The first three have `views` views. With
+    `whole` each candidate is also scored as a whole passage.
+    """
     rows = [row for row in table_rows() if row["dataset"] != "test"]
     questions = [
         {"id": f"q{i}", "question": row["question"], "passage": row["uuid"]}
@@ -43,7 +47,7 @@ def validation(views: int = 1, whole: bool = False, **changes) -> Validation:
     candidates = {}
     for i, question in enumerate(questions):
         order = [passage for passage in DOCS if passage != question["passage"]]
-        order.insert(3 if i % 3 else 8, question["passage"])  # every third is beyond the depth of 6
+        order.insert(3 if i % 3 else 8, question["passage"])  # every third is beyond depth 6
         candidates[question["id"]] = [
             {
                 "passage": passage,
@@ -82,7 +86,7 @@ def measured(guide, model, tokenizer) -> dict:
 
 
 @pytest.mark.parametrize("views", [1, 3])
-def test_the_measures_are_those_of_a_plain_loop(tiny_model, views):
+def test_the_measures_equal_those_of_a_plain_loop(tiny_model, views):
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model).eval()
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     guide = validation(views)
@@ -95,9 +99,8 @@ def test_the_measures_are_those_of_a_plain_loop(tiny_model, views):
             if key == question:
                 with torch.no_grad():
                     logit = model(**tokenizer(text, doc, return_tensors="pt")).logits.item()
-                scored[passage] = max(
-                    logit, scored.get(passage, logit)
-                )  # a passage is as good as its best view
+                # A passage gets the score of its best view.
+                scored[passage] = max(logit, scored.get(passage, logit))
         order = sorted(scored, key=lambda passage: -scored[passage])
         assert len(order) == 6
         ranks.append(
@@ -112,7 +115,10 @@ def test_the_measures_are_those_of_a_plain_loop(tiny_model, views):
 
 
 def test_a_question_that_finds_nothing_counts_as_wrong(tiny_model):
-    """As under BM25 alone, where it shares no word with any passage: its own is listed, and no first stage returns it."""
+    """With BM25 only, a question may share no word with any passage.
+
+    Its own passage is among the candidates, but the first stage does not return it.
+    """
     rows = table_rows()[:2]
     questions = [
         {"id": f"q{i}", "question": row["question"], "passage": row["uuid"]}
@@ -130,7 +136,7 @@ def test_a_question_that_finds_nothing_counts_as_wrong(tiny_model):
     assert guide.measure(found)["hit@1"] == 0.5 and guide.worse(found, found) == []
 
 
-def test_measuring_leaves_the_mode_of_the_model(tiny_model):
+def test_measuring_keeps_the_mode_of_the_model(tiny_model):
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
     for mode in (True, False):
         model.train(mode)
@@ -152,13 +158,12 @@ def test_the_curve_starts_with_the_base_and_the_best_checkpoint_is_kept(
     assert summary["best_step"] == next(
         p["step"] for p in tuned if p["eval_MRR@10"] == summary["valid"]["best"]
     )
-    assert (
-        summary["valid"]["best"] > summary["valid"]["base"] + 0.02
-    )  # more than one question's better place
+    # The gain is larger than that of one question.
+    assert summary["valid"]["best"] > summary["valid"]["base"] + 0.02
     assert scores == runner.validation.score(runner.model.model, runner.tokenizer)
 
 
-def test_the_first_point_is_of_known_scores_where_there_are_some(samples, tiny_model, tmp_path):
+def test_the_first_point_uses_known_scores(samples, tiny_model, tmp_path):
     guide = validation()
     guide.start = {"scores": known(guide)}
     runner = run_training(
@@ -177,7 +182,7 @@ def test_the_first_point_is_of_known_scores_where_there_are_some(samples, tiny_m
     assert select_best(runner)[0]["valid"]["base"] == first["eval_MRR@10"]
 
 
-def test_training_in_bf16_has_plain_attention_and_validation_leaves_it_so(
+def test_training_in_bf16_has_plain_attention_and_validation_keeps_it(
     samples, tiny_model, tmp_path
 ):
     found = {}
@@ -188,13 +193,13 @@ def test_training_in_bf16_has_plain_attention_and_validation_leaves_it_so(
             entry["loss"] for entry in runner.trainer.state.log_history if "loss" in entry
         ]
         assert len(validation_curve(runner.trainer.state.log_history)) == 5
-    # bf16 has 8 bits of mantissa: other digits from the first steps on, which later steps drive apart
+    # bf16 has 8 bits of mantissa: the losses differ from the first steps on, later ones more.
     assert found["bf16"] != found["fp32"] and found["bf16"][0] == pytest.approx(
         found["fp32"][0], rel=0.05
     )
 
 
-def test_the_measure_that_decides_is_the_one_named(samples, tiny_model, tmp_path):
+def test_the_named_measure_decides(samples, tiny_model, tmp_path):
     runner = guided(samples, tiny_model, tmp_path / "run", best="hit@1")
     summary, _ = select_best(runner)
     assert (
@@ -205,7 +210,7 @@ def test_the_measure_that_decides_is_the_one_named(samples, tiny_model, tmp_path
 
 
 def known(guide: Validation, right: float = 1.0) -> dict[str, dict[str, float]]:
-    """Scores that are `right` for a question's own passage and 0 for the others."""
+    """Return scores that are `right` for a question's own passage and 0 for the others."""
     return {
         question: {passage: right * (passage == gold) for passage in found}
         for (question, gold), found in zip(guide.gold.items(), candidates_of(guide).values())
@@ -221,15 +226,17 @@ def candidates_of(guide: Validation) -> dict[str, list[str]]:
 
 
 def told(values: list[float], **changes) -> Validation:
-    """A validation that measures these values, one evaluation after the other. The scores are the model's own. When a real training
-    is at its best depends on the CPU."""
+    """Return a validation that reports these values, one per evaluation.
+
+    The scores are the model's own. In a real training the best step depends on the CPU.
+    """
     guide, left = validation(**changes), iter(values)
     guide.measure = lambda scores: dict.fromkeys(("hit@1", "MRR@10", "nDCG@10"), next(left, 0.7))
     return guide
 
 
 def test_a_checkpoint_better_than_the_last_is_the_output(samples, tiny_model, tmp_path):
-    guide = told([0.1, 0.2, 0.6, 0.4, 0.6])  # of two that are as good the first
+    guide = told([0.1, 0.2, 0.6, 0.4, 0.6])  # the first of two equal ones is the best
     runner = run_training(guide.params.train, 3, samples, tiny_model, tmp_path / "run", guide)
     last = copy.deepcopy(runner.model.model.state_dict())
     summary, scores = select_best(runner)
@@ -254,10 +261,10 @@ def test_a_checkpoint_better_than_the_last_is_the_output(samples, tiny_model, tm
     "values, evaluations",
     [([0.1, 0.2, 0.5, 0.3, 0.5], 4), ([0.5, 0.2, 0.3], 2), ([0.1, 0.2, 0.1, 0.3, 0.2, 0.4], 5)],
 )
-def test_training_stops_after_so_many_evaluations_without_a_new_best(
+def test_training_stops_after_patience_evaluations_without_a_new_best(
     samples, tiny_model, tmp_path, values, evaluations
 ):
-    """The base's value is the first; one as good is no new best; five evaluations are all that there are."""
+    """The first value is the base's. An equal value is not a new best. Five is the maximum."""
     guide = told(values, epochs=5.0, patience=2)
     runner = run_training(guide.params.train, 3, samples, tiny_model, tmp_path / "run", guide)
     assert runner.trainer.state.global_step == 9 * evaluations
@@ -266,7 +273,7 @@ def test_training_stops_after_so_many_evaluations_without_a_new_best(
     ] == values[: evaluations + 1]
 
 
-def test_merged_weights_by_hand():
+def test_merged_weights_equal_those_worked_out_by_hand():
     base, tuned = {"a": torch.tensor([0.0, 4.0])}, {"a": torch.tensor([1.0, 2.0])}
     assert merge_weights(base, tuned, 0.25)["a"].tolist() == [0.25, 3.5]
     assert torch.equal(merge_weights(base, tuned, 0)["a"], base["a"]) and torch.equal(
@@ -275,7 +282,10 @@ def test_merged_weights_by_hand():
 
 
 def mixed(guide, tiny_model):
-    """A model, its tokenizer, the weights of two heads, and the scores of their mixtures by each share of `train.merge`."""
+    """Return a model, its tokenizer, base and tuned weights, and scores for each `train.merge`.
+
+    The base and the tuned weights have different heads.
+    """
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
     base, other = (
@@ -293,7 +303,7 @@ def mixed(guide, tiny_model):
     return model, tokenizer, base, tuned, scores
 
 
-def test_the_mixture_that_the_mean_of_logits_ranks_best_is_scored_and_the_best_is_left_in_the_model(
+def test_only_the_mixture_with_the_best_mean_of_logits_is_scored(
     tiny_model,
 ):
     guide = validation(merge=[0.0, 0.25, 0.5, 0.75, 1.0])
@@ -311,7 +321,7 @@ def test_the_mixture_that_the_mean_of_logits_ranks_best_is_scored_and_the_best_i
     }
     ends = {share: guide.measure(scores[share])["MRR@10"] for share in (0.0, 1.0)}
     likely = max((0.75, 0.5, 0.25), key=found.predicted.get)
-    assert found.predicted[likely] > max(ends.values())  # so that there is something to score
+    assert found.predicted[likely] > max(ends.values())  # otherwise no mixture is scored
     assert found.valid == ends | {
         likely: guide.measure(guide.score(mixture(model, base, tuned, likely), tokenizer))["MRR@10"]
     }
@@ -327,7 +337,7 @@ def mixture(model, base, tuned, share):
     return model
 
 
-def test_the_chosen_mixture_is_what_the_model_is_left_with(tiny_model):
+def test_the_model_ends_with_the_chosen_mixture(tiny_model):
     guide = validation(merge=[0.0, 0.25, 0.5, 0.75, 1.0])
     model, tokenizer, base, tuned, scores = mixed(guide, tiny_model)
     found = choose_merge(
@@ -341,9 +351,9 @@ def test_the_chosen_mixture_is_what_the_model_is_left_with(tiny_model):
     )
 
 
-def test_no_mixture_is_scored_where_an_end_is_as_good_as_any_is_predicted_to_be(tiny_model):
+def test_no_mixture_is_scored_if_none_is_predicted_to_beat_both_ends(tiny_model):
     guide = validation(merge=[0.0, 0.5, 1.0])
-    guide.score = None  # what calls it fails
+    guide.score = None  # a call fails
     model, tokenizer, base, tuned, _ = mixed(validation(merge=[]), tiny_model)
     right, wrong = {"scores": known(guide)}, {"scores": known(guide, -2.0)}
     found = choose_merge(model, tokenizer, base, tuned, {0.0: right, 1.0: wrong}, guide)
@@ -353,7 +363,7 @@ def test_no_mixture_is_scored_where_an_end_is_as_good_as_any_is_predicted_to_be(
 
 
 def test_both_ways_are_measured_and_their_mean_decides(tiny_model):
-    """Whole passages are what the tokenizer cuts at the model's limit; the views are shorter."""
+    """The tokenizer truncates whole passages at the model's limit; the views are shorter."""
     model, tokenizer = (
         AutoModelForSequenceClassification.from_pretrained(tiny_model).eval(),
         AutoTokenizer.from_pretrained(tiny_model),
@@ -383,9 +393,12 @@ def test_both_ways_are_measured_and_their_mean_decides(tiny_model):
 
 
 @pytest.mark.parametrize("losing", ["scores", "whole"])
-def test_what_gains_one_way_and_loses_the_other_is_not_kept(tiny_model, losing):
-    """The fine-tuned weights are right in one way, where the base is wrong, and wrong in the other, where it ranks as the first
-    stage does: in the mean they are ahead, and they are refused."""
+def test_weights_that_gain_one_way_and_lose_the_other_are_not_kept(tiny_model, losing):
+    """The fine-tuned weights gain in one way of scoring and lose in the other.
+
+    They rank all questions right where the base ranks all wrong, and wrong where it ranks like the
+    first stage. Their mean is higher, and they are refused.
+    """
     guide = validation(whole=True, merge=[0.0, 1.0])
     model, tokenizer, base, tuned, _ = mixed(validation(merge=[]), tiny_model)
     gaining = "whole" if losing == "scores" else "scores"
@@ -401,20 +414,20 @@ def test_what_gains_one_way_and_loses_the_other_is_not_kept(tiny_model, losing):
     assert all(torch.equal(weight, base[name]) for name, weight in model.state_dict().items())
 
 
-def test_a_loss_that_may_be_luck_is_no_reason_to_refuse(tiny_model):
+def test_a_loss_that_may_be_chance_does_not_refuse_the_weights(tiny_model):
     guide = validation(whole=True, merge=[0.0, 1.0])
     model, tokenizer, base, tuned, _ = mixed(validation(merge=[]), tiny_model)
     before = {"scores": known(guide, 0.0), "whole": known(guide, 0.0)}
     after = {"scores": known(guide, 1.0), "whole": known(guide, 0.0)}
     question = next(q for q, passage in guide.gold.items() if passage in after["whole"][q])
-    after["whole"][question] |= {guide.gold[question]: -1.0}  # one question of 27
+    after["whole"][question] |= {guide.gold[question]: -1.0}  # one of 27 questions
     found = choose_merge(model, tokenizer, base, tuned, {0.0: before, 1.0: after}, guide)
     assert (found.chosen, found.worse) == (1.0, {})
 
 
 @pytest.mark.parametrize("lr", [1e-6, 1e-3, 0.5])
 def test_the_result_is_never_worse_than_the_base_on_validation(samples, tiny_model, tmp_path, lr):
-    taught = guided(samples, tiny_model, tmp_path / "first")  # a base that can rank
+    taught = guided(samples, tiny_model, tmp_path / "first")  # a base that ranks well
     select_best(taught)
     save(taught.model.model, taught.tokenizer, tmp_path / "base")
     runner = guided(
@@ -430,12 +443,11 @@ def test_the_result_is_never_worse_than_the_base_on_validation(samples, tiny_mod
     assert summary["valid"]["base"] == value(taught) > 0.4
     assert value(runner) == max(summary["merge"]["valid"].values()) >= summary["valid"]["base"]
     if lr == 0.5:
-        assert (
-            summary["valid"]["best"] < summary["valid"]["base"]
-        )  # without the mixture it would be worse
+        # Without the mixture the result would be worse than the base.
+        assert summary["valid"]["best"] < summary["valid"]["base"]
 
 
-def test_a_base_in_several_files_is_mixed_as_in_one(samples, tiny_model, tmp_path):
+def test_a_base_in_several_files_is_mixed_like_one_in_a_single_file(samples, tiny_model, tmp_path):
     base = tmp_path / "shards"
     shutil.copytree(tiny_model, base)
     (base / "model.safetensors").unlink()
@@ -489,7 +501,8 @@ def test_a_guided_run_that_was_killed_ends_with_the_same_curve_and_weights(
     kill_training_at(
         31,
         "test_validation",
-        f"t.guided(Path({str(samples)!r}), Path({str(tiny_model)!r}), Path({str(tmp_path / 'killed')!r}))",
+        f"t.guided(Path({str(samples)!r}), Path({str(tiny_model)!r}), "
+        f"Path({str(tmp_path / 'killed')!r}))",
     )
     assert Path(latest_checkpoint(tmp_path / "killed")).name == "checkpoint-27"
     whole, resumed = (

@@ -1,4 +1,4 @@
-"""What `tunerank verify` finds, in a clone of the small run with a cache of its own."""
+"""Test the findings of `tunerank verify` in a clone of the small run with its own cache."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ def inputs(folder: Path) -> set[str]:
 
 
 def changed(path: Path, folder: Path, options: tuple = ()) -> str:
-    """The error's line with one byte of a file changed, its time and size as they were."""
+    """Change one byte of a file, but not its time and size; return the error line of verify."""
     content, times = path.read_bytes(), (path.stat().st_atime_ns, path.stat().st_mtime_ns)
     path.chmod(0o644)
     try:
@@ -46,16 +46,13 @@ def changed(path: Path, folder: Path, options: tuple = ()) -> str:
     return line
 
 
-def test_a_whole_run_is_what_its_lock_says(run):
+def test_a_whole_run_passes(run):
     done = verify(run)
     assert done.returncode == 0, done.stderr
     workspace, cache, head, packages = done.stdout.splitlines()
     count = int(workspace.split()[1])
-    assert (
-        workspace
-        == f"workspace: {count} of {count} files and folders that dvc.lock names are here and were read"
-        and count > 50
-    )
+    read = f"{count} of {count} files and folders that dvc.lock names are here and were read"
+    assert workspace == f"workspace: {read}" and count > 50
     assert int(cache.split()[1]) > 30
     metrics = [path for path in outputs(run) if path.startswith("metrics/")]
     assert (
@@ -80,14 +77,15 @@ def test_a_whole_run_is_what_its_lock_says(run):
 def test_a_damaged_input_is_found(run, name):
     (path,) = [path for path in inputs(run) if name == path or name.startswith(f"{path}/")]
     assert changed(run / name, run) == (
-        f"error: {path} is not the one of dvc.lock: dvc checkout or git checkout brings that one back, dvc repro makes a new one"
+        f"error: {path} is not the one of dvc.lock: "
+        "dvc checkout or git checkout brings that one back, dvc repro makes a new one"
     )
 
 
 @pytest.mark.parametrize(
     "path", ["models/bundled", "data/raw/tiny.csv", "src/train.py", "metrics/eval.json"]
 )
-def test_what_git_tracks_and_is_gone_is_found(run, path, tmp_path):
+def test_a_missing_file_that_git_tracks_is_found(run, path, tmp_path):
     (run / path).rename(tmp_path / "aside")
     try:
         assert verify(run).stderr == f"error: {path} is missing: git checkout HEAD -- {path}\n"
@@ -101,7 +99,7 @@ def test_parameters_of_another_run_are_found(run):
     )
 
 
-def test_a_stage_that_ran_before_the_one_it_reads_from_is_found(run):
+def test_a_stage_that_is_older_than_its_input_is_found(run):
     path = run / "dvc.lock"
     good = path.read_text(encoding="utf-8")
     lock = yaml.safe_load(good)
@@ -116,12 +114,12 @@ def test_a_stage_that_ran_before_the_one_it_reads_from_is_found(run):
         path.write_text(good, encoding="utf-8")
 
 
-def test_packages_of_another_version_are_found_and_what_another_platform_needs_is_not(run):
+def test_packages_of_another_version_are_found_except_those_of_other_platforms(run):
     path = run / "requirements.txt"
     good = path.read_text(encoding="utf-8")
     lines = {
         "numpy==1.0 ; sys_platform == 'no such'": None,
-        f"torch=={version('torch').split('+')[0]}": None,  # which may be installed as 2.13.0+cpu
+        f"torch=={version('torch').split('+')[0]}": None,  # may be installed as 2.13.0+cpu
         "pyyaml==5.4": f"pyyaml {version('pyyaml')}, not ==5.4",
         "no-such-package==1.0 ; python_version >= '3'": "no-such-package missing, not ==1.0",
     }
@@ -138,7 +136,7 @@ def test_packages_of_another_version_are_found_and_what_another_platform_needs_i
     )
 
 
-def test_one_byte_in_a_checkpoint_is_found_though_time_and_size_are_as_before(run):
+def test_one_changed_byte_is_found_although_time_and_size_are_the_same(run):
     line = changed(run / "models/reranker/model.safetensors", run)
     assert line.startswith("error: models/reranker is not the one of dvc.lock: dvc checkout")
 
@@ -151,8 +149,9 @@ def test_a_damaged_object_in_the_cache_is_found(run):
     ]
     path = run / ".dvc/cache/files/md5" / listed["md5"][:2] / listed["md5"][2:]
     assert changed(path, run) == (
-        f"error: damaged in the cache: {path}; delete these files, then dvc commit restores what the workspace has, "
-        "dvc pull what a remote has, and dvc repro makes the rest"
+        f"error: damaged in the cache: {path}; delete these files, "
+        "then dvc commit restores what the workspace has, dvc pull what a remote has, "
+        "and dvc repro makes the rest"
     )
 
 
@@ -163,15 +162,15 @@ def test_metrics_of_another_run_in_git_are_found(run):
     git("commit", "-q", "-a", "-m", "by hand", cwd=run)
     path.write_text(good, encoding="utf-8")
     try:
-        assert (
-            verify(run).stderr
-            == "error: metrics/data.json in Git's HEAD is not the one of its dvc.lock: commit both of one run\n"
+        assert verify(run).stderr == (
+            "error: metrics/data.json in Git's HEAD is not the one of its dvc.lock: "
+            "commit both of one run\n"
         )
     finally:
         git("reset", "-q", "--hard", "HEAD~1", cwd=run)
 
 
-def test_what_was_not_pulled_is_no_error(run, tmp_path):
+def test_data_that_was_not_pulled_is_not_an_error(run, tmp_path):
     clone = tmp_path / "clone"
     git("clone", "-q", str(run), str(clone), cwd=tmp_path)
     shutil.copy(ROOT / "requirements.txt", clone)
@@ -181,7 +180,7 @@ def test_what_was_not_pulled_is_no_error(run, tmp_path):
     assert int(workspace.split()[1]) < int(workspace.split()[3]) and cache.startswith("cache: 0 ")
 
 
-def test_a_stage_made_again_gives_the_same_bytes_and_one_that_does_not_is_named(run):
+def test_a_stage_that_does_not_give_the_same_bytes_again_is_named(run):
     done = verify(run, "--again", "prepare", "--again", "samples")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == [
@@ -227,7 +226,7 @@ def test_a_project_in_a_subfolder_is_checked_and_rerun(run, tmp_path, prefix):
 
 
 @pytest.mark.parametrize("content", ["[]\n", "stages: [train]\n", "a\n"])
-def test_a_lock_that_is_no_mapping_is_one_line(run, content):
+def test_a_lock_that_is_not_a_mapping_is_reported_in_one_line(run, content):
     path = run / "dvc.lock"
     good = path.read_text(encoding="utf-8")
     path.write_text(content, encoding="utf-8")

@@ -1,9 +1,11 @@
-"""What a result depends on: a small slice of the bundled data, run over and over, compared byte by byte or in figures.
+"""Measure what a result depends on, with a small slice of the bundled data.
 
-    python tests/faults/determinism.py      # a Markdown table, row by row; exit code 1 where what is promised identical is not
+    python tests/faults/determinism.py      # prints a Markdown table row by row
 
-It writes into a temporary folder. The dense retriever is models/retriever where that was made, else what params.yaml names, which
-is downloaded. Every run of a stage is a process of its own, by the command of dvc.yaml.
+Each run is compared with another, byte by byte or by its figures. The exit code is 1 if outputs
+that must be identical are not. Everything is written into a temporary folder. The dense retriever
+is models/retriever if it exists; otherwise the one that params.yaml names is downloaded. Every run
+of a stage is a process of its own and uses the command of dvc.yaml.
 """
 
 import csv
@@ -22,7 +24,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "src"))
-os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that wait do not keep a busy machine's cores
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # waiting threads free the cores of a busy machine
 
 import torch
 
@@ -37,13 +39,14 @@ from tunerank.reranking.scores import candidate_task
 from tunerank.reranking.ways import RANKED
 
 SLICE = {"train": 32, "valid": 6, "test": 32}
-SHORT = 0.5  # of an epoch: bf16 is emulated where the hardware has none, several times slower
+SHORT = 0.5  # epochs; bf16 is several times slower where the hardware has no bf16 and emulates it
 SMALLER = {
     "retrieve": {"depth": 16, "views": 1, "views_depth": 0},
     "samples": {"window": 12, "negatives": 8, "random_negatives": 2},
     "train": {
-        "batch_size": 4, "group_size": 4, "precision": "fp32", "evals_per_epoch": 1, "valid_depth": 4,
-        "merge": [],  # or the base might be kept, and its weights be compared with themselves
+        "batch_size": 4, "group_size": 4, "precision": "fp32", "evals_per_epoch": 1,
+        "valid_depth": 4,
+        "merge": [],  # otherwise the base may be kept and its weights compared with themselves
         "save_steps": 3, "logging_steps": 1,
     },
     "score": {"depth": 8, "precision": "fp32"},
@@ -127,14 +130,13 @@ def main() -> None:
         )
         row(f"training in bf16, {SHORT:g} of an epoch", "fp32; both scored in fp32", found)
 
-    print(
-        f"\n{scorer.scored} scores of the test questions' candidates; {time.monotonic() - begun:.0f} s"
-    )
+    seconds = time.monotonic() - begun
+    print(f"\n{scorer.scored} scores of the test questions' candidates; {seconds:.0f} s")
     sys.exit(f"error: promised identical and are not: {', '.join(broken)}" if broken else 0)
 
 
 def sliced(folder: Path) -> Path:
-    """A project of the bundled data's first questions and their passages."""
+    """Create a project with the first questions of the bundled data and their passages."""
     raw = folder / "data/raw/slice"
     raw.mkdir(parents=True)
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
@@ -178,12 +180,15 @@ def write_parameters(folder: Path, values: dict, changes: dict) -> None:
     for group, changed in changes.items():
         values[group] |= changed
     path = folder / "params.yaml"
-    path.unlink(missing_ok=True)  # which may be a link to another project's
+    path.unlink(missing_ok=True)  # it may be a link to the file of another project
     path.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
 
 
 def copied(folder: Path, name: str, changes: dict | None = None) -> Path:
-    """The same project with other parameters. Its files are links: stages replace files, they do not change them."""
+    """Copy a project and change its parameters.
+
+    The files of the copy are hard links, because stages replace files and do not edit them.
+    """
     target = folder.with_name(name)
     shutil.copytree(
         folder,
@@ -224,7 +229,7 @@ def run(folder: Path, stage: str, environment: dict[str, str] | None = None) -> 
 
 
 def killed(folder: Path) -> int:
-    """Kill training as soon as it has left a resume point; that one's step."""
+    """Kill training as soon as it has saved a checkpoint; return the checkpoint's step."""
     process = start(folder, "train")
     while (
         not (points := list(folder.glob(".cache/train/**/trainer_state.json")))
@@ -243,7 +248,7 @@ def outputs(stage: str) -> list[str]:
 
 
 class Scorer:
-    """Test questions of a project over their candidates, by its reranker, in this process."""
+    """Score the candidates of a project's test questions with its reranker, in this process."""
 
     def __init__(self, project: Path):
         self.params = load(project / "params.yaml")

@@ -1,11 +1,12 @@
-"""Coverage-guided fuzzing of everything that reads what people give, by atheris (https://github.com/google/atheris).
+"""Fuzz every reader of user input with coverage guidance (https://github.com/google/atheris).
 
     pip install --target .cache/atheris -r tests/faults/requirements.txt
     python tests/faults/fuzz.py --seconds 600
 
-Each target is run for its share of the time in a process of its own, from small valid files, and every input must give a result or an
-InputError of one line. Anything else is a finding: it is saved under .cache/fuzz with its traceback, as is an input that takes
-more than 20 seconds or 3 GB, and the exit code is 1.
+Each target runs for its share of the time in its own process and starts from small valid files.
+Every input must give a result or an InputError of one line. Anything else is a finding, as is an
+input that takes more than 20 seconds or 3 GB: it is saved under .cache/fuzz with its traceback, and
+the exit code is 1.
 """
 
 import argparse
@@ -59,7 +60,7 @@ ROWS = [
     {"uuid": "p2", "question": "乙？", "answer": "", "doc": "四五六", "dataset": "test"},
 ]
 CORPUS = b"\n\x1e\n"
-"""Between the two tables of an input to `prepare`."""
+"""The separator of the two tables in an input of `prepare`."""
 
 
 def csv_of(*rows: dict) -> bytes:
@@ -75,7 +76,7 @@ def parquet_of(*rows: dict) -> bytes:
 
 
 def workbook(sheet: bytes | None = None) -> bytes:
-    """The rows as a workbook, or one with this XML as its sheet."""
+    """Return a workbook with the rows, or with this XML as its sheet."""
     book, plain, out = openpyxl.Workbook(), io.BytesIO(), io.BytesIO()
     for row in (list(ROWS[0]), *(list(row.values()) for row in ROWS)):
         book.active.append(row)
@@ -91,7 +92,10 @@ def workbook(sheet: bytes | None = None) -> bytes:
 def sheet_xml() -> bytes:
     with zipfile.ZipFile(io.BytesIO(workbook())) as archive:
         rows = archive.read("xl/worksheets/sheet1.xml")
-    more = b'<row r="9"><c r="B9" t="str"><f>A1</f><v>x</v></c><c r="C9" t="inlineStr"><is><t>y</t></is></c><c t="b"><v>1</v></c></row>'
+    more = (
+        b'<row r="9"><c r="B9" t="str"><f>A1</f><v>x</v></c>'
+        b'<c r="C9" t="inlineStr"><is><t>y</t></is></c><c t="b"><v>1</v></c></row>'
+    )
     return rows.replace(
         b"</sheetData>", more + b'</sheetData><mergeCells><mergeCell ref="A2:A3"/></mergeCells>'
     )
@@ -101,9 +105,8 @@ def read(suffix: str) -> Callable[[bytes], None]:
     path = SCRATCH / f"input-{os.getpid()}{suffix}"
 
     def target(data: bytes) -> None:
-        if suffix == ".xlsx" and not data.startswith(
-            b"PK"
-        ):  # a mutated zip is seldom more than a wrong checksum
+        # A mutated zip seldom gets further than a wrong checksum, so mutate the sheet's XML.
+        if suffix == ".xlsx" and not data.startswith(b"PK"):
             data = workbook(data)
         path.write_bytes(data)
         for cell in read_table(path).to_numpy().ravel():
@@ -152,18 +155,51 @@ def from_file(suffix: str, reader: Callable[[Path], object]) -> Callable[[bytes]
 
 JSONL = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
 TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
-    "csv": (read(".csv"), [csv_of(*ROWS), csv_of(*ROWS).decode().encode("gb18030"), csv_of(*ROWS).decode().encode("utf-16")]),
+    "csv": (
+        read(".csv"),
+        [
+            csv_of(*ROWS),
+            csv_of(*ROWS).decode().encode("gb18030"),
+            csv_of(*ROWS).decode().encode("utf-16"),
+        ],
+    ),
     "xlsx": (read(".xlsx"), [workbook(), sheet_xml()]),
-    "jsonl": (read(".jsonl"), [JSONL, b'{"a": [1, {"b": null}], "c": NaN, "d": "\\ud83d\\ude00"}\n']),
-    "parquet": (read(".parquet"), [parquet_of(*ROWS), parquet_of({"a": [{"b": 1}], "c": b"x", "d": 1.5}, {"a": [], "c": None, "d": 2.0})]),
-    "prepare": (prepare_tables, [csv_of(*ROWS), csv_of({"question": "a", "uuid": "1"}, {"question": "b", "uuid": "2"}) + CORPUS + csv_of({"uuid": "1", "doc": "x"}, {"uuid": "2", "doc": "x"})]),
-    "read_jsonl": (from_file(".jsonl", lambda path: list(read_jsonl(path, ("question",)))), [JSONL]),
-    "params": (from_file(".yaml", load), [ROOT.joinpath("tests/params.yaml").read_bytes(), b"a: &a [1, 2]\nb: !!str *a\n<<: {c: 2024-08-11}\n"]),
-}  # fmt: skip
+    "jsonl": (
+        read(".jsonl"),
+        [JSONL, b'{"a": [1, {"b": null}], "c": NaN, "d": "\\ud83d\\ude00"}\n'],
+    ),
+    "parquet": (
+        read(".parquet"),
+        [
+            parquet_of(*ROWS),
+            parquet_of({"a": [{"b": 1}], "c": b"x", "d": 1.5}, {"a": [], "c": None, "d": 2.0}),
+        ],
+    ),
+    "prepare": (
+        prepare_tables,
+        [
+            csv_of(*ROWS),
+            csv_of({"question": "a", "uuid": "1"}, {"question": "b", "uuid": "2"})
+            + CORPUS
+            + csv_of({"uuid": "1", "doc": "x"}, {"uuid": "2", "doc": "x"}),
+        ],
+    ),
+    "read_jsonl": (
+        from_file(".jsonl", lambda path: list(read_jsonl(path, ("question",)))),
+        [JSONL],
+    ),
+    "params": (
+        from_file(".yaml", load),
+        [
+            ROOT.joinpath("tests/params.yaml").read_bytes(),
+            b"a: &a [1, 2]\nb: !!str *a\n<<: {c: 2024-08-11}\n",
+        ],
+    ),
+}
 
 
 def fuzz(name: str, folder: Path, seconds: int, seed: int) -> None:
-    """Run one target, in this process, which ends with it."""
+    """Run one target in this process, which ends when the target ends."""
     call, seeds = TARGETS[name]
     (folder / "corpus").mkdir(parents=True, exist_ok=True)
     for content in seeds:
@@ -229,9 +265,8 @@ def main() -> None:
         folder = SCRATCH / f"{name}-{time.time_ns()}"
         inputs = coverage = tries = 0
         start = time.monotonic()
-        while (
-            left := round(share - (time.monotonic() - start))
-        ) > 5:  # one that ends in a finding is run on
+        # A target ends at its first finding. Start it again while time is left.
+        while (left := round(share - (time.monotonic() - start))) > 5:
             command = [
                 sys.executable,
                 __file__,
@@ -255,7 +290,8 @@ def main() -> None:
         findings = sorted(path for path in folder.glob("finding-*") if path.suffix != ".txt")
         total += len(findings)
         print(
-            f"{name:10s} {inputs:7d} {time.monotonic() - start:8.0f} {coverage:9d} {len(findings):9d}",
+            f"{name:10s} {inputs:7d} {time.monotonic() - start:8.0f} {coverage:9d} "
+            f"{len(findings):9d}",
             flush=True,
         )
         for path in findings:

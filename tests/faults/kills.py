@@ -1,10 +1,11 @@
-"""Thirty kills, each followed by `dvc repro` to the end: the same bytes as without.
+"""Kill the pipeline thirty times; `dvc repro` must then give the same bytes as without a kill.
 
     python -m pytest tests/faults/kills.py
 
-Training is killed at random optimizer steps, everything else at random moments of a `dvc repro`, DVC's own reading and saving
-among them. Signals go to the whole process group, as a terminal's Ctrl-C and a shutdown do, to the stage alone, as the kernel's
-out-of-memory killer does, or to DVC alone, whose stage then lives on. What no signal can show is a power cut: power.py.
+Training is killed at random optimizer steps, the other stages at random moments of a `dvc repro`,
+also while DVC itself reads and saves. Signals go to the whole process group, like a terminal's
+Ctrl-C or a shutdown; to the stage only, like the kernel's out-of-memory killer; or to DVC only, and
+its stage then keeps running. A signal cannot simulate a power cut: see power.py.
 """
 
 import os
@@ -16,7 +17,17 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from made import at_work, heard, made, points, ran, stage_process, start, table, wait_until  # noqa: F401
+from made import (  # noqa: F401
+    at_work,
+    heard,
+    made,
+    points,
+    ran,
+    stage_process,
+    start,
+    table,
+    wait_until,
+)
 
 SEED = 20251126
 TRAINING = ["train"] * 14 + ["pretrain"] * 4
@@ -40,7 +51,7 @@ rows = table("kills")
 
 
 def draw() -> list[tuple]:
-    """(number, stage, whether at a step, signal, whom, place): ten of each signal."""
+    """Return (number, stage, at a step, signal, target, place) of each kill, ten of each signal."""
     generator = random.Random(SEED)
     kills = []
     for number, stage in enumerate(TRAINING + OTHERS):
@@ -51,7 +62,7 @@ def draw() -> list[tuple]:
 
 
 class Seen:
-    """What was counted over all kills; and how long a stage's uninterrupted `dvc repro` takes."""
+    """The counts over all kills, and how long an uninterrupted `dvc repro` of each stage takes."""
 
     def __init__(self, made):  # noqa: F811
         self.made, self.counts, self.durations = made, Counter(), {}
@@ -88,7 +99,8 @@ def seen(made, rows):  # noqa: F811
     rows.add(
         "Interruption: of these, training killed at a random step",
         c["in training"],
-        f"{c['resumed']} went on from a resume point, {c['lived on']} lived on without DVC and ended",
+        f"{c['resumed']} went on from a resume point, "
+        f"{c['lived on']} lived on without DVC and ended",
     )
     rows.add(
         "Interruption: of these, `dvc repro` while the stage of a killed DVC lived on",
@@ -103,7 +115,7 @@ def seen(made, rows):  # noqa: F811
 
 
 def kill(process, name: str, target: str) -> bool:
-    """Whether there was something to kill."""
+    """Send the signal; return whether there was a process to kill."""
     number = getattr(signal, name)
     stage = stage_process(process)
     if process.poll() is not None or (target == "stage" and not stage):
@@ -118,7 +130,7 @@ def kill(process, name: str, target: str) -> bool:
 def interrupt(
     seen: Seen, stage: str, at_step: bool, name: str, target: str, place: float
 ) -> tuple[Path, bool]:
-    """The folder after the kill, and whether it was in training."""
+    """Run `dvc repro` and kill it; return the folder and whether training was running."""
     duration = None if at_step else seen.duration(stage)
     while True:
         folder = seen.made.before(stage)
@@ -136,7 +148,7 @@ def interrupt(
             time.sleep(place * 0.1)
         else:
             until = time.monotonic() + place * duration
-            # a signal to the stage alone waits until there is one
+            # A signal to the stage only waits until the stage runs.
             wait_until(
                 lambda: (
                     process.poll() is not None
@@ -148,7 +160,7 @@ def interrupt(
         hit = kill(process, name, target)
         if process.wait() and hit:
             return folder, training
-        place *= 0.7  # it was at its end already
+        place *= 0.7  # it had ended before the kill
         shutil.rmtree(folder)
 
 
@@ -160,7 +172,7 @@ def test_a_killed_run_ends_with_the_same_bytes(seen, number, stage, at_step, nam
     c["in training"] += training
     begun = len(heard(folder))
 
-    if target == "dvc" and at_work(folder):  # its stage lives on
+    if target == "dvc" and at_work(folder):  # the stage is still running
         c["orphans"] += 1
         c["lived on"] += training
         code = start("repro", cwd=folder).wait()
@@ -186,6 +198,7 @@ def test_a_killed_run_ends_with_the_same_bytes(seen, number, stage, at_step, nam
         assert resumed == bool(point), text
         c["resumed"] += resumed
     print(
-        f"{number}: {stage} {name} to {target}, place {place:.2f}, points {point}, ran {ran(folder)}"
+        f"{number}: {stage} {name} to {target}, place {place:.2f}, points {point}, "
+        f"ran {ran(folder)}"
     )
     shutil.rmtree(folder)

@@ -1,8 +1,9 @@
-"""A made pipeline to break, and what is whole in it.
+"""Make a pipeline in which faults are injected, and check that it stays complete.
 
-`before(stage)` gives a folder where everything is done with new parameters but that stage, which is still as with the old
-ones: `dvc repro` runs it alone, since with the right bytes nothing below it has changed. So each fault costs one stage, and a
-wrong byte costs the rest of the pipeline and is seen at its end.
+`before(stage)` gives a folder where all other stages have run with new parameters and this stage
+still has the outputs of the old ones. `dvc repro` then runs this stage only: with the right bytes,
+no later stage is stale. So each fault costs one stage. A wrong byte makes the rest of the pipeline
+run, and the comparison at the end shows it.
 """
 
 import shutil
@@ -50,7 +51,7 @@ def change(folder: Path, values: dict) -> None:
 
 
 def outs(entry: dict) -> dict[str, str]:
-    """path -> md5 of one stage's outputs in dvc.lock."""
+    """Return path -> md5 of the outputs of one stage in dvc.lock."""
     return outputs({"": entry})
 
 
@@ -59,14 +60,18 @@ def cached(folder: Path, md5: str) -> Path:
 
 
 class Made:
-    """`old` and `new`, the pipeline's folders under either parameters; both are whole and stay as they are."""
+    """The pipeline's folders with old and with new parameters; both are complete and not changed.
+
+    Attributes:
+        old, new: the folders.
+    """
 
     def __init__(self, old: Path, new: Path, scratch: Path):
         self.old, self.new, self.scratch, self.count = old, new, scratch, 0
         self.old_lock, self.new_lock = (read_lock(path / "dvc.lock") for path in (old, new))
 
     def before(self, *stages: str, where: Path | None = None) -> Path:
-        """A new folder in which these stages are as under the old parameters, and all others as under the new."""
+        """Return a new folder with these stages run with old parameters, all others with new."""
         self.count += 1
         folder = where or self.scratch / f"{self.count:03d}-{'-'.join(stages[:1]) or 'whole'}"
         shutil.copytree(self.new, folder, symlinks=True, dirs_exist_ok=where is not None)
@@ -87,7 +92,7 @@ class Made:
             for entry in (folder / ".dvc/cache/runs").glob("*/*/*"):
                 if f"src/{name}.py" in entry.read_text(encoding="utf-8"):
                     entry.unlink()
-                    entry.parent.rmdir()  # an empty one stops DVC: scarce.py
+                    entry.parent.rmdir()  # DVC fails on an empty folder: scarce.py
             for md5 in set(outs(self.new_lock[name]).values()) - kept:
                 cached(folder, md5).unlink(missing_ok=True)
         if stages:
@@ -97,8 +102,11 @@ class Made:
         return folder
 
     def nothing_half(self, folder: Path) -> None:
-        """After a fault: each output is absent or whole, old or new; dvc.lock is whole, and what it calls new is there, in the
-        workspace and in the cache."""
+        """Check that a fault has left nothing incomplete.
+
+        Each output is missing or complete, old or new. dvc.lock is complete. An output that it
+        lists as new is in the workspace and in the cache.
+        """
         lock = read_lock(folder / "dvc.lock")
         assert set(lock) == set(STAGES)
         for name, entry in lock.items():
@@ -118,13 +126,13 @@ class Made:
 
     def cache_is_whole(self, folder: Path) -> None:
         for path in (folder / ".dvc/cache/files/md5").glob("??/*"):
-            if len(path.name.removesuffix(".dir")) == 30:  # and no temporary one
+            if len(path.name.removesuffix(".dir")) == 30:  # skips temporary files
                 assert file_md5(str(path)) == (path.parent.name + path.name).removesuffix(".dir"), (
                     f"{path} is half"
                 )
 
     def is_new(self, folder: Path) -> None:
-        """The whole run is there, byte for byte, and nothing beside it."""
+        """Check that the full new run is there, byte for byte, without other files."""
         assert (folder / "dvc.lock").read_bytes() == (self.new / "dvc.lock").read_bytes()
         for entry in self.new_lock.values():
             for path, md5 in outs(entry).items():
@@ -157,7 +165,7 @@ def made(project, tmp_path_factory) -> Made:
 
 
 def said(folder: Path) -> Path:
-    """What DVC and the stages have said there; it lies outside, where no fault meets it."""
+    """Return the log of DVC and its stages. It is outside the folder, so no fault affects it."""
     return folder.with_name(f"{folder.name}.said")
 
 
@@ -174,7 +182,10 @@ def ran(folder: Path) -> list[str]:
 
 
 def start(*arguments: str, cwd: Path, out: TextIO | None = None, **more) -> subprocess.Popen:
-    """DVC in a process group of its own, as a shell starts it; what it says goes to `out`, or else to what `heard` reads."""
+    """Start DVC in its own process group, as a shell does.
+
+    Its output goes to `out`, or by default to the log that `heard` reads.
+    """
     command = [sys.executable, "-m", "dvc", *arguments]
     with open(said(cwd), "a", encoding="utf-8") as usual:
         options = {
@@ -187,7 +198,7 @@ def start(*arguments: str, cwd: Path, out: TextIO | None = None, **more) -> subp
 
 
 def stage_process(process: subprocess.Popen) -> psutil.Process | None:
-    """The stage that this DVC runs now."""
+    """Return the stage that this DVC process is running."""
     try:
         for child in psutil.Process(process.pid).children(recursive=True):
             if (
@@ -201,14 +212,14 @@ def stage_process(process: subprocess.Popen) -> psutil.Process | None:
 
 
 def points(folder: Path, stage: str) -> list[int]:
-    """The optimizer steps whose resume points lie there."""
+    """Return the optimizer steps of the checkpoints in the folder."""
     return [
         int(path.name.split("-")[1]) for path in (folder / ".cache" / stage).glob("*/checkpoint-*")
     ]
 
 
 def at_work(folder: Path) -> list[psutil.Process]:
-    """Processes in this folder: DVC's that was killed alone, its stage lives on."""
+    """Return the processes that run in this folder, also a stage that outlived its DVC."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -227,7 +238,10 @@ def wait_until(true, seconds: float = 300, pause: float = 0.02) -> None:
 
 
 class Table:
-    """Rows of docs/reliability.md: what was done, how often, with what result; written as .cache/faults/NAME.md."""
+    """Table rows for docs/reliability.md: the fault, how often, the result.
+
+    They are written to .cache/faults/NAME.md.
+    """
 
     def __init__(self, name: str):
         self.name, self.rows = name, []
@@ -251,7 +265,12 @@ def table(name: str):
 
 
 def counted(done: str, result: str):
-    """A fixture of what the tests of one module count: a row of its `rows`, how often by "runs", `result` formatted with them."""
+    """Return a fixture that counts results over the tests of a module and adds a row to `rows`.
+
+    Args:
+        done: the fault; the count "runs" says how often it was injected.
+        result: a template, formatted with the counts.
+    """
 
     @pytest.fixture(scope="module")
     def counts(rows) -> Iterator[Counter]:

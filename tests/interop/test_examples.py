@@ -1,9 +1,10 @@
-"""The examples rank a checkpoint of this project as plain transformers does, in the hands of other people's tools.
+"""Check that the examples, which use other libraries, rank a checkpoint as plain transformers does.
 
-    make interop        # environments of their own under .cache/interop, then these tests
-    make test           # those whose packages are in the lock; the others are skipped
+    make interop        # all examples, in environments under .cache/interop
+    make test           # only examples with packages in the lock; the others are skipped
 
-An example runs in a process of its own, in an empty folder, with a checkpoint and a text file: no code of this project.
+Each example runs in its own process, in an empty folder, with a checkpoint and a text file, without
+code of this project.
 """
 
 import math
@@ -43,7 +44,7 @@ SETTINGS = {
 
 
 def checkpoint(tiny_model: Path, folder: Path, shown: int) -> Path:
-    """The tiny model as training leaves one: with the settings that ranking needs in config.json."""
+    """Save the tiny model as training does: with the settings for ranking in config.json."""
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
     model.config.reranker = SETTINGS | {"shown": shown}
     save(model, AutoTokenizer.from_pretrained(tiny_model), folder)
@@ -52,7 +53,7 @@ def checkpoint(tiny_model: Path, folder: Path, shown: int) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tiny_model, tmp_path_factory) -> Path:
-    """No passage here is longer than `shown`, so that every tool sees what ours does."""
+    """Return a checkpoint where no passage exceeds `shown`, so all tools see the same text."""
     return checkpoint(tiny_model, tmp_path_factory.mktemp("model"), shown=100)
 
 
@@ -65,7 +66,7 @@ def passages(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def logits(model) -> dict[str, float]:
-    """passage -> logit by plain transformers, one pair at a time, the best first."""
+    """Return passage -> logit, best first, by plain transformers, one pair at a time."""
     tokenizer, classifier = (
         AutoTokenizer.from_pretrained(model),
         AutoModelForSequenceClassification.from_pretrained(model).eval(),
@@ -75,14 +76,13 @@ def logits(model) -> dict[str, float]:
             text: classifier(**tokenizer(QUERY, text, return_tensors="pt")).logits.item()
             for text in PASSAGES
         }
-    assert (
-        len(found) == 48 and max(found.values()) - min(found.values()) > 0.1
-    )  # constants would agree with anything
+    # The scores must differ: constant scores would match any order.
+    assert len(found) == 48 and max(found.values()) - min(found.values()) > 0.1
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def program(environment: str, name: str = "python") -> str:
-    """A program of an environment that `make interop` makes, or of this one."""
+    """Return a program of an environment made by `make interop`, or of the current one."""
     if environment == "project":
         return sys.executable
     folder = ROOT / ".cache/interop" / environment
@@ -94,7 +94,7 @@ def program(environment: str, name: str = "python") -> str:
 
 
 def run(folder: Path, *command) -> str:
-    """What the command prints, in `folder`, with nothing of this project to import."""
+    """Run the command in `folder`, without this project on its path; return its output."""
     hidden = {"PYTHONPATH", "PYTEST_CURRENT_TEST"}
     environment = {
         name: value for name, value in os.environ.items() if name not in hidden
@@ -112,7 +112,7 @@ def example(environment: str, name: str, folder: Path, *arguments) -> str:
 
 
 def scored(printed: str) -> dict[str, float]:
-    """passage -> score, in the order printed."""
+    """Return passage -> score, in the printed order."""
     rows = [line.split("\t", 1) for line in printed.splitlines() if "\t" in line]
     return {passage: float(score) for score, passage in rows}
 
@@ -120,7 +120,7 @@ def scored(printed: str) -> dict[str, float]:
 def assert_same(
     found: dict[str, float], logits: dict[str, float], tolerance: float, sigmoid: bool = False
 ) -> None:
-    """Every passage's score within `tolerance`, and the same order wherever two logits are further apart than rounding."""
+    """Check the scores within `tolerance`, and the order of logits that differ by over 1e-4."""
     expected = {
         text: 1 / (1 + math.exp(-value)) if sigmoid else value for text, value in logits.items()
     }
@@ -148,28 +148,29 @@ def assert_same_order(found: list[str], logits: dict[str, float]) -> None:
         ("optimum", "rank_optimum.py", [], False),
     ],
 )
-def test_scores_and_order(environment, name, options, sigmoid, model, passages, logits, tmp_path):
+def test_an_example_gives_the_scores_and_order_of_transformers(
+    environment, name, options, sigmoid, model, passages, logits, tmp_path
+):
     before = {path.name: path.stat().st_mtime_ns for path in model.iterdir()}
     found = scored(example(environment, name, tmp_path, model, QUERY, passages, *options))
     assert_same(found, logits, 1e-3 if environment == "optimum" else 1e-4, sigmoid)
-    assert {
-        path.name: path.stat().st_mtime_ns for path in model.iterdir()
-    } == before  # nothing is left in the checkpoint
+    # The example has written nothing into the checkpoint.
+    assert {path.name: path.stat().st_mtime_ns for path in model.iterdir()} == before
 
 
-def test_langchain_gives_the_order(model, passages, logits, tmp_path):
+def test_langchain_gives_the_order_of_transformers(model, passages, logits, tmp_path):
     printed = example("apps", "rank_langchain.py", tmp_path, model, QUERY, passages)
     assert_same_order(printed.splitlines(), logits)
 
 
-def test_onnx_by_torch(model, passages, logits, tmp_path):
+def test_onnx_exported_by_torch_gives_the_same_scores(model, passages, logits, tmp_path):
     example("apps", "export_onnx.py", tmp_path, model, "exported")
     found = scored(example("apps", "rank_onnx.py", tmp_path, "exported", QUERY, passages))
     assert_same(found, logits, 1e-3)
 
 
-def test_onnx_by_optimum(model, passages, logits, tmp_path):
-    """A checkpoint that transformers 5 wrote, exported under transformers 4."""
+def test_onnx_exported_by_optimum_gives_the_same_scores(model, passages, logits, tmp_path):
+    """A checkpoint written by transformers 5 is exported under transformers 4."""
     command = program("optimum", "optimum-cli")
     run(
         tmp_path,
@@ -189,7 +190,7 @@ def test_onnx_by_optimum(model, passages, logits, tmp_path):
 
 
 def test_long_passages_are_ranked_by_their_best_window(tiny_model, passages, tmp_path):
-    """As src/rank.py does it, for a checkpoint that has learned from 10 characters."""
+    """The checkpoint has learned from views of 10 characters; src/rank.py ranks the same way."""
     folder = checkpoint(tiny_model, tmp_path / "model", shown=10)
     best = {
         PASSAGES[ranked.index]: ranked.score
@@ -202,7 +203,7 @@ def test_long_passages_are_ranked_by_their_best_window(tiny_model, passages, tmp
     )
 
 
-def test_infinity_over_http(model, passages, logits, tmp_path):
+def test_infinity_gives_the_same_scores_over_http(model, passages, logits, tmp_path):
     server = program("infinity", "infinity_emb")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

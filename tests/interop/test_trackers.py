@@ -1,4 +1,4 @@
-"""Trackers follow a training, each in its own place, and change nothing of it.
+"""Check that trackers follow a training in the expected place and do not change its result.
 
 make interop        # an environment with all of them under .cache/interop, then these tests
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from test_examples import program
-from test_validation import samples  # noqa: F401 - a fixture
+from test_validation import samples  # noqa: F401, a fixture
 
 SCRIPT = f"""
 import hashlib, sys
@@ -22,7 +22,10 @@ import test_validation as t
 from tunerank.core.errors import InputError
 tracker, samples, model = sys.argv[1:]
 try:
-    runner = t.guided(Path(samples), Path(model), Path(".cache/train/key"), epochs=1.0, logging_steps=1, report_to=tracker)
+    runner = t.guided(
+        Path(samples), Path(model), Path(".cache/train/key"),
+        epochs=1.0, logging_steps=1, report_to=tracker,
+    )
 except InputError as error:
     sys.exit(f"error: {{error}}")
 weights = hashlib.sha256()
@@ -40,7 +43,7 @@ def trained(
     fails: bool = False,
     **variables,
 ) -> str:
-    """Steps and the weights' hash; or the error."""
+    """Return the steps and the hash of the weights; or the error."""
     hidden = {"PYTHONPATH", "WANDB_MODE", "WANDB_API_KEY"}
     environment = {name: value for name, value in os.environ.items() if name not in hidden} | {
         "HOME": str(folder),
@@ -69,25 +72,27 @@ def folder(tmp_path) -> Path:
 
 
 def left(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} - {".config", ".local"}  # of HOME
+    return {path.name for path in folder.iterdir()} - {".config", ".local"}  # made in HOME
 
 
-def test_tensorboard(folder, samples, tiny_model, untracked):  # noqa: F811
+def test_tensorboard_records_a_loss_per_step(folder, samples, tiny_model, untracked):  # noqa: F811
     assert (
         trained("tensorboard", folder, samples, tiny_model, DVC_EXP_NAME="shy-otter") == untracked
     )
     read = (
         "from tensorboard.backend.event_processing.event_accumulator import EventAccumulator as E; "
-        "e = E('.cache/tensorboard/shy-otter'); e.Reload(); print(len(e.Scalars('train/loss')), e.Scalars('eval/MRR@10')[0].step)"
+        "e = E('.cache/tensorboard/shy-otter'); e.Reload(); "
+        "print(len(e.Scalars('train/loss')), e.Scalars('eval/MRR@10')[0].step)"
     )
     found = subprocess.run(
         [program("trackers"), "-c", read], cwd=folder, check=True, capture_output=True, text=True
     ).stdout
-    assert found.split() == [untracked.split()[1], "0"]  # a loss a step; the base was ranked first
+    # One loss per step. The base was evaluated at step 0.
+    assert found.split() == [untracked.split()[1], "0"]
     assert left(folder) == {"dvc.yaml", ".cache"}
 
 
-def test_wandb_offline(folder, samples, tiny_model, untracked):  # noqa: F811
+def test_wandb_records_offline(folder, samples, tiny_model, untracked):  # noqa: F811
     assert trained("wandb", folder, samples, tiny_model, WANDB_MODE="offline") == untracked
     (run,) = (folder / ".cache/wandb").glob("offline-run-*/run-*.wandb")
     content = run.read_bytes()
@@ -98,12 +103,12 @@ def test_wandb_offline(folder, samples, tiny_model, untracked):  # noqa: F811
 def test_wandb_without_login_is_one_line(folder, samples, tiny_model):  # noqa: F811
     line = trained("wandb", folder, samples, tiny_model, fails=True)
     assert (
-        line
-        == "error: train.report_to: wandb has no login here: wandb login, or set WANDB_MODE=offline, or set it to none"
+        line == "error: train.report_to: wandb has no login here: wandb login, "
+        "or set WANDB_MODE=offline, or set it to none"
     )
 
 
-def test_mlflow(folder, samples, tiny_model, untracked):  # noqa: F811
+def test_mlflow_records_the_training(folder, samples, tiny_model, untracked):  # noqa: F811
     assert trained("mlflow", folder, samples, tiny_model) == untracked
     with sqlite3.connect(folder / ".cache/mlflow.db") as database:
         counts = dict(database.execute("select key, count(*) from metrics group by key"))

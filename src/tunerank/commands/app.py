@@ -103,8 +103,8 @@ def compare(
     """Compare two runs question by question: better, worse or no evidence.
 
     A run is a Git revision, a DVC experiment or the working tree. Only metrics are read, which are
-    in Git. The verdict is of one system by one measure: better or worse if the 95 % interval of the
-    difference excludes 0 and p is below 0.05, which takes six questions that differ or more.
+    in Git. The verdict is about one system by one measure: better or worse if the 95 % interval of
+    the difference excludes 0 and p is below 0.05, which takes six questions that differ or more.
     --machine judges all systems together.
 
     \b
@@ -152,8 +152,8 @@ def publish(
     """Publish the fine-tuned checkpoint and its model card to the Hugging Face Hub.
 
     Only the checkpoint that dvc.lock names is published, with metrics, parameters and code of the
-    same dvc.lock, all committed to Git. Everything goes up in one commit, whose revision is printed
-    and appended to models/published.jsonl. The token is HF_TOKEN's or that of `hf auth login`;
+    same dvc.lock, all committed to Git. Everything goes up in one commit. Its revision is printed
+    and appended to models/published.jsonl. The token comes from HF_TOKEN or from `hf auth login`;
     HF_ENDPOINT is respected.
 
     \b

@@ -18,7 +18,7 @@ from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 
 from tunerank.core.errors import InputError
 from tunerank.params.load import load
-from tunerank.provenance.lock import SUFFIXES, checkpoint_files, git, proven, uncommitted
+from tunerank.provenance.lock import SUFFIXES, Origin, checkpoint_files, git, proven, uncommitted
 from tunerank.publishing.card import base_license, model_card
 
 PUBLISHED = Path("models/published.jsonl")
@@ -61,8 +61,16 @@ def publish_checkpoint(
         print(card)
         for name, content in sorted(files.items()):
             print(f"{size(content):>13,}  {name}")
-        return
+    else:
+        upload(repo, private, tag, files, origin)
 
+
+def upload(repo: str, private: bool, tag: str | None, files: Files, origin: Origin) -> None:
+    """Send the files, tag the commit, append it to PUBLISHED, and print how to use it.
+
+    Raises:
+        InputError: what the Hub answered, and the state that it left.
+    """
     if not sys.stderr.isatty():
         disable_progress_bars()
     revision = send(repo, private, tag, files, f"Reranker made by {origin.commit[:10]}")

@@ -72,7 +72,7 @@ def read_lock(path: Path) -> dict[str, dict]:
     """Return stage -> its entry in dvc.lock.
 
     Raises:
-        InputError: there is none, it has no stages, or it cannot be read.
+        InputError: it is missing, has no stages, or cannot be read.
     """
     try:
         return as_lock(path.read_text(encoding="utf-8"), str(path))
