@@ -1,4 +1,4 @@
-"""Tables as programs and people leave them: each is read as a person would read it, or refused in one line that fits."""
+"""Tables as programs and people leave them: read as a person would, or refused in one line."""
 
 import datetime
 import json
@@ -117,7 +117,7 @@ THREE = [["question", "answer, short", "doc"], ["甲？", "一", "1,5"], ["乙�
 @pytest.mark.parametrize(
     "text, expected",
     [
-        ("sep=,\nquestion,doc\n甲？,\"一, 二\"\n乙？,三\n", TWO),
+        ('sep=,\nquestion,doc\n甲？,"一, 二"\n乙？,三\n', TWO),
         ("sep=;\r\nquestion;doc\r\n甲？;一, 二\r\n乙？;三\r\n", TWO),
         ("\ufeffSEP=\t\rquestion\tdoc\r甲？\t一, 二\r乙？\t三\r", TWO),
         ('"sep=;"\nquestion;doc\n甲？;一, 二\n乙？;三\n', TWO),
@@ -125,14 +125,20 @@ THREE = [["question", "answer, short", "doc"], ["甲？", "一", "1,5"], ["乙�
         ("question\tdoc\n甲？\t一, 二\n乙？\t三\n", TWO),
         ("question|doc\n甲？|一, 二\n乙？|三\n", TWO),
         ("question;answer, short;doc\n甲？;一;1,5\n乙？;二;三\n", THREE),
-        ("question;answer, short;doc\n甲？;一;1,5\n乙？;二,二;三\n", [*THREE[:2], ["乙？", "二,二", "三"]]),
+        (
+            "question;answer, short;doc\n甲？;一;1,5\n乙？;二,二;三\n",
+            [*THREE[:2], ["乙？", "二,二", "三"]],
+        ),
         ('"question";"answer, short";"doc"\n甲？;一;1,5\n"乙？";二;三\n', THREE),
-        ("question,context (a; b; c),doc\n甲,x;y;z,一\n", [["question", "context (a; b; c)", "doc"], ["甲", "x;y;z", "一"]]),
+        (
+            "question,context (a; b; c),doc\n甲,x;y;z,一\n",
+            [["question", "context (a; b; c)", "doc"], ["甲", "x;y;z", "一"]],
+        ),
         ("question,a;b\n甲,x;y\n乙,z\n", [["question", "a;b"], ["甲", "x;y"], ["乙", "z"]]),
         ("问;题\n", None),
         ('"a;b"\n甲\n', [["a;b"], ["甲"]]),
     ],
-)  # fmt: skip
+)
 def test_the_separator_is_the_one_a_person_sees(tmp_path, text, expected):
     path = put(tmp_path / "t.csv", text)
     if expected is None:
@@ -154,16 +160,42 @@ def test_excels_first_line_has_no_row_number(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("q,a\n甲,一,二\n", ", row 2: 3 cells where the header has 2; quote a cell that holds a comma"),
-        ("q;a\n甲;一;二\n", ", row 2: 3 cells where the header has 2 (separated by semicolons); quote a cell that holds a semicolon"),
-        ("q\ta\n甲\t一\t二\n", ", row 2: 3 cells where the header has 2 (separated by tabs); quote a cell that holds a tab"),
-        ("q,a,d\n甲,一\n", ", row 2: 2 cells where the header has 3; fill it up, or quote a cell with a line break"),
-        ("q,a\n甲,一\n二\n", ", row 3: 1 cell where the header has 2; fill it up, or quote a cell with a line break"),
-        ("q;a, b;d\n甲;一\n", ", row 2: 2 cells where the header has 3 (separated by semicolons); fill it up, or quote a cell with a line break"),
-        ("sep=;\nq,a\n甲;一\n", ", row 2: 2 cells where the header has 1 (separated by semicolons); quote a cell that holds a semicolon"),
+        (
+            "q,a\n甲,一,二\n",
+            ", row 2: 3 cells where the header has 2; quote a cell that holds a comma",
+        ),
+        (
+            "q;a\n甲;一;二\n",
+            ", row 2: 3 cells where the header has 2 (separated by semicolons); "
+            "quote a cell that holds a semicolon",
+        ),
+        (
+            "q\ta\n甲\t一\t二\n",
+            ", row 2: 3 cells where the header has 2 (separated by tabs); "
+            "quote a cell that holds a tab",
+        ),
+        (
+            "q,a,d\n甲,一\n",
+            ", row 2: 2 cells where the header has 3; "
+            "fill it up, or quote a cell with a line break",
+        ),
+        (
+            "q,a\n甲,一\n二\n",
+            ", row 3: 1 cell where the header has 2; fill it up, or quote a cell with a line break",
+        ),
+        (
+            "q;a, b;d\n甲;一\n",
+            ", row 2: 2 cells where the header has 3 (separated by semicolons); "
+            "fill it up, or quote a cell with a line break",
+        ),
+        (
+            "sep=;\nq,a\n甲;一\n",
+            ", row 2: 2 cells where the header has 1 (separated by semicolons); "
+            "quote a cell that holds a semicolon",
+        ),
         ('q;a\n甲;"一\n', ", row 2: unexpected end of data; check the quotes"),
     ],
-)  # fmt: skip
+)
 def test_rows_with_too_few_or_too_many_cells_are_told_apart(tmp_path, text, message):
     assert refusal(put(tmp_path / "t.csv", text)) == message
 
