@@ -314,7 +314,7 @@ def test_an_error_is_one_line_and_a_result_goes_to_standard_output(tiny_model):
         )
 
     done = run(str(tiny_model), QUERY, given="红色的车\n蓝色的船\n")
-    assert done.returncode == 0 and len(done.stdout.splitlines()) == 2
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 2 and done.stderr == ""
     failed = run(str(tiny_model), QUERY)
     assert (
         failed.returncode == 1

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -44,6 +45,8 @@ def rank_files(
         where = ("standard input" if name == STDIN else name for name in files)
         raise InputError(f"{', '.join(where)}: there is no passage to rank")
 
+    if not sys.stderr.isatty():  # a progress bar would fill a log
+        os.environ.setdefault("TQDM_DISABLE", "1")
     # Loading torch takes seconds, so the errors above come before it.
     with no_collection():
         from transformers import logging
