@@ -18,8 +18,7 @@ import yaml
 from tunerank.core.errors import InputError
 
 SMALL = 1 << 20
-IGNORED = ("__pycache__", "*.pyc", "*~", "*.swp", ".ipynb_checkpoints", ".DS_Store", "._*")
-IGNORED += ("Thumbs.db", "desktop.ini", "~$*", ".~lock.*#")
+IGNORED = ("__pycache__", "*.pyc", "*~", "*.swp", ".ipynb_checkpoints", ".DS_Store")
 """The patterns of .dvcignore; DVC leaves such files out of a folder's hash."""
 
 
