@@ -45,10 +45,8 @@ def rank_files(
         where = ("standard input" if name == STDIN else name for name in files)
         raise InputError(f"{', '.join(where)}: there is no passage to rank")
 
-    if not sys.stderr.isatty():  # a progress bar would fill a log
-        os.environ.setdefault("TQDM_DISABLE", "1")
     # Loading torch takes seconds, so the errors above come before it.
-    with no_collection():
+    with no_collection(), no_bars_in_logs():
         from transformers import logging
 
         from tunerank.ranker import Ranker
@@ -97,6 +95,22 @@ def no_collection() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@contextlib.contextmanager
+def no_bars_in_logs() -> Iterator[None]:
+    """Import tqdm without progress bars if standard error is not a terminal.
+
+    tqdm reads the environment when it is imported.
+    """
+    if sys.stderr.isatty() or "TQDM_DISABLE" in os.environ:
+        yield
+        return
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["TQDM_DISABLE"]
 
 
 def read_queries(name: str) -> list[str]:
