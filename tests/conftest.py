@@ -41,6 +41,7 @@ from transformers import (
 
 from tunerank.models import device
 from tunerank.models.checkpoint import save
+from tunerank.params.base import Loader
 from tunerank.samples.negatives import all_negatives
 
 torch.set_num_threads(THREADS)
@@ -445,3 +446,21 @@ def hub(served) -> Hub:
 def client(served) -> Client:
     """Return a process that uses this Hub."""
     return served[1]
+
+
+@pytest.fixture
+def fetch_from_hub(hub, client, tmp_path, tiny_model):
+    """Return a function that runs the stage fetch with a base from the local Hub."""
+
+    def run(repo: str, revision: str, token: str | None = None) -> subprocess.CompletedProcess:
+        values = yaml.load((ROOT / "tests/params.yaml").read_text(encoding="utf-8"), Loader)
+        values["base"] |= {"source": "hub", "repo": repo, "revision": revision}
+        values["retriever"] |= {"source": "path", "path": str(tiny_model)}
+        (tmp_path / "params.yaml").write_text(
+            yaml.safe_dump(values, allow_unicode=True), encoding="utf-8"
+        )
+        names = ("bundled", "base", "retriever", "teacher", "compare")
+        folders = [f"models/{name}" for name in names]
+        return client.run(ROOT / "src/fetch.py", *folders, cwd=tmp_path, token=token)
+
+    return run

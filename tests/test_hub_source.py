@@ -6,13 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
-from conftest import ROOT
 from hub import Fault
 from safetensors.numpy import save
 
 from tunerank.core.errors import InputError
-from tunerank.params.base import Loader, Source
+from tunerank.params.base import Source
 from tunerank.sources import fetch as sources
 
 REPO = "ann/base"
@@ -27,26 +25,13 @@ def files(tiny_model) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def fetch(hub, client, tmp_path, tiny_model):
+def fetch(fetch_from_hub):
     """Return a function that runs the stage with a base from the Hub and a local retriever."""
 
     def run(
         revision: str, token: str | None = None, repo: str = REPO
     ) -> subprocess.CompletedProcess:
-        values = yaml.load((ROOT / "tests/params.yaml").read_text(encoding="utf-8"), Loader)
-        values["base"] |= {"source": "hub", "repo": repo, "revision": revision}
-        values["retriever"] |= {"source": "path", "path": str(tiny_model)}
-        (tmp_path / "params.yaml").write_text(
-            yaml.safe_dump(values, allow_unicode=True), encoding="utf-8"
-        )
-        folders = [
-            "models/bundled",
-            "models/base",
-            "models/retriever",
-            "models/teacher",
-            "models/compare",
-        ]
-        done = client.run(ROOT / "src/fetch.py", *folders, cwd=tmp_path, token=token)
+        done = fetch_from_hub(repo, revision, token)
         assert token is None or token not in done.stdout + done.stderr
         return done
 

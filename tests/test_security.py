@@ -505,26 +505,9 @@ def test_the_packed_base_is_checked_too(tiny_model, tmp_path):
 
 
 @pytest.fixture
-def from_hub(hub, client, tmp_path, tiny_model):
-    """Return a function that runs the stage fetch with a base from the local Hub."""
-
-    def run(revision: str) -> subprocess.CompletedProcess:
-        values = yaml.load((ROOT / "tests/params.yaml").read_text(encoding="utf-8"), Loader)
-        values["base"] |= {"source": "hub", "repo": "ann/base", "revision": revision}
-        values["retriever"] |= {"source": "path", "path": str(tiny_model)}
-        (tmp_path / "params.yaml").write_text(
-            yaml.safe_dump(values, allow_unicode=True), encoding="utf-8"
-        )
-        folders = [
-            "models/bundled",
-            "models/base",
-            "models/retriever",
-            "models/teacher",
-            "models/compare",
-        ]
-        return client.run(ROOT / "src/fetch.py", *folders, cwd=tmp_path)
-
-    return run
+def from_hub(fetch_from_hub):
+    """Return a function that runs the stage fetch with a revision of one repository."""
+    return lambda revision: fetch_from_hub("ann/base", revision)
 
 
 def test_what_a_hub_serves_is_looked_at_and_what_was_there_stays(

@@ -208,6 +208,3 @@ def main() -> None:
     if "_TUNERANK_COMPLETE" in os.environ:  # set by a shell that completes a line
         app(prog_name="tunerank")
     run_command(call, UsageError)
-
-
-__all__ = ["InputError", "UsageError", "app", "call", "main"]

@@ -181,8 +181,9 @@ def compare_runs(
         raise InputError(
             f"--measure {measure}: none of {', '.join(f'{name}@k' for name in MEASURES)}"
         )
-    names = a, HERE if b is None else b
-    first, second = ranks_of(run_of(a)), ranks_of(run_of(b))
+    runs = run_of(a), run_of(b)
+    names = runs[0].name, runs[1].name
+    first, second = map(ranks_of, runs)
     refuse_other_questions(first, second, names)
     before, after = ranks(first, system, names[0]), ranks(second, system, names[1])
     measures = list(dict.fromkeys([measure, "hit@1", "MRR@10", "nDCG@10"]))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tunerank.core.errors import InputError
+from tunerank.core.errors import InputError, quiet_libraries
 from tunerank.core.files import regular
 from tunerank.data.passages import Passage
 from tunerank.data.readers.text import decode
@@ -47,12 +47,9 @@ def rank_files(
 
     # Loading torch takes seconds, so the errors above come before it.
     with no_collection(), no_bars_in_logs():
-        from transformers import logging
-
         from tunerank.ranker import Ranker
 
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+        quiet_libraries()
         ranker = Ranker(model)
     texts = [passage for _, passage in passages]
     for text, ranking in zip(queries, ranker.rank_many(queries, texts, top_k or None)):

@@ -23,6 +23,7 @@ from tunerank.provenance.lock import (
     read_lock,
     refuse_other_inputs,
 )
+from tunerank.provenance.runs import first_few
 
 
 def verify_run(again: Sequence[str]) -> None:
@@ -146,9 +147,8 @@ def in_environment(locked: Path) -> Iterator[str]:
         if have == "missing" or not requirement.specifier.contains(have, prereleases=True):
             others.append(f"{requirement.name} {have}, not {requirement.specifier}")
     if others:
-        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         yield (
-            f"packages are not those of {locked}: {', '.join(others[:3])}{more}; "
+            f"packages are not those of {locked}: {first_few(others)}; "
             f"python -m pip install -r {locked}"
         )
     print(

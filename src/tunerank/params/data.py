@@ -13,7 +13,7 @@ TABLES = {
 """Our columns of the questions' table and of the corpus table."""
 
 
-def check_columns(columns: dict[str, Any]) -> dict[str, Any]:
+def check_mapping_form(columns: dict[str, Any]) -> dict[str, Any]:
     """Return `prepare.columns` as it is.
 
     Raises:
@@ -44,7 +44,7 @@ class Prepare(Group):
     raw: str
     """A table of questions (csv, xlsx, jsonl, parquet), or a folder with `qa.*` and, optionally,
     `corpus.*`."""
-    columns: Annotated[dict[str, Any], AfterValidator(check_columns)]
+    columns: Annotated[dict[str, Any], AfterValidator(check_mapping_form)]
     """Our name of a column -> its name in the tables, if they differ; or such a mapping for each of
     `qa` and `corpus`."""
     qa_types: list[str]
