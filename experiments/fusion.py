@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
 from tunerank.core.files import read_jsonl
+from tunerank.data.questions import grades, read_questions
 from tunerank.evaluation.measures import measure
 from tunerank.evaluation.systems import fit_fusion, rank_rerankers
 from tunerank.params.load import load
@@ -26,7 +27,8 @@ from tunerank.retrieval.fusion import fuse, fused_top_k
 FOLDS = 10
 
 params = load()
-gold = {question["id"]: question["passage"] for question in read_jsonl("data/prepared/valid.jsonl")}
+parts = params.retrieve.parts
+gold = {row["id"]: grades(row) for row in read_questions("data/prepared/valid.jsonl")}
 candidates = {row["id"]: row["candidates"] for row in read_jsonl("data/candidates/valid.jsonl")}
 logits = {row["id"]: row["scores"] for row in read_jsonl("data/validation/valid.jsonl")}
 first = {q: fused_top_k(candidates[q], params.train.valid_depth, params.retrieve) for q in gold}
@@ -78,7 +80,7 @@ def unseen() -> dict[str, list[float]]:
     for fold in range(FOLDS):
         held = order[fold::FOLDS]
         weights |= dict.fromkeys(
-            held, fit_fusion({q: gold[q] for q in gold if q not in held}, candidates, logits)
+            held, fit_fusion({q: gold[q] for q in gold if q not in held}, candidates, logits, parts)
         )
     return weights
 
@@ -90,7 +92,7 @@ def row(name: str, rankings: dict[str, list[str]]) -> None:
 
 if __name__ == "__main__":
     whole, reranked = (
-        fit_fusion(gold, candidates, logits),
+        fit_fusion(gold, candidates, logits, parts),
         by(lambda q, passage: logits[q][passage]),
     )
     print("| | hit@1 / MRR@10 |\n|---|---|")

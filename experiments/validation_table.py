@@ -19,6 +19,7 @@ from scmrepo.exceptions import SCMError
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
 from tunerank.core.errors import InputError, run_command
+from tunerank.data.questions import grades
 from tunerank.evaluation.measures import per_question
 from tunerank.evaluation.significance import compare
 from tunerank.provenance.lock import git
@@ -46,7 +47,7 @@ def validated(revision: str) -> tuple[dict[str, dict[str, float]], float]:
     def rows(path: str) -> list[dict]:
         return [json.loads(line) for line in read(path).splitlines()]
 
-    gold = {question["id"]: question["passage"] for question in rows("data/prepared/valid.jsonl")}
+    gold = {question["id"]: grades(question) for question in rows("data/prepared/valid.jsonl")}
     ranked = {
         row["id"]: sorted(row["scores"], key=lambda name: -row["scores"][name])
         for row in rows("data/validation/valid.jsonl")

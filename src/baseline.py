@@ -8,12 +8,18 @@ The base also scores the label audit's training questions.
 from pathlib import Path
 
 from tunerank.core.errors import InputError
-from tunerank.core.files import read_by_id, replacing
+from tunerank.core.files import replacing
 from tunerank.core.stage import run_stage
-from tunerank.data.passages import read_passages, read_questions
-from tunerank.models.cross_encoder import CrossEncoder
-from tunerank.params.load import Params, load
-from tunerank.reranking.scores import candidate_task, sample_for_audit, score_labels
+from tunerank.data.passages import read_passages
+from tunerank.data.questions import read_questions
+from tunerank.params.load import load
+from tunerank.reranking.scores import (
+    candidate_task,
+    load_encoder,
+    read_candidates,
+    sample_for_audit,
+    score_labels,
+)
 from tunerank.reranking.ways import RANKED, write_scores
 
 
@@ -28,37 +34,18 @@ def main(prepared: str, candidate_folder: str, model: str, compared: str, baseli
             "split, or prepare.valid_fraction above 0"
         )
     audited = sample_for_audit(read_questions(Path(prepared, "train.jsonl")))
-    candidates, audit_candidates = (
-        read_by_id(
-            Path(candidate_folder, f"{name}.jsonl"),
-            "candidates",
-            (question["id"] for question in rows),
-        )
-        for name, rows in ((split, questions), ("train", audited))
-    )
+    candidates, of_audit = read_candidates(candidate_folder, {split: questions, "train": audited})
     task = candidate_task(questions, candidates, corpus, params)
     with replacing(baseline) as folder:
         base = load_encoder(model, params)
         write_scores(folder / f"{split}.jsonl", task.score(base, "with the base"))
-        labels = score_labels(
-            base,
-            audited,
-            audit_candidates,
-            corpus,
-            params.retrieve,
-            "training labels with the base",
-        )
+        what = "training labels with the base"
+        labels = score_labels(base, audited, of_audit, corpus, params.retrieve, what)
         write_scores(folder / "train.jsonl", {RANKED: labels})
         del base  # one model in memory at a time
         for name in params.evaluate.compare:
             other = load_encoder(Path(compared, name), params)
             write_scores(folder / name / f"{split}.jsonl", task.score(other, f"with {name}"))
-
-
-def load_encoder(folder: str | Path, params: Params) -> CrossEncoder:
-    """Load a reranker with the settings of `score`."""
-    score = params.score
-    return CrossEncoder(folder, score.max_length, score.precision, score.batch_tokens)
 
 
 if __name__ == "__main__":

@@ -11,16 +11,14 @@ import pandas as pd
 
 from tunerank.core.files import read_by_id, read_jsonl, write_json, write_text
 from tunerank.core.stage import run_stage
-from tunerank.data.passages import Passage, read_passages, read_questions
+from tunerank.data.passages import Passage, read_passages
+from tunerank.data.questions import grades, read_questions, relevant_passages
 from tunerank.evaluation.markdown import markdown_table
+from tunerank.evaluation.per_query import hits_by_document, question_groups
+from tunerank.evaluation.runs import write_runs
 from tunerank.evaluation.safe_csv import write_csv
-from tunerank.evaluation.significance import (
-    SUSPECT,
-    compare_systems,
-    hits_by_document,
-    suspect_labels,
-)
-from tunerank.evaluation.systems import FUSED, evaluate_systems, fit_fusion, question_groups
+from tunerank.evaluation.significance import SUSPECT, compare_systems, suspect_labels
+from tunerank.evaluation.systems import evaluate_systems, fit_fusion, fused_names, rank_systems
 from tunerank.params.load import Params, load
 from tunerank.reranking.ways import RANKED, Scores, read_scores, system_name, ways
 
@@ -37,7 +35,7 @@ def main(
     rows = read_jsonl(Path(prepared, "corpus.jsonl"))
     documents = {row["id"]: row.get("document", "all") for row in rows}
     training = read_questions(Path(prepared, "train.jsonl"))
-    trained = {question["passage"] for question in training}
+    trained = relevant_passages(training)
     questions = read_questions(Path(prepared, f"{split}.jsonl"))
     keys = [question["id"] for question in questions]
     candidates = read_by_id(Path(candidate_folder, f"{split}.jsonl"), "candidates", keys)
@@ -54,7 +52,11 @@ def main(
     result["against"] = compare_systems(
         values, question_groups(ranks), params.evaluate.resamples, params.seed
     )
-    named = {system_name("fusion_weights", way): dict(zip(FUSED, weights[way])) for way in weights}
+    names = fused_names(params.retrieve.parts)
+    named = {system_name("fusion_weights", way): dict(zip(names, weights[way])) for way in weights}
+    if params.retrieve.run:
+        named = {"first_stages": [params.retrieve.first_stage]} | named
+    result = {"split": split, **named, **result}
     margin, ranked = params.evaluate.suspect_margin, scores[RANKED]
     suspects = suspect_labels(split, questions, ranked["base"], ranked["reranker"], margin)
     suspects += suspect_labels("train", audited, base_labels, labels, margin)
@@ -62,12 +64,14 @@ def main(
         "hit_at_k": pd.DataFrame(hit_curves(result, params.evaluate.ks)),
         "per_query": pd.DataFrame(ranks).astype(dict.fromkeys(values, "Int64")),
         "first": pd.DataFrame(first),
-        "passages": preview(first, list(values), corpus),
+        "passages": preview(first, list(values), relevant_passages(questions), corpus),
         "by_document": pd.DataFrame(hits_by_document(ranks, list(values), documents)),
         "suspects": pd.DataFrame(suspects, columns=SUSPECT),
     }
     table = markdown_table(result, params.evaluate.ks, params.evaluate.cutoff)
-    write_outputs(Path(metrics), {"split": split, **named, **result}, tables, table)
+    write_outputs(Path(metrics), result, tables, table)
+    rankings = rank_systems(candidates, scores, weights, params, params.score.depth)
+    write_runs(Path(metrics, "runs"), questions, rankings)
     print("\n" + table)
 
 
@@ -92,17 +96,18 @@ def read_all_scores(
 def fusion_weights(
     params: Params, prepared: str, candidate_folder: str, validated: str
 ) -> dict[str, list[float]]:
-    """Return way -> weights of FUSED: `evaluate.fusion_weights`.
+    """Return way -> weights of `fused_names`: `evaluate.fusion_weights`.
 
     Where these are empty, they are fitted to the validation questions.
     """
     if params.evaluate.fusion_weights is not None:
         return dict.fromkeys(ways(params.retrieve), params.evaluate.fusion_weights)
     questions = read_questions(Path(prepared, "valid.jsonl"))
-    gold = {question["id"]: question["passage"] for question in questions}
+    gold = {question["id"]: grades(question) for question in questions}
     candidates = read_by_id(Path(candidate_folder, "valid.jsonl"), "candidates", gold)
     scores = read_scores(Path(validated, "valid.jsonl"), gold, params.retrieve)
-    return {way: fit_fusion(gold, candidates, found) for way, found in scores.items()}
+    parts = params.retrieve.parts
+    return {way: fit_fusion(gold, candidates, found, parts) for way, found in scores.items()}
 
 
 def hit_curves(result: dict, ks: Sequence[int]) -> dict[str, Sequence[float]]:
@@ -116,11 +121,14 @@ def hit_curves(result: dict, ks: Sequence[int]) -> dict[str, Sequence[float]]:
 
 
 def preview(
-    first: Sequence[dict], systems: Sequence[str], corpus: Mapping[str, Passage]
+    first: Sequence[dict],
+    systems: Sequence[str],
+    relevant: set[str],
+    corpus: Mapping[str, Passage],
 ) -> pd.DataFrame:
-    """Return the table of the passages that `first` names, each with the start of its text."""
-    names = ("passage", *systems)
-    passages = sorted({row[name] for row in first for name in names if row[name]})
+    """Return the table of relevant passages and those of `first`, with the start of each text."""
+    found = {row[name] for row in first for name in systems if row[name]}
+    passages = sorted(found | relevant)
     rows = [(key, corpus[key].title, corpus[key].text[:PREVIEW]) for key in passages]
     return pd.DataFrame(rows, columns=["passage", "title", "text"])
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from tunerank.core.errors import InputError
 from tunerank.core.files import link_or_copy, read_by_id, replacing, write_json, write_jsonl
 from tunerank.core.stage import run_stage
-from tunerank.data.passages import SPLITS, Passage, read_passages, read_questions
+from tunerank.data.passages import SPLITS, Passage, read_passages
+from tunerank.data.questions import read_questions
 from tunerank.models.checkpoint import load_classifier
 from tunerank.models.device import best_device
 from tunerank.params.load import Params, load

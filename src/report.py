@@ -41,7 +41,7 @@ def read_table(path: Path, systems: list[str]) -> pd.DataFrame:
     Args:
         systems: columns of passages in first.csv, and of numbers in other tables.
     """
-    names = ("id", "document")
+    names = ("id", "document", "passage")
     if path.stem in ("first", "passages", "suspects"):
         names = (*TEXTS, *systems)
     return read_csv(path, dtype=dict.fromkeys(names, str), keep_default_na=False, na_values=[""])

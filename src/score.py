@@ -9,13 +9,19 @@ where both models prefer the same one.
 
 from pathlib import Path
 
-from tunerank.core.files import read_by_id, read_jsonl, replacing, write_json
+from tunerank.core.files import read_jsonl, replacing, write_json
 from tunerank.core.stage import run_stage
-from tunerank.data.passages import read_passages, read_questions
-from tunerank.models.cross_encoder import CrossEncoder
+from tunerank.data.passages import read_passages
+from tunerank.data.questions import read_questions
 from tunerank.models.device import describe_machine
 from tunerank.params.load import load
-from tunerank.reranking.scores import candidate_task, prefers_another, score_labels
+from tunerank.reranking.scores import (
+    candidate_task,
+    load_encoder,
+    prefers_another,
+    read_candidates,
+    score_labels,
+)
 from tunerank.reranking.ways import RANKED, write_scores
 
 
@@ -37,28 +43,15 @@ def main(
         for question in training
         if question["id"] in base_labels and prefers_another(question, base_labels)
     ]
-    candidates, doubtful_candidates = (
-        read_by_id(
-            Path(candidate_folder, f"{name}.jsonl"),
-            "candidates",
-            (question["id"] for question in rows),
-        )
-        for name, rows in ((split, questions), ("train", doubtful))
+    candidates, of_doubtful = read_candidates(
+        candidate_folder, {split: questions, "train": doubtful}
     )
-    encoder = CrossEncoder(
-        model, params.score.max_length, params.score.precision, params.score.batch_tokens
-    )
+    encoder = load_encoder(model, params)
     with replacing(scores) as folder:
         task = candidate_task(questions, candidates, corpus, params)
         write_scores(folder / f"{split}.jsonl", task.score(encoder, "with the fine-tuned"))
-        labels = score_labels(
-            encoder,
-            doubtful,
-            doubtful_candidates,
-            corpus,
-            params.retrieve,
-            "doubtful labels with the fine-tuned",
-        )
+        what = "doubtful labels with the fine-tuned"
+        labels = score_labels(encoder, doubtful, of_doubtful, corpus, params.retrieve, what)
         write_scores(folder / "train.jsonl", {RANKED: labels})
     write_json(environment, describe_machine(params.score.precision))
 

@@ -7,6 +7,7 @@ An interrupted run continues from its last checkpoint under .cache/train if the 
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -14,12 +15,21 @@ import pandas as pd
 from tunerank.core.errors import InputError
 from tunerank.core.files import read_by_id, replacing, write_json, write_text
 from tunerank.core.stage import run_stage
-from tunerank.data.passages import read_passages, read_questions
+from tunerank.data.passages import read_passages
+from tunerank.data.questions import read_questions
 from tunerank.params.load import Params, load
-from tunerank.reranking.ways import SAID, measure_name, read_scores, ways, write_scores
+from tunerank.reranking.ways import (
+    RANKED,
+    SAID,
+    Scores,
+    measure_name,
+    read_scores,
+    ways,
+    write_scores,
+)
 from tunerank.training.preflight import keep_freed_memory
 from tunerank.training.resume import run_key
-from tunerank.training.selection import save_reranker, select_best
+from tunerank.training.selection import collapsed, save_reranker, select_best
 from tunerank.training.trainer import run_training
 from tunerank.training.validation import MEASURES, Validation, validation_curve
 
@@ -66,7 +76,7 @@ def main(
         "loss_last": float(losses["loss"].iloc[-1]),
     }
     write_json(Path(metrics, "train.json"), summary | choice)
-    report(choice)
+    report(choice, scores, params.retrieve.first_stage or "the first stage")
     return scratch
 
 
@@ -107,11 +117,14 @@ def write_curve(path: Path, table: pd.DataFrame) -> None:
     write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
-def report(choice: dict) -> None:
-    """Print which weights were kept, and warn if they are the base's or worse than the base's.
+def report(choice: dict, scores: Mapping[str, Scores], first: str) -> None:
+    """Print which weights were kept, and warn where something is wrong with them.
+
+    They may be the base's, rank worse than the base or the first stage, or tell nothing apart.
 
     Args:
-        choice: the summary of `select_best`.
+        choice, scores: what `select_best` returns.
+        first: the name of the first stage.
     """
     if not choice:
         return
@@ -130,6 +143,31 @@ def report(choice: dict) -> None:
         warn(
             f"a share of {refused} of the fine-tuned weights was not kept: it ranks the validation "
             f"questions significantly worse than the base, {said(worse)}"
+        )
+    behind = choice.get("behind", {})
+    if str(share) in behind:
+        found = " and ".join(
+            f"{choice['kept'][measure_name(measure, way)]:.3f} {SAID[way]}"
+            for way in behind[str(share)]
+        )
+        warn(
+            "models/reranker ranks the validation questions significantly worse than "
+            f"{first} alone: {measure} {found}, where {first} has "
+            f"{choice['first_stage']['value']:.3f}. Deploy the fused row or {first} as it is; more "
+            "questions or another retrieve.shown may help"
+        )
+    for refused in (float(name) for name in behind if str(share) not in behind):
+        if refused > 0:
+            warn(
+                f"a share of {refused:g} of the fine-tuned weights was not kept: it ranks the "
+                f"validation questions significantly worse than {first} alone, "
+                f"{said(behind[str(refused)])}"
+            )
+    if collapsed(scores[RANKED]):
+        warn(
+            "models/reranker scores all candidates of a question alike, for nearly all validation "
+            "questions: it has collapsed. Try a lower train.lr, other negatives (samples.*), or "
+            "another base"
         )
     if choice["worse"]:
         warn(

@@ -298,6 +298,8 @@ def copy_project(target: Path) -> Path:
         ".gitignore",
         "dvc.yaml",
         "data/.gitignore",
+        "data/runs",
+        "metrics/.gitignore",
         "models/.gitignore",
         "models/LICENSE",
     )

@@ -222,8 +222,8 @@ def prepare_from(raw: str, summary: str) -> None:
 def prepared(content, corpus=None, then=None):
     """Return a function that runs prepare.py on a table, after a run on another table.
 
-    It returns the passages, the questions by split, and the dropped rows. A run that fails must
-    change nothing.
+    It returns the passages, the questions by split with their relevant passages, and the dropped
+    rows. A run that fails must change nothing.
     """
 
     def run(folder: Path) -> dict:
@@ -248,7 +248,10 @@ def prepared(content, corpus=None, then=None):
         return {
             "passages": {row["id"]: row["text"] for row in rows["corpus"]},
             **{
-                split: [(row["question"], row["passage"]) for row in rows[split]]
+                split: [
+                    (row["question"], *[item["passage"] for item in row["relevant"]])
+                    for row in rows[split]
+                ]
                 for split in ("train", "valid", "test")
                 if rows[split]
             },
@@ -271,12 +274,19 @@ def tree(folder: Path) -> dict[str, bytes]:
 QUESTION = {
     "id": "q1",
     "question": "甲？",
-    "answer": "一",
-    "context": "一",
-    "passage": "p1",
+    "relevant": [{"passage": "p1", "grade": 1, "context": "一", "answer": "一"}],
+    "negatives": [],
     "qa_type": "",
     "row": 2,
 }
+
+
+def about(*passages: str) -> dict:
+    """Return the question with these relevant passages."""
+    (item,) = QUESTION["relevant"]
+    return QUESTION | {"relevant": [item | {"passage": passage} for passage in passages]}
+
+
 PASSAGES = [{"id": "p1", "text": "一甲"}, {"id": "p2", "text": "二乙"}]
 
 
@@ -323,7 +333,7 @@ def retrieved(broken):
             patch.setattr(retrieve, "load", lambda: parameters)
             return after(
                 folder,
-                lambda: retrieve.main("prepared", "none", "out"),
+                lambda: retrieve.main("prepared", "none", "none", "out"),
                 lambda row: (row["id"], [c["passage"] for c in row["candidates"]]),
             )
 
@@ -999,6 +1009,34 @@ CASES = {
             "test": [("！", "b4935894c8ce16bd")],
         },
     ),
+    "a question with two passages, one of them named twice": (
+        prepared(HEADER + "甲？,一,train\n甲？,二,train\n甲\u200b？, 二,train\n乙？,三,test\n"),
+        {
+            "passages": {
+                "51a75f4634dfa859": "一",
+                "084b42f6e95e4e65": "二",
+                "a4c3313deb180960": "三",
+            },
+            "train": [("甲？", "51a75f4634dfa859", "084b42f6e95e4e65")],
+            "test": [("乙？", "a4c3313deb180960")],
+            "dropped": [(4, "repeated question (row 3)")],
+        },
+    ),
+    "no right passage": (
+        prepared("question,doc,label\n甲？,一,0\n乙？,二,0\n"),
+        "raw/qa.csv: no train question is left of 2 rows; all were dropped: no relevant passage "
+        "(2); a right passage has the label 1 or more, a wrong one 0; correct column 'label'",
+    ),
+    "a label that is half a grade": (
+        prepared("question,doc,label\n甲？,一,1\n乙？,二,0.5\n"),
+        "raw/qa.csv, row 3: label '0.5' is neither 0 nor 1 nor a higher grade; correct it, or "
+        "rename the column if it does not say whether the passage is right",
+    ),
+    "one id for two questions": (
+        prepared("query_id,question,doc,dataset\n1,甲？,一,train\n1,乙？,二,test\n"),
+        "raw/qa.csv, row 3: the question's id '1' is that of row 2 too; give each question a "
+        "query_id of its own, or rename that column if it does not name questions",
+    ),
     "one question": (
         prepared(HEADER + "甲？,一,train\n"),
         "raw/qa.csv: no test question is left of 1 rows; "
@@ -1068,7 +1106,12 @@ CASES = {
         [("q1", ["p1"])],
     ),
     "retrieve: a missing passage": (
-        retrieved(between(train=[QUESTION | {"passage": "p9"}])),
+        retrieved(between(train=[about("p9")])),
+        "prepared/train.jsonl: question 'q1' is about passage 'p9', which is not in corpus.jsonl; "
+        "run dvc repro prepare --force",
+    ),
+    "retrieve: a missing second passage": (
+        retrieved(between(train=[about("p1", "p9")])),
         "prepared/train.jsonl: question 'q1' is about passage 'p9', which is not in corpus.jsonl; "
         "run dvc repro prepare --force",
     ),
@@ -1145,9 +1188,9 @@ CASES = {
         judged(train_reads, {"prepared/corpus.jsonl": '{"id": "p1", "text": "一甲"}\n'}),
         "candidate 'p2' of 'q-valid' is not in corpus.jsonl; run dvc repro retrieve --force",
     ),
-    "pretrain: a question without its passage": (
+    "pretrain: a question without its passages": (
         judged(pretrain_reads, {"prepared/valid.jsonl": '{"id": "q-valid", "question": "甲？"}\n'}),
-        "prepared/valid.jsonl, line 1: no 'passage'; rerun the stage that writes it",
+        "prepared/valid.jsonl, line 1: no 'relevant'; rerun the stage that writes it",
     ),
     "pretrain: half a file": (
         judged(pretrain_reads, {"candidates/valid.jsonl": '{"id": "q-valid", "cand'}),

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from huggingface_hub import ModelCard
-from test_publish import VALUES, metrics
+from test_publish import DIFFERENCE, VALUES, metrics
 
 from tunerank.params.load import Params, load
 from tunerank.provenance.lock import Origin
@@ -247,3 +247,50 @@ def test_the_card_describes_a_dirty_tree_without_seen_passages():
     )
     assert f"`{COMMIT}`, with uncommitted changes |" in text
     assert VALUES["hit@1"] == 0.5 and "| **this model** | 0.500 | 0.641 | 0.703 |" in text
+
+
+def test_recall_and_map_are_in_the_card_only_where_they_were_measured():
+    assert "recall@" not in written() and "MAP@" not in written()
+    assert "- One passage counts as right for each question; another that answers" in written()
+    found = origin()
+    more = {"recall@8": 0.875, "MAP@10": 0.53125}
+    result = found.metrics["eval"]
+    for group in ("all", "unseen", "seen"):
+        for system in ("base", "reranker", "fused", "bm25", "dense", "retriever"):
+            result[group][system] = result[group][system] | more
+    cells = dict.fromkeys(("hit@1", "MRR@10", "nDCG@10", *more), DIFFERENCE)
+    result["against"]["all"]["reranker"] = {"dense": cells, "bm25": cells, "base": cells}
+    text = written(of=found)
+    assert "|  | hit@1 | MRR@10 | nDCG@10 | recall@8 | MAP@10 |" in text
+    assert "| **this model** | 0.500 | 0.641 | 0.703 | 0.875 | 0.531 |" in text
+    assert "- The passages that the data names count as right for a question; " in text
+    results = about(text)["model-index"][0]["results"][0]["metrics"]
+    assert [(m["type"], m["value"]) for m in results][3:] == [
+        ("recall@8", 0.875),
+        ("map@10", 0.53125),
+    ]
+
+
+def test_a_card_of_a_run_names_the_users_search():
+    found = origin()
+    result = found.metrics["eval"]
+    for group in ("all", "unseen", "seen"):
+        result[group] = {
+            "elastic" if name == "bm25" else name: values
+            for name, values in result[group].items()
+            if name not in ("dense", "retriever")
+        }
+    for system, rivals in result["against"]["all"].items():
+        result["against"]["all"][system] = {"elastic": rivals["bm25"], "base": rivals["base"]}
+    result |= {"first_stages": ["elastic"], "fusion_weights": {"reranker": 2.5, "elastic": 0.5}}
+    params = parameters(
+        retrieve={"run": "elastic.trec"},
+        samples={"teacher": "retriever"},
+        train={"distill_weight": 1.0},
+    )
+    text = written(params, of=found)
+    assert "| elastic, first stage | 0.375 |" in text and "| bm25" not in text
+    assert "| this model - elastic, the first stage | +0.125 [-0.062, +0.312] |" in text
+    assert "`2.5 * reranker + 0.5 * elastic`" in text
+    assert "windows that the dense retriever finds nearest to the question" in text
+    assert "| distillation | weight 1, temperature 1, from the dense retriever |" in text

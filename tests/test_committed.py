@@ -67,11 +67,7 @@ def test_the_lock_belongs_to_the_committed_code_parameters_and_metrics(stage):
         for entry in locked["deps"] + locked["outs"]
         if entry["path"].startswith(("src/", "metrics/", "params.yaml"))
     ]
-    assert [
-        entry["path"]
-        for entry in files
-        if md5_at_head(entry["path"]) != entry["md5"]
-    ] == []
+    assert [entry["path"] for entry in files if md5_at_head(entry["path"]) != entry["md5"]] == []
     assert len(files) > 3
     values = yaml.load(at_head("params.yaml"), Loader)
     for name, value in locked.get("params", {}).get("params.yaml", {}).items():

@@ -173,8 +173,9 @@ def test_markdown_shows_the_worth_of_a_question_and_the_won_questions(repository
         ),
         (
             ("plain", "better", "--measure", "MAP"),
-            "error: --measure MAP: none of hit@k, MRR@k, nDCG@k",
+            "error: --measure MAP: none of hit@k, MRR@k, nDCG@k, recall@k, MAP@k\n",
         ),
+        (("plain", "better", "--measure", "recall@0"), "error: --measure recall@0: none of hit@k"),
     ],
 )
 def test_runs_that_cannot_be_compared_are_refused_in_one_line(repository, arguments, message):
@@ -213,6 +214,12 @@ DAMAGED = "metrics/per_query.csv of the working tree is not a table of ranks ("
         (HEADER, "no rows, or a row without passage, or a rank below 1"),
         (rows([1, 2]) + "q1,p1,detailed,False,1,1,2\n", "Index has duplicate keys: "),
         (rows([1]) + "=======\n", "no rows, or a row without passage, or a rank below 1"),
+        (
+            rows([1]) + "q0,p1,detailed,False,1,2,2\n",
+            "two passages of a question at one rank of bm25",
+        ),
+        (rows([1]).replace("qa_type", "grade").replace("detailed", "0"), "a grade below 1"),
+        (rows([1]).replace("qa_type", "grade"), "invalid literal for int()"),
         (rows([1, 0]), "no rows, or a row without passage, or a rank below 1"),
         (rows([1, "x"]), "could not convert string to float: 'x'"),
         ("id,fused\nq0,1\n", "'passage'"),
@@ -244,6 +251,93 @@ def test_ids_that_pandas_reads_as_missing_stay_ids(tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     call("compare", "main", "--json")
     assert json.loads(capsys.readouterr().out)["questions"] == 2
+
+
+SEVERAL = """\
+id,passage,grade,qa_type,seen,bm25,fused
+q0,a,2,,False,1,2
+q0,b,1,,False,4,1
+q1,c,1,,True,3,3
+q1,d,1,,True,,1
+q1,e,1,,True,6,
+"""
+BEFORE = SEVERAL.replace("q0,b,1,,False,4,1", "q0,b,1,,False,4,7").replace("True,,1", "True,,")
+
+
+def test_several_passages_a_question_are_compared_by_all_of_them(tmp_path, monkeypatch, capsys):
+    """Before, q0 has a at rank 2 and b at rank 7, and q1 has c at rank 3 of three."""
+    committed(tmp_path, BEFORE).write_text(SEVERAL, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    call("compare", "main", "--json", "--measure", "recall@2")
+    found = json.loads(capsys.readouterr().out)
+    means = {name: (row["a"], row["b"]) for name, row in found["measures"].items()}
+    log3, log4, log8 = np.log2(3), 2.0, 3.0
+    ideal = (2 + 1 / log3, 1 + 1 / log3 + 1 / log4)
+    assert means == {
+        "recall@2": (pytest.approx(1 / 4), pytest.approx((1 + 1 / 3) / 2)),
+        "hit@1": (0.0, 1.0),
+        "MRR@10": (pytest.approx((1 / 2 + 1 / 3) / 2), 1.0),
+        "nDCG@10": (
+            pytest.approx(((2 / log3 + 1 / log8) / ideal[0] + 1 / log4 / ideal[1]) / 2),
+            pytest.approx(((1 + 2 / log3) / ideal[0] + (1 + 1 / log4) / ideal[1]) / 2),
+        ),
+        "recall@10": (pytest.approx((1 + 1 / 3) / 2), pytest.approx((1 + 2 / 3) / 2)),
+        "MAP@10": (
+            pytest.approx(((1 / 2 + 2 / 7) / 2 + 1 / 3 / 3) / 2),
+            pytest.approx((1 + (1 + 2 / 3) / 3) / 2),
+        ),
+    }
+    assert found["questions"] == 2 and (found["won"], found["lost"]) == (["q0", "q1"], [])
+    call("compare", "main", "--measure", "MAP@3")
+    lines = capsys.readouterr().out
+    assert "  q0: rank 2 -> 1\n  q1: rank 3 -> 1\n" in lines and "| MAP@3 | 0.181 |" in lines
+
+
+def test_one_passage_a_question_shows_no_recall(tmp_path, monkeypatch, capsys):
+    committed(tmp_path, rows([1, 2]))
+    monkeypatch.chdir(tmp_path)
+    call("compare", "main", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["measures"]) == ["MRR@10", "hit@1", "nDCG@10"]
+    call("compare", "main", "--json", "--measure", "recall@1")
+    found = json.loads(capsys.readouterr().out)["measures"]["recall@1"]
+    assert (found["a"], found["b"]) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    "change, questions",
+    [
+        (("q1,d,1", "q1,z,1"), "q1"),  # another one of three
+        (("q1,e,1,,True,6,\n", ""), "q1"),  # one less
+        (("q0,a,2", "q0,a,3"), "q0"),  # another grade
+    ],
+)
+def test_other_relevant_passages_are_other_questions(tmp_path, monkeypatch, change, questions):
+    committed(tmp_path, SEVERAL).write_text(SEVERAL.replace(*change), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as error:
+        call("compare", "main")
+    assert str(error.value) == (
+        "1 questions have other relevant passages in the working tree than in main: " + questions
+    )
+
+
+def test_the_order_of_rows_and_a_column_of_grades_1_make_no_difference(
+    tmp_path, monkeypatch, capsys
+):
+    """A table of an older version has no grades; a row for each question all the same."""
+    head, *lines = rows([2] * 8 + [1] * 4).splitlines(keepends=True)
+    graded = head.replace("passage,", "passage,grade,") + "".join(
+        line.replace(",detailed", ",1,detailed") for line in reversed(lines)
+    )
+    committed(tmp_path, head + "".join(lines)).write_text(graded, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    call("compare", "main", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert found["verdict"] == "no evidence" and found["won"] == found["lost"] == []
+    assert found["measures"]["MRR@10"]["a"] == found["measures"]["MRR@10"]["b"] == 8 / 12
+    with pytest.raises(InputError, match="^main: no system 'grade' among bm25, reranker, fused$"):
+        call("compare", "main", "--system", "grade")
 
 
 NOT_A_LOCK = "; git checkout HEAD -- dvc.lock, then run dvc repro"
@@ -446,7 +540,7 @@ def test_a_project_may_be_in_a_subfolder_of_its_repository(tmp_path, prefix):
 
 def write_run(project: Path, ranks: str, low: float) -> None:
     """Write metrics of a run split by passage, without seen passages, and validation questions."""
-    questions = [{"id": f"v{i}", "passage": f"p{i}"} for i in range(2)]
+    questions = [{"id": f"v{i}", "relevant": [{"passage": f"p{i}", "grade": 1}]} for i in range(2)]
     scores = [
         {"id": "v0", "scores": {"p0": 2, "p1": 1}},
         {"id": "v1", "scores": {"p0": 2, "p1": 1}},

@@ -21,13 +21,16 @@ import yaml
 from conftest import ENVIRONMENT, NOT_DEPS, ROOT, git
 
 from tunerank.commands.verify import md5_of
+from tunerank.core.files import read_jsonl
 
 STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
 # Options that the small run does not use: a teacher, another reranker to compare with,
-# pre-training, and tokenisation in processes of their own. The stages they change run with them.
-RICH_STAGES = ["fetch", "samples", "pretrain", "train", "baseline", "score", "evaluate"]
+# pre-training, candidates of another search, and tokenisation in processes of their own. The stages
+# they change run with them.
+RICH_STAGES = ["fetch", "retrieve", "samples", "pretrain", "train", "baseline", "score", "evaluate"]
 RICH = {
     "teacher": {"source": "bundled"},
+    "retrieve": {"run": "own.trec"},
     "samples": {"teacher": "reranker"},
     "pretrain": {"epochs": 1, "lr": 0.003, "batch_size": 2, "group_size": 4},
     "train": {"workers": 2, "distill_weight": 1.0},
@@ -101,7 +104,19 @@ def rich(project, tmp_path_factory) -> dict[str, Run]:
     for group, values in RICH.items():
         parameters[group] |= values
     (folder / "params.yaml").write_text(yaml.safe_dump(parameters), encoding="utf-8")
+    write_run(folder)
     return {stage: record(folder, stage) for stage in RICH_STAGES}
+
+
+def write_run(folder: Path) -> None:
+    """Write the dense retriever's results as those of another search."""
+    lines = [
+        f"{row['id']} Q0 {found['passage']} {found['dense']} {found['dense_score']} own\n"
+        for path in sorted((folder / "data/candidates").glob("*.jsonl"))
+        for row in read_jsonl(path)
+        for found in row["candidates"]
+    ]
+    (folder / "data/runs/own.trec").write_text("".join(lines), encoding="utf-8")
 
 
 @pytest.fixture(

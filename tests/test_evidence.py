@@ -3,13 +3,14 @@ import itertools
 import numpy as np
 import pytest
 
+from tunerank.evaluation.per_query import hits_by_document, question_groups
 from tunerank.evaluation.significance import (
+    best_first_stage,
     compare,
     compare_systems,
-    hits_by_document,
+    first_stage_title,
     suspect_labels,
 )
-from tunerank.evaluation.systems import question_groups
 
 
 def test_p_is_the_share_of_sign_flips_with_at_least_the_same_difference():
@@ -152,9 +153,36 @@ def test_hits_are_counted_by_document():
     ]
 
 
+def test_a_question_counts_in_each_document_of_its_passages():
+    rows = [
+        {"id": "q1", "passage": "p1", "bm25": 2, "reranker": None},
+        {"id": "q1", "passage": "p2", "bm25": 7, "reranker": 3},
+        {"id": "q1", "passage": "p3", "bm25": 1, "reranker": 2},
+        {"id": "q2", "passage": "p1", "bm25": 4, "reranker": 1},
+    ]
+    assert hits_by_document(rows, ["bm25", "reranker"], {"p1": "a", "p2": "a", "p3": "b"}) == [
+        {"document": "a", "questions": 2, "bm25": 0.5, "reranker": 0.5},
+        {"document": "b", "questions": 1, "bm25": 1.0, "reranker": 0.0},
+    ]
+
+
+def test_the_first_stage_is_the_users_search_where_there_is_one():
+    measured = {"bm25": {"MRR@10": 0.5}, "dense": {"MRR@10": 0.75}, "retriever": {"MRR@10": 0.25}}
+    result = {"all": measured}
+    assert best_first_stage(result, "MRR@10") == "dense"
+    assert first_stage_title(result, "MRR@10") == "dense, the best first stage by MRR@10"
+    own = {"first_stages": ["elastic"], "all": {"elastic": {"MRR@10": 0.5}}}
+    assert best_first_stage(own, "MRR@10") == "elastic"
+    assert first_stage_title(own, "MRR@10") == "elastic, the first stage"
+
+
+def own(*passages: str) -> list[dict]:
+    return [{"passage": passage, "grade": 1} for passage in passages]
+
+
 def test_suspects_are_beaten_clearly_under_both_models_by_the_same_passage():
     names = ("both", "stronger", "one model", "two rivals", "small", "exact", "unscored", "right")
-    questions = [{"id": name, "question": f"{name}?", "passage": "own"} for name in names]
+    questions = [{"id": name, "question": f"{name}?", "relevant": own("own")} for name in names]
     base = {
         "both": {"own": 0.0, "a": 1.5, "b": 4.0},
         "stronger": {"own": -1.0, "a": 2.0},
@@ -191,6 +219,31 @@ def test_suspects_are_beaten_clearly_under_both_models_by_the_same_passage():
     assert suspect_labels("test", questions, base, tuned, 2.6) == []
 
 
+def test_a_relevant_passage_is_no_rival_and_the_best_one_is_the_measure():
+    questions = [
+        {"id": "led by another relevant one", "question": "?", "relevant": own("r1", "r2")},
+        {"id": "beaten", "question": "?", "relevant": own("r1", "r2", "unscored")},
+        {"id": "one is better", "question": "?", "relevant": own("r1", "r2")},
+        {"id": "nothing else", "question": "?", "relevant": own("r1", "r2")},
+        {"id": "unscored", "question": "?", "relevant": own("r3", "r4")},
+    ]
+    base = {
+        "led by another relevant one": {"r1": 0.0, "r2": 9.0, "a": 5.0},
+        "beaten": {"r1": 2.0, "r2": 1.0, "a": 5.0},
+        "one is better": {"r1": 0.0, "r2": 5.0, "a": 5.0},
+        "nothing else": {"r1": 0.0, "r2": 5.0},
+        "unscored": {"a": 1.0},
+    }
+    tuned = base | {
+        "led by another relevant one": {"r1": 0.0, "r2": 9.0, "a": 9.5},
+        "beaten": {"r1": -1.0, "r2": 0.5, "a": 2.0},
+        "one is better": {"r1": 0.0, "r2": 0.0, "a": 5.0},
+    }
+    assert [tuple(row.values()) for row in suspect_labels("test", questions, base, tuned, 1.0)] == [
+        ("test", "beaten", "?", "r2", "a", 3.0, 1.5),  # 5 - 2 under the base, 2 - 0.5
+    ]
+
+
 def test_questions_are_grouped_by_seen_passages_and_by_kind():
     rows = [
         {"id": "q1", "seen": True, "qa_type": "detailed"},
@@ -203,4 +256,18 @@ def test_questions_are_grouped_by_seen_passages_and_by_kind():
         "unseen": ["q2", "q3"],
         "detailed_seen": ["q1"],
         "detailed_unseen": ["q2"],
+    }
+
+
+def test_a_question_with_several_rows_is_in_a_group_once():
+    rows = [
+        {"id": key, "seen": seen, "qa_type": "kind"}
+        for key, seen in (("q2", True), ("q2", True), ("q1", False), ("q2", True))
+    ]
+    assert question_groups(rows) == {
+        "all": ["q2", "q1"],
+        "seen": ["q2"],
+        "kind_seen": ["q2"],
+        "unseen": ["q1"],
+        "kind_unseen": ["q1"],
     }

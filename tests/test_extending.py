@@ -81,7 +81,8 @@ def test_a_measure_is_an_entry(copy):
 import json
 from tunerank.evaluation.measures import measure
 from tunerank.commands.compare import MEASURE
-print(json.dumps([measure({"q": "b"}, {"q": ["a", "b"]}, [1], 2), bool(MEASURE.fullmatch("P@5"))]))
+found = measure({"q": {"b": 1}}, {"q": ["a", "b"]}, [1], 2)
+print(json.dumps([found, bool(MEASURE.fullmatch("P@5"))]))
 """)
     assert measured[0]["P@2"] == 0.5 and measured[0]["MRR@2"] == 0.5 and measured[1]
 

@@ -234,6 +234,40 @@ def test_a_question_with_another_passage_is_another_question(folder, capsys):
     )
 
 
+def several(**changed: list) -> str:
+    """Return `table` with a second relevant passage for each question, at rank 20 or beyond."""
+    head, *lines = table(**changed).splitlines()
+    more = [
+        line.replace(",p", ",s").split(",False,")[0] + f",False,20,{20 + i},20,20"
+        for i, line in enumerate(lines)
+    ]
+    return "\n".join([head, *(line for pair in zip(lines, more) for line in pair)]) + "\n"
+
+
+def test_moved_ranks_are_counted_by_passage_and_mrr_by_question(folder, capsys):
+    write(folder, several())
+    git("commit", "-q", "-a", "-m", "several", cwd=folder)
+    write(folder, several(**NEAR), AVX512)
+    little = LITTLE.replace("of 80 ranks", "of 160 ranks")
+    assert said(capsys) == f"metrics: {WITHIN}; {little}; {ON}; {DISCARD}"
+    write(folder, several(**WORSE), AVX512)
+    much = MUCH.replace("of 40 ranks", "of 80 ranks")
+    assert said(capsys) == (f"metrics: {BEYOND}; {much}; {ON}; {SAME}; {JUDGE} --system reranker")
+
+
+@pytest.mark.parametrize("ranks", [several(), several().replace("q3,s3", "q3,s9")])
+def test_other_relevant_passages_are_another_question(folder, capsys, ranks):
+    if ranks != several():
+        write(folder, several())
+        git("commit", "-q", "-a", "-m", "several", cwd=folder)
+    write(folder, ranks)
+    moved = 40 if ranks == several() else 1
+    assert said(capsys) == (
+        f"metrics: not comparable with {THOSE}: "
+        f"{moved} of 40 questions have other relevant passages"
+    )
+
+
 def test_revisions_and_experiments_are_compared_too(folder, capsys):
     write(folder, table(**WORSE), AVX512)
     git("commit", "-q", "-a", "-m", "worse", cwd=folder)

@@ -162,6 +162,7 @@ def test_a_table_asks_for_the_pipeline_in_one_line(environment, tmp_path, tiny_m
     [
         (("compare", "main"), "pipeline"),
         (("verify",), "pipeline"),
+        (("samples", "my-samples"), "pipeline"),
         (("publish", "--repo", "a/b"), "pipeline,publish"),
     ],
 )

@@ -67,6 +67,9 @@ def test_the_committed_parameters_are_valid_and_have_the_same_names_as_the_tests
     assert names[0] == names[1] and "train" in names[0]
 
 
+WHOLE = {"retrieve__window": "0", "retrieve__stride": "0", "retrieve__shown": "0"}
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -207,6 +210,57 @@ def test_the_committed_parameters_are_valid_and_have_the_same_names_as_the_tests
             "pretrain: random_negatives 6 leaves no positive in group_size 6",
         ),
         ({"samples__skip_top": "45"}, "samples.skip_top 45 + samples.window"),
+        ({"retrieve__run": "data/runs/elastic.trec"}, "retrieve.run: write the name of a file or"),
+        ({"retrieve__run": "Elastic.trec"}, "retrieve.run: write the name of a file or folder in"),
+        ({"retrieve__run": "../secret"}, "retrieve.run: write the name of a file or folder inside"),
+        ({"retrieve__run": "''"}, "retrieve.run: write the name of a file or folder inside data/"),
+        ({"retrieve__run": "7"}, "retrieve.run: Input should be a valid string, got 7"),
+        (
+            {"retrieve__run": "dense.trec"},
+            "retrieve.run: the name 'dense' is taken; rename data/runs/dense.trec",
+        ),
+        ({"retrieve__run": "grade"}, "retrieve.run: the name 'grade' is taken; rename data/runs/"),
+        (
+            {"retrieve__run": "large.jsonl", "evaluate__compare": "{large: {source: bundled}}"},
+            "retrieve.run: the name 'large' is taken; rename data/runs/large.jsonl",
+        ),
+        (
+            {"evaluate__compare": "{grade: {source: bundled}}"},
+            "evaluate: compare: the name 'grade' is taken",
+        ),
+        (
+            {"evaluate__fusion_weights": "[1.0, 0.5]"},
+            "evaluate.fusion_weights needs 3 weights, of the reranker, dense, bm25, got 2",
+        ),
+        (
+            {"evaluate__fusion_weights": "[]"},
+            "evaluate.fusion_weights needs 3 weights, of the reranker, dense, bm25, got 0",
+        ),
+        (
+            {"evaluate__fusion_weights": "[1.0, 0.5, 0.5]", "retrieve__run": "elastic.trec"},
+            "evaluate.fusion_weights needs 2 weights, of the reranker, elastic, got 3",
+        ),
+        (
+            {"evaluate__fusion_weights": "[1.0, -0.5, 0.5]"},
+            "evaluate.fusion_weights.1: Input should be greater than or equal to 0",
+        ),
+        (
+            WHOLE | {"retrieve__run": "elastic.trec", "samples__teacher": "retriever"},
+            "retrieve.run with retrieve.window 0 gives no dense scores, but samples.teacher",
+        ),
+        (
+            WHOLE | {"retrieve__run": "elastic.trec", "samples__relative_margin": "0.1"},
+            "retrieve.run with retrieve.window 0 gives no dense scores, but samples.teacher",
+        ),
+        (
+            WHOLE
+            | {
+                "retrieve__run": "elastic.trec",
+                "retrieve__dense_weight": "0",
+                "pretrain__epochs": "1",
+            },
+            "retrieve.dense_weight 0 with retrieve.window 0 gives no dense scores, but pretrain",
+        ),
         ({"seed": "-1"}, "seed: Input should be greater than or equal to 0"),
     ],
 )
@@ -214,6 +268,16 @@ def test_a_bad_value_is_refused_by_name(tmp_path, change, message):
     with pytest.raises(InputError) as error:
         load_with(tmp_path, **change)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_own_search_goes_with_what_needs_no_dense_scores_or_searches_by_itself(tmp_path):
+    own = {"retrieve__run": "elastic.trec"}
+    assert load_with(tmp_path, **own, samples__teacher="retriever").retrieve.dense
+    assert not load_with(tmp_path, **own, **WHOLE, pretrain__epochs="1").retrieve.dense
+    weights = load_with(
+        tmp_path, **own, evaluate__fusion_weights="[1.0, 2]"
+    ).evaluate.fusion_weights
+    assert weights == [1.0, 2.0]
 
 
 def test_an_unknown_key_is_refused(tmp_path):

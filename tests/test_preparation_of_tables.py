@@ -20,7 +20,10 @@ PARAMETERS = (ROOT / "tests/params.yaml").read_text(encoding="utf-8")
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """Run the stage on tables: passages, questions by split, dropped rows, and the output."""
+    """Run the stage on tables: passages, questions by split, dropped rows, and the output.
+
+    A question is its text and the ids of its relevant passages.
+    """
     monkeypatch.chdir(tmp_path)
 
     def run(qa: str, corpus: str | None = None, **changes) -> dict:
@@ -43,7 +46,10 @@ def run(tmp_path, monkeypatch, capsys):
             "corpus": rows["corpus"],
             "rows": {name: rows[name] for name in ("train", "valid", "test")},
             **{
-                split: [(row["question"], row["passage"]) for row in rows[split]]
+                split: [
+                    (row["question"], *[item["passage"] for item in row["relevant"]])
+                    for row in rows[split]
+                ]
                 for split in ("train", "valid", "test")
             },
             "dropped": [(row["row"], row["reason"]) for row in rows["dropped"]],
@@ -141,7 +147,8 @@ def test_one_column_can_be_the_passage_and_its_evidence(run):
     qa = "question,正文,dataset\n甲？,一,train\n乙？,二,test\n"
     made = run(qa, columns="{doc: 正文, context: 正文}")
     assert list(made["passages"].values()) == ["一", "二"]
-    assert [made["rows"][split][0]["context"] for split in ("train", "test")] == ["一", "二"]
+    relevant = [made["rows"][split][0]["relevant"] for split in ("train", "test")]
+    assert [item["context"] for (item,) in relevant] == ["一", "二"]
 
 
 def test_two_columns_can_swap_their_names(run):
@@ -228,7 +235,7 @@ def test_a_missing_column_is_refused_with_what_is_left_to_do(run, qa, corpus, co
         (
             "{frage: 题}",
             "'frage' is none of our columns: question, answer, context, doc, uuid, qa_type, "
-            "dataset, label, title, document",
+            "dataset, label, query_id, title, document",
         ),
         (
             "{corpus: {question: 题}}",
@@ -237,7 +244,7 @@ def test_a_missing_column_is_refused_with_what_is_left_to_do(run, qa, corpus, co
         (
             "{qa: {titel: 题}}",
             "'titel' is none of the columns of qa: question, answer, context, doc, uuid, qa_type, "
-            "dataset, label",
+            "dataset, label, query_id",
         ),
         (
             "{qa: {question: 题}, doc: 文}",
@@ -290,8 +297,8 @@ def test_columns_that_are_not_used_are_named_in_a_line_for_each_table(run):
 
 def test_nothing_is_said_where_all_columns_are_used(run):
     qa = (
-        "uuid,question,answer,context,doc,qa_type,dataset,label\n"
-        "1,甲？,a,,一,,train,1\n2,乙？,a,,二,,train,1\n3,丙？,a,,三,,test,1\n"
+        "uuid,question,answer,context,doc,qa_type,dataset,label,query_id\n"
+        "1,甲？,a,,一,,train,1,7\n2,乙？,a,,二,,train,1,8\n3,丙？,a,,三,,test,1,9\n"
     )
     assert run(qa)["said"] == [
         "3 passages; questions: 1 train, 1 valid, 1 test; 0 rows dropped",
@@ -319,33 +326,41 @@ def test_a_list_is_refused_in_a_column_that_is_used_alone(run, column):
 # labels
 
 
-def test_rows_of_label_0_are_dropped_and_counted(run):
+def negatives(made, split="train") -> dict[str, list[str]]:
+    return {row["question"]: row["negatives"] for row in made["rows"][split]}
+
+
+def test_rows_of_label_0_are_negatives_of_their_question_or_dropped_and_counted(run):
     qa = (
-        "question,doc,label,dataset\n"
-        "甲？,一,1,train\n甲？,二,0,train\n乙？,三,1.0,test\n丙？,一,0.0,test\n"
+        "uuid,question,doc,label,dataset\n"
+        "a,甲？,一,1,train\nb,甲？,二,0,train\nc,乙？,三,1.0,test\na,丙？,一,0.0,test\n"
     )
     made = run(qa)
-    assert [question for question, _ in made["train"] + made["test"]] == ["甲？", "乙？"]
-    assert sorted(made["passages"].values()) == ["一", "三"]
-    assert made["dropped"] == [(3, "label 0"), (5, "label 0")] and made["counts"] == {"label 0": 2}
-    assert "dropped raw/qa.csv, row 3: label 0" in made["said"]
+    assert (made["train"], made["test"]) == ([("甲？", "a")], [("乙？", "c")])
+    assert negatives(made) == {"甲？": ["b"]} and negatives(made, "test") == {"乙？": []}
+    assert made["passages"] == {"a": "一", "b": "二", "c": "三"}
+    assert made["dropped"] == [(5, "no relevant passage")]
+    assert made["counts"] == {"no relevant passage": 1}
+    assert "dropped raw/qa.csv, row 5: no relevant passage" in made["said"]
 
 
 @pytest.mark.parametrize(
-    "label, kept",
+    "label, grade",
     [
-        *(("1", True), ("2", True), ("10", True), ("01", True), ("TRUE", True), ("yes", True)),
-        *(("0", False), ("00", False), ("False", False), ("No", False)),
+        *(("1", 1), ("2", 2), ("10", 10), ("01", 1), ("3.00", 3), ("TRUE", 1), ("yes", 1)),
+        *(("0", 0), ("00", 0), ("0.0", 0), ("False", 0), ("No", 0)),
+        *(("999999999", 999999999), ("00000000000004", 4)),
     ],
 )
-def test_a_label_is_read_as_a_person_reads_it(run, label, kept):
+def test_a_label_is_read_as_a_person_reads_it(run, label, grade):
     qa = f"question,doc,label,dataset\n甲？,一,1,train\n乙？,二,1,test\n丙？,三,{label},train\n"
     made = run(qa, valid_fraction="0.0")
-    assert len(made["train"]) == 1 + kept
-    assert made["dropped"] == ([] if kept else [(4, "label 0")])
+    grades = [[item["grade"] for item in row["relevant"]] for row in made["rows"]["train"]]
+    assert grades == [[1], *([[grade]] if grade else [])]
+    assert made["dropped"] == ([] if grade else [(4, "no relevant passage")])
 
 
-@pytest.mark.parametrize("label", ["", "-1", "0.5", "好", "1e3", "２"])
+@pytest.mark.parametrize("label", ["", "-1", "0.5", "好", "1e3", "２", "1" * 10, "9" * 5000])
 def test_another_label_is_refused_by_row(run, label):
     qa = f"question,doc,label,dataset\n甲？,一,1,train\n乙？,二,1,test\n丙？,三,{label},train\n"
     assert refusal(run, qa) == (
@@ -356,7 +371,7 @@ def test_another_label_is_refused_by_row(run, label):
 
 def test_a_label_is_found_under_another_name_and_an_empty_column_is_none(run):
     qa = "question,doc,相关,dataset\n甲？,一,1,train\n乙？,二,0,train\n丙？,三,1,test\n"
-    assert run(qa, columns="{label: 相关}")["dropped"] == [(3, "label 0")]
+    assert run(qa, columns="{label: 相关}")["dropped"] == [(3, "no relevant passage")]
     empty = "question,doc,label,dataset\n甲？,一,,train\n乙？,二,,test\n"
     assert run(empty)["dropped"] == []
 
@@ -364,14 +379,16 @@ def test_a_label_is_found_under_another_name_and_an_empty_column_is_none(run):
 def test_a_row_of_label_0_needs_no_passage_in_the_corpus(run):
     qa = "uuid,question,label,dataset\n1,甲？,1,train\n2,乙？,1,test\n9,甲？,0,train\n"
     made = run(qa, "uuid,doc\n1,一\n2,二\n")
-    assert made["dropped"] == [(4, "label 0")] and made["train"] == [("甲？", "1")]
+    assert made["dropped"] == [(4, "label 0 of a passage that is not in the corpus")]
+    assert made["train"] == [("甲？", "1")] and negatives(made) == {"甲？": []}
 
 
 def test_where_all_rows_are_dropped_the_reasons_are_said(run):
     qa = "question,doc,label\n甲？,一,0\n乙？,二,0\n,三,1\n"
     assert refusal(run, qa) == (
         "raw/qa.csv: no train question is left of 3 rows; all were dropped: empty question (1), "
-        "label 0 (2); correct the table or the parameters of prepare"
+        "no relevant passage (2); a right passage has the label 1 or more, a wrong one 0; correct "
+        "column 'label'"
     )
 
 
@@ -579,28 +596,70 @@ def test_html_tags_of_a_table_without_a_corpus_are_counted(run):
 # repeated questions
 
 
-def test_a_repeated_question_with_another_passage_is_said_to_have_one(run):
-    qa = (
-        "uuid,question,doc,dataset\n"
-        "1,甲？,一,train\n2,甲？,二,train\n1,甲？,一,train\n3,乙？,三,test\n4,乙？,四,valid\n"
-    )
-    made = run(qa)
-    assert made["dropped"] == [
-        (3, "repeated question with another passage (row 2)"),
-        (4, "repeated question (row 2)"),
-        (6, "repeated question with another passage (row 5)"),
-    ]
-    assert made["counts"] == {
-        "repeated question": 1,
-        "repeated question with another passage": 2,
-    }
-    assert made["warned"] == [
-        "WARNING: raw/qa.csv: rows dropped as repeated question with another passage: 2; this "
-        "passage counts as wrong for the question, in training and test"
-    ]
-
-
-def test_a_passage_with_equal_text_is_no_other(run):
+def test_a_question_with_a_passage_of_equal_text_is_a_repeated_one(run):
     qa = "uuid,question,doc,dataset\n1,甲？,一,train\n2,甲？,一,train\n3,乙？,三,test\n"
     made = run(qa)
     assert made["dropped"] == [(3, "repeated question (row 2)")] and made["warned"] == []
+    assert made["train"] == [("甲？", "1")]
+    assert made["corpus"] == [
+        {"id": "1", "text": "一", "also": ["2"]},
+        {"id": "3", "text": "三"},
+    ]
+
+
+def test_a_question_in_two_rows_has_both_passages_in_what_the_stage_writes(run):
+    qa = "question,uuid,dataset\n" + "".join(
+        f"问题{n}？,p0{n},{split}\n问题{n}？,p0{n}b,{split}\n"
+        for n, split in enumerate(("train", "valid", "test"))
+    )
+    corpus = "uuid,doc\n" + "".join(f"p0{n},手册{n}\np0{n}b,商店{n}\n" for n in range(3))
+    made = run(qa, corpus)
+    assert [made[split] for split in ("train", "valid", "test")] == [
+        [(f"问题{n}？", f"p0{n}", f"p0{n}b")] for n in range(3)
+    ]
+    assert made["dropped"] == [] and made["warned"] == []
+    assert made["said"] == [
+        "6 passages; questions: 1 train, 1 valid, 1 test; 0 rows dropped",
+        "passages of the questions: relevant: 2 train, 2 valid, 2 test; judged wrong: 0 train, "
+        "0 valid, 0 test",
+        "test questions on passages seen in training: 0, unseen: 1",
+    ]
+
+
+# a file for each split
+
+
+@pytest.mark.parametrize("names", [("test",), ("dev", "test")])
+def test_files_without_training_questions_are_refused_with_advice_about_files(tmp_path, names):
+    text = re.sub("raw: .*", "raw: raw", PARAMETERS)
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "raw").mkdir()
+    for name in names:
+        rows = f"question,doc\n{name}一？,甲\n{name}一？,乙\n{name}二？,丙\n"
+        (tmp_path / f"raw/{name}.csv").write_text(rows, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(InputError) as error:
+        patch.chdir(tmp_path)
+        stage.main("out", "data.json")
+    name = "raw" if names[1:] else "raw/test.csv"
+    assert str(error.value) == (
+        f"{name}: no train question is left of {3 * len(names)} rows; add a file of train "
+        "questions, or leave one file alone and name it train: prepare.test_fraction then draws "
+        "test questions from it"
+    )
+
+
+def test_rows_of_several_files_are_named_in_messages(run):
+    run(few(3))  # writes params.yaml
+    Path("raw/qa.csv").unlink()
+    for name, row in (("train", "甲？,一\n甲？,一\n乙？,二\n"), ("test", "丙？,三\n甲？,四\n")):
+        Path(f"raw/{name}.csv").write_text(f"question,doc\n{row}", encoding="utf-8")
+    stage.main("out", "data.json")
+    rows = [json.loads(line) for line in Path("out/dropped.jsonl").open(encoding="utf-8")]
+    assert [(row["row"], row["reason"]) for row in rows] == [
+        ("train.csv:3", "repeated question (train.csv:2)")
+    ]
+    asked = [json.loads(line) for line in Path("out/test.jsonl").open(encoding="utf-8")]
+    assert [(row["question"], row["row"], len(row["relevant"])) for row in asked] == [
+        ("丙？", "test.csv:2", 1),
+        ("甲？", "test.csv:3", 2),
+    ]

@@ -4,6 +4,7 @@ hypothesis (https://hypothesis.readthedocs.io) draws the tables, the same ones i
 """
 
 import csv
+import json
 import tempfile
 from pathlib import Path
 
@@ -19,12 +20,14 @@ from tunerank.core.errors import InputError
 from tunerank.core.files import write_jsonl
 from tunerank.data.passages import SPLITS, Passage
 from tunerank.data.preparation.prepare import prepare
+from tunerank.data.questions import grades, relevant_passages
 from tunerank.data.readers.tables import READERS, read_table
 from tunerank.params.data import Units
 from tunerank.params.load import load
 from tunerank.retrieval.candidates import Retrieval
 from tunerank.samples.build import build
 from tunerank.samples.negatives import held_out_passages
+from tunerank.samples.units import draw_unit
 
 settings.register_profile(
     "reproducible",
@@ -64,16 +67,21 @@ IDS = st.one_of(
 )
 
 
+LABELS = st.sampled_from(["0", "1", "1", "2", ""])
+
+
 @st.composite
-def tables(draw, splits: bool | None = None, repeats: bool = True):
+def tables(draw, splits: bool | None = None):
     """Draw consistent tables: (questions, corpus or None).
 
-    An id always has the same text. Either all rows or no row names a split.
+    An id always has the same text. Either all rows or no row names a split, and all or none have a
+    label. Some questions have several rows.
     """
     rows = draw(
         st.lists(st.tuples(CELLS, CELLS, CELLS, st.sampled_from(SPLITS)), min_size=2, max_size=14)
     )
     split, shared = draw(st.booleans()) if splits is None else splits, draw(st.booleans())
+    labelled = draw(st.booleans())
     ids = draw(st.lists(IDS, min_size=1, max_size=6, unique=True))
     docs = {
         key: draw(CELLS.filter(lambda text: any(character.isalnum() for character in text)))
@@ -82,7 +90,6 @@ def tables(draw, splits: bool | None = None, repeats: bool = True):
     table = []
     for number, (question, answer, context, dataset) in enumerate(rows):
         key = ids[number % len(ids)]
-        question = question if repeats else f"{question}{number}"
         row = {
             "question": question,
             "uuid": key,
@@ -90,6 +97,8 @@ def tables(draw, splits: bool | None = None, repeats: bool = True):
             "context": context,
             "dataset": dataset if split else "",
         }
+        if labelled:
+            row["label"] = draw(LABELS)
         table.append(row if shared else row | {"doc": docs[key]})
     return frame(table), frame(
         [{"uuid": key, "doc": doc} for key, doc in docs.items()]
@@ -114,22 +123,24 @@ def made(qa: pd.DataFrame, corpus: pd.DataFrame | None, unicode: str = "NFC"):
         assume(False)
 
 
-def everything(prepared) -> dict[str, tuple[str, str, str]]:
+def everything(prepared) -> dict[str, tuple]:
     return {
-        q["id"]: (split, q["question"], q["passage"])
+        q["id"]: (split, q["question"], grades(q), set(q["negatives"]))
         for split, questions in prepared.questions.items()
         for q in questions
     }
 
 
 @given(tables())
-def test_every_row_is_in_one_split_or_dropped_with_a_reason(drawn):
+def test_every_row_is_a_judgement_of_one_question_or_dropped_with_a_reason(drawn):
     qa, corpus = drawn
     prepared = made(qa, corpus)
-    rows = [question["row"] for split in SPLITS for question in prepared.questions[split]] + [
-        drop["row"] for drop in prepared.dropped
-    ]
-    assert sorted(rows) == list(qa.index)
+    questions = [question for split in SPLITS for question in prepared.questions[split]]
+    judged = sum(len(question["relevant"]) + len(question["negatives"]) for question in questions)
+    dropped = [drop["row"] for drop in prepared.dropped]
+    assert judged + len(dropped) == len(qa)
+    rows = [question["row"] for question in questions] + dropped
+    assert len(set(rows)) == len(rows) and set(rows) <= set(qa.index)
     assert all(drop["reason"] for drop in prepared.dropped)
 
 
@@ -142,19 +153,17 @@ def test_no_question_and_no_text_is_repeated(drawn, unicode):
         == len({question["question"] for question in questions})
         == len(questions)
     )
-    assert (
-        len({passage["id"] for passage in prepared.passages})
-        == len({p["text"] for p in prepared.passages})
-        == len(prepared.passages)
-    )
-    assert {question["passage"] for question in questions} <= {
-        passage["id"] for passage in prepared.passages
-    }
+    passages = {passage["id"] for passage in prepared.passages}
+    assert len(passages) == len({p["text"] for p in prepared.passages}) == len(prepared.passages)
+    for question in questions:
+        judged = [item["passage"] for item in question["relevant"]] + question["negatives"]
+        assert len(set(judged)) == len(judged) and set(judged) <= passages
+        found = [item["grade"] for item in question["relevant"]]
+        assert found and found == sorted(found, reverse=True) and found[-1] >= 1
 
 
-@given(tables(repeats=False), st.randoms(use_true_random=False))
-def test_the_order_of_rows_has_no_effect_if_no_question_is_repeated(drawn, rng):
-    """An exception is a passage without a doc in any row: its first context replaces it."""
+@given(tables(), st.randoms(use_true_random=False))
+def test_the_order_of_rows_has_no_effect(drawn, rng):
     qa, corpus = drawn
     before = made(qa, corpus)
     orders = [list(range(len(table))) if table is not None else None for table in (qa, corpus)]
@@ -167,33 +176,16 @@ def test_the_order_of_rows_has_no_effect_if_no_question_is_repeated(drawn, rng):
     }
 
 
-@given(tables(splits=True), st.randoms(use_true_random=False))
-def test_questions_and_their_given_splits_do_not_depend_on_which_repeated_row_is_kept(drawn, rng):
-    qa, corpus = drawn
-    before = made(qa, corpus)
-    order = list(range(len(qa)))
-    rng.shuffle(order)
-    after = made(qa.iloc[order].set_axis(qa.index), corpus)
-    given = [
-        {key: split for key, (split, *_) in everything(found).items()} for found in (before, after)
-    ]
-    if any(qa["dataset"][question["row"]] == "valid" for question in before.questions["valid"]):
-        assert given[0] == given[1]
-    else:  # a part of the training questions is drawn by passage
-        assert given[0].keys() == given[1].keys()
-        assert [key for key in given[0] if "test" in (given[0][key], given[1][key])] == [
-            key for key in given[0] if given[0][key] == given[1][key] == "test"
-        ]
-
-
 @given(tables(), st.sampled_from(["NFC", "NFKC"]))
 def test_preparing_prepared_tables_changes_nothing(drawn, unicode):
     first = made(*drawn, unicode)
     rows = [
-        {"uuid": q["passage"], "dataset": split}
-        | {name: q[name] for name in ("question", "answer", "context", "qa_type")}
+        {"uuid": judged["passage"], "dataset": split, "label": str(judged["grade"])}
+        | {name: q[name] for name in ("question", "qa_type")}
+        | {name: judged.get(name, "") for name in ("answer", "context")}
         for split in SPLITS
         for q in first.questions[split]
+        for judged in q["relevant"] + [{"passage": key, "grade": 0} for key in q["negatives"]]
     ]
     # The first run may have drawn no validation question, so the second must not draw any.
     again = PARAMS.prepare.model_copy(update={"unicode": unicode, "valid_fraction": 0.0})
@@ -202,7 +194,14 @@ def test_preparing_prepared_tables_changes_nothing(drawn, unicode):
         frame([{"uuid": p["id"], "doc": p["text"]} for p in first.passages]),
         again,
     )
-    assert everything(second) == everything(first) and not second.dropped and not second.merged
+    keys = ("id", "question", "relevant", "negatives", "qa_type")
+    for split in SPLITS:
+        one, other = (
+            [[question[key] for key in keys] for question in prepared.questions[split]]
+            for prepared in (first, second)
+        )
+        assert one == other
+    assert not second.dropped and not second.merged
     assert second.passages == [{"id": p["id"], "text": p["text"]} for p in first.passages]
 
 
@@ -234,27 +233,171 @@ def test_no_negative_is_a_positive_or_from_a_held_out_passage(drawn, pair, shown
     train = prepared.questions["train"]
     asked = Retrieval(corpus, None, retrieve).candidates(train, "train")
     held_out = held_out_passages(prepared.questions)
-    about: dict[str, list[dict]] = {}
-    for question in train if pair in ("qd", "qa") else ():
-        about.setdefault(question["passage"], []).append(question)
-
+    about = items(train) if pair in ("qd", "qa") else {}
+    several = any(len(question["relevant"]) > 1 for question in train)
     questions = {question["id"]: question for question in train}
-    trained = {question["passage"] for question in train}
-    tested_alone = {
-        q["passage"] for split in ("valid", "test") for q in prepared.questions[split]
-    } - trained
-    for sample in build(params, corpus, asked, held_out, about):
+    tested_alone = relevant_passages(
+        prepared.questions["valid"] + prepared.questions["test"]
+    ) - relevant_passages(train)
+    for sample in build(params, corpus, asked, held_out, about, several):
+        own = grades(questions[sample["id"]])
         assert not set(sample["pos"]) & set(sample["neg"]) and sample["pos"] and sample["neg"]
-        assert questions[sample["id"]]["passage"] not in sample["neg_passages"]
+        assert not own.keys() & set(sample["neg_passages"])
         assert not tested_alone & {*sample["neg_passages"], *sample["pos_passages"]}
-        own = corpus[questions[sample["id"]]["passage"]].text
-        assert all(corpus[passage].text != own for passage in sample["neg_passages"])
+        texts = {corpus[passage].text for passage in own}
+        assert all(corpus[passage].text not in texts for passage in sample["neg_passages"])
         assert (
             len(sample["neg"])
             == len(sample["neg_passages"])
             == len(set(sample["neg_passages"]))
             <= 3
         )
+
+
+def items(questions: list[dict]) -> dict[str, list[dict]]:
+    """Return passage -> the items of `relevant` that name it."""
+    found: dict[str, list[dict]] = {}
+    for question in questions:
+        for item in question["relevant"]:
+            found.setdefault(item["passage"], []).append(item)
+    return found
+
+
+@st.composite
+def judgements(draw):
+    """Draw (passages, training questions, candidates of each, passages that are held out).
+
+    Texts, evidence and answers repeat. Every question has one to four relevant passages, and some
+    have explicit negatives: relevant ones among them, which `prepare` would leave out.
+    """
+    texts = st.sampled_from(["甲甲甲甲乙", "甲甲甲甲丙", "甲甲", "丁戊己庚辛壬癸"])
+    passages = {
+        key: Passage(draw(st.sampled_from(["", "题", "另题"])), draw(texts))
+        for key in "abcdefgh"[: draw(st.integers(2, 8))]
+    }
+    keys = st.sampled_from(list(passages))
+    words, questions, candidates = st.sampled_from(["", "甲甲", "丙", "无"]), [], []
+    for number in range(draw(st.integers(1, 5))):
+        relevant = [
+            {
+                "passage": key,
+                "grade": draw(st.integers(1, 3)),
+                "context": draw(words),
+                "answer": draw(words),
+            }
+            for key in draw(st.lists(keys, min_size=1, max_size=4, unique=True))
+        ]
+        negatives = draw(st.lists(keys, max_size=3, unique=True))
+        questions.append(
+            {
+                "id": f"q{number}",
+                "question": f"问{number}",
+                "relevant": sorted(relevant, key=lambda item: -item["grade"]),
+                "negatives": negatives,
+            }
+        )
+        found = draw(st.lists(keys, max_size=8, unique=True))
+        found += [item["passage"] for item in relevant] + negatives
+        candidates.append(
+            [
+                {
+                    "passage": key,
+                    "dense_score": draw(st.sampled_from([0.9, 0.8, 0.5])),
+                    "nearest": (0, draw(st.integers(1, len(passages[key].text)))),
+                }
+                for key in dict.fromkeys(found)
+            ]
+        )
+    held_out = set(draw(st.lists(keys, max_size=2))) - relevant_passages(questions)
+    return passages, questions, candidates, held_out
+
+
+@given(
+    judgements(),
+    st.sampled_from(["passage", "evidence", "both", "qd", "qa"]),
+    st.sampled_from([0.0, 1.0]),
+    st.integers(0, 3),
+    st.sampled_from([None, 0.0]),
+)
+@settings(max_examples=300)
+def test_no_relevant_passage_of_several_is_a_negative(
+    drawn, pair, untitled, random_negatives, margin
+):
+    corpus, questions, candidates, held_out = drawn
+    changes = {"pair": pair, "untitled": untitled, "units": Units(view=1.0, window=0.0, whole=1.0)}
+    changes |= {"negatives": 3, "random_negatives": random_negatives, "absolute_margin": margin}
+    changes |= {"skip_top": 0, "window": 4, "teacher": "retriever"}
+    params = with_settings(strategy="hard", **changes)
+    several = any(len(question["relevant"]) > 1 for question in questions)
+    about = items(questions) if pair in ("qd", "qa") else {}
+    known = {question["id"]: question for question in questions}
+    for sample in build(params, corpus, zip(questions, candidates), held_out, about, several):
+        question = known[sample["id"]]
+        own, unit = grades(question), draw_unit(params.samples, 2, params.seed, question["id"])
+        assert not own.keys() & set(sample["neg_passages"])
+        assert not held_out & set(sample["neg_passages"])
+        assert not set(sample["pos"]) & set(sample["neg"])
+        looks = {unit.of(corpus[passage]) for passage in own}
+        assert all(unit.of(corpus[passage]) not in looks for passage in sample["neg_passages"])
+        assert list(dict.fromkeys(sample["pos_passages"])) == list(own)
+        for side in ("pos", "neg"):
+            assert len(sample[side]) == len(sample[f"{side}_passages"])
+            assert len(sample[side]) == len(sample[f"{side}_scores"])
+        assert len(set(sample["neg_passages"])) == len(sample["neg_passages"]) <= 3
+        first = sample.get("explicit_negatives", 0)
+        explicit = [one for one in question["negatives"] if one in sample["neg_passages"]]
+        assert sample["neg_passages"][:first] == explicit
+        assert ("pos_weights" in sample) == several
+        if several:
+            shares = {key: 0.0 for key in own}
+            for passage, weight in zip(sample["pos_passages"], sample["pos_weights"], strict=True):
+                shares[passage] += weight
+            assert shares == own
+
+
+@given(
+    judgements(),
+    st.sampled_from(["passage", "evidence", "qd", "qa"]),
+    st.sampled_from([0.0, 1.0]),
+    st.sampled_from([None, 1, 2]),
+)
+@settings(max_examples=200)
+def test_no_text_of_a_relevant_passage_is_a_negative_in_the_articles_samples(
+    drawn, pair, untitled, size
+):
+    """Each passage's text begins with its own letter here, so that a text tells its passage."""
+    _, questions, candidates, held_out = drawn
+    corpus = {key: Passage("题", key + "x" * 9) for key in "abcdefgh"}
+    for question in questions:
+        for item in question["relevant"]:
+            item |= {"context": item["passage"], "answer": item["passage"] + "x"}
+    for found in candidates:
+        for candidate in found:
+            candidate["nearest"] = (0, 2)
+    units = Units(view=1.0, window=0.0, whole=1.0)
+    changes = {"pair": pair, "untitled": untitled, "units": units, "teacher": "none"}
+    params = with_settings(strategy="all", neg_batch_size=size, n_neg_batch=3, **changes)
+    several = any(len(question["relevant"]) > 1 for question in questions)
+    about = items(questions) if pair in ("qd", "qa") else {}
+    known = {question["question"]: question for question in questions}
+    for sample in build(params, corpus, zip(questions, candidates), held_out, about, several):
+        own = grades(known[sample["query"]])
+        named = {side: [text.removeprefix("题。")[0] for text in sample[side]] for side in SIDES}
+        assert named["pos"] == list(own) and sample["neg"]
+        assert not own.keys() & set(named["neg"]) and not held_out & set(named["neg"])
+        explicit = [one for one in known[sample["query"]]["negatives"] if one not in own]
+        first = sample.get("explicit_negatives", 0)
+        assert set(named["neg"][:first]) <= set(explicit) - held_out
+        assert sample.get("pos_weights") == ([*map(float, own.values())] if several else None)
+
+
+SIDES = ("pos", "neg")
+
+
+def with_settings(**changes):
+    samples = PARAMS.samples.model_copy(update=changes)
+    retrieve = PARAMS.retrieve.model_copy(update={"shown": 2})
+    return PARAMS.model_copy(update={"samples": samples, "retrieve": retrieve})
 
 
 # readers
@@ -280,6 +423,9 @@ def write(path: Path, names: list[str], rows: list[list[str]]) -> Path:
             csv.writer(out, lineterminator="\n").writerows([names, *rows])
     elif path.suffix == ".jsonl":
         write_jsonl(path, [dict(zip(names, row)) for row in rows])
+    elif path.suffix == ".json":
+        found = [dict(zip(names, row)) for row in rows]
+        path.write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
     elif path.suffix == ".parquet":
         pyarrow.parquet.write_table(
             pa.table({name: pa.array(column) for name, column in zip(names, zip(*rows))}), path
@@ -295,7 +441,7 @@ def write(path: Path, names: list[str], rows: list[list[str]]) -> Path:
 
 
 @given(GRIDS)
-def test_the_four_formats_give_the_same_cells(grid):
+def test_the_formats_give_the_same_cells(grid):
     names = [f"c{at}" for at in range(len(grid[0]))]
     wanted = [[cell.strip() for cell in row] for row in grid]
     assume(all(any(row) for row in wanted) and "_x" not in "".join(map("".join, grid)))

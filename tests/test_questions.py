@@ -55,6 +55,11 @@ def texts(prepared):
     return {passage["id"]: passage["text"] for passage in prepared.passages}
 
 
+def answering(question):
+    """Return the ids of a question's relevant passages."""
+    return [item["passage"] for item in question["relevant"]]
+
+
 def asked(prepared):
     return {
         split: [question["question"] for question in questions]
@@ -71,15 +76,18 @@ def test_a_question_keeps_its_fields_and_row():
         {
             "id": prepared.questions["train"][0]["id"],
             "question": "train?",
-            "answer": "a1",
-            "context": "c1",
-            "passage": "p1",
+            "relevant": [{"passage": "p1", "grade": 1, "context": "c1", "answer": "a1"}],
+            "negatives": [],
             "qa_type": "detailed",
             "row": 2,
         }
     ]
+    assert list(prepared.questions["train"][0]) == [
+        *("id", "question", "relevant", "negatives", "qa_type", "row")
+    ]
     assert [
-        (q["question"], q["context"], q["qa_type"], q["row"]) for q in prepared.questions["test"]
+        (q["question"], q["relevant"][0]["context"], q["qa_type"], q["row"])
+        for q in prepared.questions["test"]
     ] == [("test?", "", "", 3)]
     assert prepared.passages == [{"id": "p1", "text": "text one"}, {"id": "p2", "text": "text two"}]
     assert prepared.questions["valid"] == [] and prepared.dropped == []
@@ -107,7 +115,8 @@ def test_every_cell_is_normalised_and_trimmed(given, nfc, nfkc):
         }
         prepared = run(row, TEST, unicode=form)
         (question,) = prepared.questions["train"]
-        assert [question[name] for name in ("question", "answer", "context")] == [wanted] * 3
+        (item,) = question["relevant"]
+        assert [question["question"], item["answer"], item["context"]] == [wanted] * 3
         assert texts(prepared)["p1"] == wanted
 
 
@@ -276,8 +285,8 @@ def test_a_passage_without_an_id_gets_one_from_its_text():
         {"question": "问题丙", "doc": " 甲的正文", "dataset": "train"},
     ]
     prepared = run(*rows)
-    assert [question["passage"] for question in prepared.questions["train"]] == [
-        "ef6493389b27bca0"
+    assert [answering(question) for question in prepared.questions["train"]] == [
+        ["ef6493389b27bca0"]
     ] * 2  # from the SHA-256 of the text
     assert list(texts(prepared).values()) == ["甲的正文", "乙的正文"]
 
@@ -300,7 +309,7 @@ def test_the_first_context_replaces_a_missing_doc():
     ]
     prepared = run(*rows)
     assert texts(prepared)["p1"] == "一" and [
-        q["context"] for q in prepared.questions["train"]
+        q["relevant"][0]["context"] for q in prepared.questions["train"]
     ] == ["一", "二"]
 
 
@@ -335,7 +344,7 @@ def test_a_corpus_gives_all_passages_in_its_order():
         {"id": "p2", "text": "two", "title": "T2"},
         {"id": "p3", "text": "three", "title": ""},
     ]
-    assert [question["passage"] for question in prepared.questions["train"]] == ["p1"]
+    assert [answering(question) for question in prepared.questions["train"]] == [["p1"]]
 
 
 @pytest.mark.parametrize("column", ["text", "id"])
@@ -418,7 +427,8 @@ def places(prepared):
     found = {}
     for split, questions in prepared.questions.items():
         for question in questions:
-            found.setdefault(question["passage"], set()).add(split)
+            for passage in answering(question):
+                found.setdefault(passage, set()).add(split)
     return found
 
 
@@ -469,7 +479,7 @@ def test_valid_is_taken_from_training_passages_without_test_questions():
         for number, row in enumerate(many(80))
     ]
     prepared = run(*rows, valid_fraction=0.4)
-    tested = {question["passage"] for question in prepared.questions["test"]}
+    tested = {answering(question)[0] for question in prepared.questions["test"]}
     found = places(prepared)
     assert tested == {f"p{n}" for n in range(0, 80, 2)} and len(prepared.questions["test"]) == 40
     assert all(found[passage] == {"train", "test"} for passage in tested)
@@ -491,7 +501,7 @@ def test_valid_is_taken_by_question_if_nearly_all_passages_have_test_questions()
     ]
     prepared = run(*rows, valid_fraction=0.25)
     assert len(prepared.questions["test"]) == 60
-    valid = [question["passage"] for question in prepared.questions["valid"]]
+    valid = [answering(question)[0] for question in prepared.questions["valid"]]
     assert 25 <= len(valid) <= 65  # 45 expected, 3.4 standard deviations
     tested = {f"p{n}" for n in range(60)}
     assert 0.4 <= sum(passage in tested for passage in valid) / len(valid) <= 0.9
@@ -542,7 +552,7 @@ def test_a_split_without_questions_is_refused(row, split):
 
 def test_the_summary_counts_seen_and_unseen_by_passage():
     def question(passage, qa_type):
-        return {"passage": passage, "qa_type": qa_type}
+        return {"relevant": [{"passage": passage, "grade": 1}], "negatives": [], "qa_type": qa_type}
 
     prepared = Prepared(
         passages=[{"id": f"p{n}"} for n in range(7)],
@@ -574,6 +584,33 @@ def test_the_summary_counts_seen_and_unseen_by_passage():
         "test_unseen": 4,
         "dropped": {"empty question": 1, "repeated question": 2},
     }
+
+
+def test_the_summary_counts_judgements_where_a_question_has_several_or_negatives():
+    def question(*relevant, negatives=()):
+        return {
+            "relevant": [{"passage": key, "grade": grade} for key, grade in relevant],
+            "negatives": list(negatives),
+            "qa_type": "",
+        }
+
+    def counts(train, test):
+        found = summarise(Prepared([], {"train": train, "valid": [], "test": test}, []))
+        return [found.get(name) for name in ("relevant", "negatives")], found["test_seen"]
+
+    one, other = question(("p1", 1)), question(("p2", 1))
+    assert counts([one, one], [other]) == ([None, None], 0)
+    both = question(("p3", 2), ("p1", 1), negatives=["p2", "p4"])
+    assert counts([one, other], [both]) == (
+        [{"train": 2, "valid": 0, "test": 2}, {"train": 0, "valid": 0, "test": 2}],
+        1,  # p1 alone is trained on
+    )
+    judged = question(("p1", 1), negatives=["p2"])
+    assert counts([judged], [other]) == (
+        [{"train": 1, "valid": 0, "test": 1}, {"train": 1, "valid": 0, "test": 0}],
+        0,  # a negative is not seen
+    )
+    assert counts([question(("p1", 2))], [other])[0][0] == {"train": 1, "valid": 0, "test": 1}
 
 
 @pytest.mark.skipif(not WORKBOOK.exists(), reason="the shared workbook is not at hand")

@@ -249,11 +249,12 @@ def test_standard_input_that_cannot_be_ranked_is_refused(tiny_model, monkeypatch
         (("MODEL", QUERY, "none.txt"), "none.txt: no such file"),
         (
             ("MODEL", QUERY, "a.md"),
-            "a.md: cannot read '.md' tables; use one of .csv, .xlsx, .jsonl, .parquet, .txt",
+            "a.md: cannot read '.md' tables; use one of .csv, .xlsx, .jsonl, .parquet, .json, .txt",
         ),
         (
             ("MODEL", "q.doc", "a.txt", "--batch"),
-            "q.doc: cannot read '.doc' tables; use one of .csv, .xlsx, .jsonl, .parquet, .txt",
+            "q.doc: cannot read '.doc' tables; use one of .csv, .xlsx, .jsonl, .parquet, .json, "
+            ".txt",
         ),
         (
             ("MODEL", "a.csv", "a.txt", "--batch"),

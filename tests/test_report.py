@@ -13,7 +13,8 @@ from conftest import at_head
 
 from report import main
 from tunerank.evaluation.significance import verdict
-from tunerank.publishing.report import question_rows, rank_band
+from tunerank.publishing.questions import question_rows
+from tunerank.publishing.report import gold_ranks, rank_band
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -90,7 +91,14 @@ def test_a_rank_belongs_to_a_band():
 
 
 def test_disputed_questions_come_first():
-    ranks = pd.DataFrame({"id": ["a", "b", "c"], "base": [1, 2, None], "fused": [1, 1, 2]})
+    ranks = pd.DataFrame(
+        {
+            "id": ["a", "b", "c"],
+            "passage": ["p", "p", "p"],
+            "base": [1, 2, None],
+            "fused": [1, 1, 2],
+        }
+    )
     first = pd.DataFrame(
         {
             "id": ["a", "b", "c"],
@@ -107,11 +115,51 @@ def test_disputed_questions_come_first():
         "id": "b",
         "question": "?",
         "evidence": "",
-        "passage": "p",
+        "relevant": [{"passage": "p", "grade": None, "ranks": {"base": 2, "fused": 1}}],
         "ranks": {"base": 2, "fused": 1},
         "first": {"base": "x", "fused": "p"},
     }
     assert rows[2]["ranks"] == {"base": None, "fused": 2} and rows[2]["first"]["base"] is None
+
+
+SEVERAL = pd.DataFrame(
+    {
+        "id": ["a", "a", "b", "b", "c"],
+        "passage": ["p", "q", "p", "r", "q"],
+        "grade": [2, 1, 1, 1, 1],
+        "base": [3, 1, 4, None, None],
+        "reranker": [2, 7, 4, 12, None],
+        "fused": [2, 1, 5, 1, None],
+    }
+)
+
+
+def test_a_question_shows_all_its_passages_and_has_the_best_rank():
+    first = pd.DataFrame({"id": ["a", "b", "c"], "question": "?", "evidence": "e", "passage": "p"})
+    first = first.assign(base="q", reranker="x", fused="r")
+    rows = question_rows(first, SEVERAL, ["base", "reranker", "fused"])
+    assert [row["id"] for row in rows] == ["a", "b", "c"]
+    assert rows[0]["ranks"] == {"base": 1, "reranker": 2, "fused": 1}
+    assert rows[0]["relevant"] == [
+        {"passage": "p", "grade": 2, "ranks": {"base": 3, "reranker": 2, "fused": 2}},
+        {"passage": "q", "grade": 1, "ranks": {"base": 1, "reranker": 7, "fused": 1}},
+    ]
+    assert rows[1]["ranks"] == {"base": 4, "reranker": 4, "fused": 1}
+    assert rows[2]["ranks"] == {"base": None, "reranker": None, "fused": None}
+    assert [one["passage"] for one in rows[2]["relevant"]] == ["q"]
+
+
+def test_the_chart_of_ranks_counts_each_question_once():
+    chart = gold_ranks(SEVERAL).to_dict()
+    (counts,) = chart["datasets"].values()
+    assert {(row["system"], row["rank"]): row["questions"] for row in counts} == {
+        ("base", "1"): 1, ("base", "4-5"): 1, ("base", "none"): 1,
+        ("reranker", "2"): 1, ("reranker", "4-5"): 1, ("reranker", "none"): 1,
+        ("fused", "1"): 2, ("fused", "none"): 1,
+    }  # fmt: skip
+    assert chart["encoding"]["x"]["title"].startswith("rank of the first right passage")
+    single = gold_ranks(SEVERAL.drop_duplicates("id")).to_dict()
+    assert single["encoding"]["x"]["title"].startswith("rank of the right passage")
 
 
 def test_a_run_without_validation_suspects_or_documents_has_a_page(committed, tmp_path):
@@ -235,4 +283,32 @@ def test_text_from_the_data_stays_text(opened, committed, tmp_path):
     page.select_option("#kind", "all")
     assert page.title() == "Reranker report" and page.locator("img").count() == 0
     assert evil in page.inner_text("#questions tbody tr:first-child td:first-child")
+    assert troubles == []
+
+
+def test_the_page_lists_every_right_passage_with_its_rank(opened, committed, tmp_path):
+    """The first question gets a second right passage, which is first under every system."""
+    go, troubles = opened
+    shutil.copytree(committed, tmp_path, dirs_exist_ok=True)
+    ranks = pd.read_csv(tmp_path / "metrics/per_query.csv", dtype={"id": str, "passage": str})
+    own = ranks.iloc[0]
+    systems = list(ranks.columns[4:])
+    second = own.to_dict() | dict.fromkeys(systems, 1) | {"passage": "0070070"}
+    ranks.loc[0, systems] = range(2, 2 + len(systems))
+    ranks = pd.concat([ranks.iloc[:1], pd.DataFrame([second]), ranks.iloc[1:]])
+    ranks[systems] = ranks[systems].astype("Int64")
+    ranks.insert(2, "grade", [1, 3, *[1] * (len(ranks) - 2)])
+    ranks.to_csv(tmp_path / "metrics/per_query.csv", index=False)
+    page = go(make(tmp_path))
+    page.select_option("#kind", "all")
+    page.fill("#search", own["id"])
+    assert page.locator("#questions tbody tr").count() == 1
+    cells = page.locator("#questions tbody tr td")
+    base, fused = 2 + systems.index("base"), 2 + systems.index("fused")
+    text = cells.nth(1).inner_text()
+    assert f"{own['passage']} · 1 ({base} → {fused})" in text and "0070070 · 3 (1 → 1)" in text
+    assert cells.nth(2).inner_text() == "1 → 1" and cells.nth(3).inner_text() == ""
+    page.fill("#search", "0070070")
+    assert page.locator("#questions tbody tr").count() == 1
+    assert page.inner_text("#questions thead th:nth-child(2)") == "its passages · grade (rank)"
     assert troubles == []

@@ -20,6 +20,16 @@ RETRIEVER = PARAMS.retriever.model_copy(update={"precision": "fp32"})
 TEXTS = ["苹果手机的价格", "香蕉的价格与产地", "手机保修两年", "产地是海南", "！？"]
 
 
+def asked(question: str, *relevant: str, negatives: tuple[str, ...] = ()) -> dict:
+    """Return a question with relevant passages, the first of the highest grade."""
+    graded = enumerate(reversed(relevant), 1)
+    return {
+        "question": question,
+        "relevant": [{"passage": key, "grade": grade} for grade, key in graded][::-1],
+        "negatives": list(negatives),
+    }
+
+
 @pytest.mark.parametrize(
     "text, size, stride, spans",
     [
@@ -63,7 +73,7 @@ def test_a_view_has_the_window_in_its_middle(span, size, length, expected):
 
 def test_whole_passages_can_be_shown_although_windows_are_searched(encoder):
     passages = {f"p{i}": Passage("", text * 3) for i, text in enumerate(TEXTS)}
-    question = {"question": "手机保修几年", "passage": "p4"}
+    question = asked("手机保修几年", "p4")
     found = []
     for shown in (0, 6):
         params = PARAMS.retrieve.model_copy(
@@ -145,6 +155,17 @@ def test_the_first_stage_fuses_a_dense_list_with_a_separate_bm25_list():
     assert fused_top_k(CANDIDATES, 9, ENSEMBLE) == ["c", "d", "a", "b", "e"]
 
 
+def test_an_own_search_is_one_list_that_keeps_its_order():
+    own = ENSEMBLE.model_copy(update={"run": "elastic.trec", "dense_weight": 0.0, "bm25_depth": 1})
+    found = [{"passage": name, "run": rank} for name, rank in zip("abcd", (2, None, 1, 3))]
+    assert [fused_top_k(found, depth, own) for depth in (1, 2, 9)] == [
+        ["c"],
+        ["c", "a"],
+        ["c", "a", "d"],
+    ]
+    assert fused_top_k([], 3, own) == []
+
+
 def test_a_list_with_weight_zero_is_left_out():
     dense_only = ENSEMBLE.model_copy(update={"bm25_weight": 0.0})
     assert fused_top_k(CANDIDATES, 9, dense_only) == ["a", "b", "c", "e", "d"]
@@ -201,8 +222,8 @@ def test_candidates_are_ranked_like_a_plain_loop(encoder, title, monkeypatch):
         update={"window": 6, "stride": 3, "shown": 10, "depth": 3, "bm25_depth": 2}
     )
     questions = [
-        {"question": "手机保修几年", "passage": "p4"},
-        {"question": "产地在哪", "passage": "p0"},
+        asked("手机保修几年", "p4"),
+        asked("产地在哪", "p0"),
     ]
     retrieval = Retrieval(passages, encoder, params)
     listed = list(retrieval.candidates(iter(questions), "all"))
@@ -231,7 +252,7 @@ def test_candidates_are_ranked_like_a_plain_loop(encoder, title, monkeypatch):
             length = len(passages[candidate["passage"]].text)
             assert end - start == min(10, length) and end <= length
         listed = [c["passage"] for c in found]
-        assert set(order[:3]) <= set(listed) and question["passage"] in listed
+        assert set(order[:3]) <= set(listed) and question["relevant"][0]["passage"] in listed
         assert len(listed) == len(set(listed))
         assert {c["bm25"] for c in found if c["bm25"]} <= {1, 2}
 
@@ -251,7 +272,7 @@ def test_without_a_dense_retriever_candidates_are_from_bm25_and_the_own_passage(
     assert not params.dense
     retrieval = Retrieval(passages, None, params)
     question = "手机保修几年"
-    ((_, found),) = retrieval.candidates([{"question": question, "passage": "p3"}], "all")
+    ((_, found),) = retrieval.candidates([asked(question, "p3")], "all")
     scores = retrieval.bm25.scores(question)
     assert [c["passage"] for c in found] == ["p2", "p0", "p3"]  # 2, 1 and 0 words in common
     assert [c["bm25"] for c in found] == [1, 2, None]
@@ -263,6 +284,32 @@ def test_without_a_dense_retriever_candidates_are_from_bm25_and_the_own_passage(
         == [[(0, len(TEXTS[i]))] for i in (2, 0, 3)]
     )
     assert fused_top_k(found, 5, params) == ["p2", "p0"]
+
+
+def test_relevant_passages_and_then_negatives_follow_the_candidates():
+    passages = {f"p{i}": Passage("", text) for i, text in enumerate(TEXTS)}
+    params = PARAMS.retrieve.model_copy(
+        update={"dense_weight": 0.0, "window": 0, "stride": 0, "shown": 0, "bm25_depth": 1}
+    )
+    question = asked("手机保修几年", "p3", "p0", negatives=("p4", "p2", "p0"))
+    ((_, found),) = Retrieval(passages, None, params).candidates([question], "all")
+    assert [(c["passage"], c["bm25"]) for c in found] == [
+        ("p2", 1), ("p3", None), ("p0", None), ("p4", None),
+    ]  # fmt: skip
+    assert [c["bm25_score"] > 0 for c in found] == [True, False, True, False]
+    assert fused_top_k(found, 5, params) == ["p2"]
+
+
+def test_judged_passages_have_their_true_dense_ranks_and_scores(encoder):
+    passages = {f"p{i}": Passage("", text) for i, text in enumerate(TEXTS)}
+    question = asked("手机保修几年", "p0", "p1", negatives=("p2", "p3", "p4"))
+    found = []
+    for depth in (1, 5):
+        params = PARAMS.retrieve.model_copy(update={"depth": depth, "bm25_depth": 1})
+        ((_, listed),) = Retrieval(passages, encoder, params).candidates([question], "all")
+        found.append({c["passage"]: (c["dense"], c["dense_score"]) for c in listed})
+    assert found[0] == found[1]
+    assert sorted(rank for rank, _ in found[0].values()) == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(
@@ -297,9 +344,7 @@ def test_a_split_without_questions_has_no_candidates(encoder):
 def test_without_windows_the_whole_passage_is_shown(encoder):
     passages = {f"p{i}": Passage("", text) for i, text in enumerate(TEXTS)}
     params = PARAMS.retrieve.model_copy(update={"window": 0, "stride": 0, "shown": 0, "depth": 5})
-    ((_, found),) = Retrieval(passages, encoder, params).candidates(
-        [{"question": "手机", "passage": "p2"}], "all"
-    )
+    ((_, found),) = Retrieval(passages, encoder, params).candidates([asked("手机", "p2")], "all")
     assert {(c["passage"], *c["views"]) for c in found} == {
         (f"p{i}", (0, len(t))) for i, t in enumerate(TEXTS)
     }
@@ -314,7 +359,7 @@ def test_the_first_candidates_have_several_views(encoder):
         "short": Passage("", "手机保修两年吗"),
         **{f"p{i}": Passage("", text * 4) for i, text in enumerate(TEXTS)},
     }
-    question = {"question": "手机保修几年", "passage": "p2"}
+    question = asked("手机保修几年", "p2")
     params = PARAMS.retrieve.model_copy(
         update={"window": 6, "stride": 3, "shown": 6, "depth": 6, "views": 3, "views_depth": 4}
     )
@@ -379,7 +424,7 @@ def test_rounding_by_another_cpu_and_the_order_of_the_corpus_change_no_candidate
     params = PARAMS.retrieve.model_copy(
         update={"window": 4, "stride": 2, "shown": 6, "depth": 7, "views": 2, "views_depth": 3}
     )
-    question = {"question": "手机的价格", "passage": "p3"}
+    question = asked("手机的价格", "p3")
 
     def found(corpus, encoder):
         ((_, listed),) = Retrieval(corpus, encoder, params).candidates([question], "all")

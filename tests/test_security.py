@@ -778,8 +778,8 @@ def test_a_comparison_in_markdown_escapes_what_another_revision_holds():
     }
     text = comparison(
         result | {"measures": {"hit@1": found}, "won": [evil], "lost": []},
-        {evil: 2},
-        {evil: 1},
+        {evil: [(2, 1)]},
+        {evil: [(1, 1)]},
         10,
         True,
     )

@@ -145,7 +145,7 @@ def test_an_unknown_suffix_lists_the_known_ones(tmp_path, name):
     path = put(tmp_path / name, "q,a\nx,y\n")
     assert (
         message_of(path)
-        == f": cannot read '{suffix}' tables; use one of .csv, .xlsx, .jsonl, .parquet"
+        == f": cannot read '{suffix}' tables; use one of .csv, .xlsx, .jsonl, .parquet, .json"
     )
 
 
@@ -313,8 +313,8 @@ def test_a_path_to_a_file_is_the_table_of_questions(tmp_path):
             ["qa.csv", "corpus.csv", "corpus.jsonl"],
             "both corpus.csv and corpus.jsonl; keep one of them",
         ),
-        (["corpus.csv"], "no qa.csv, qa.xlsx, qa.jsonl or qa.parquet in this folder"),
-        ([], "no qa.csv, qa.xlsx, qa.jsonl or qa.parquet in this folder"),
+        (["corpus.csv"], "no qa.csv, qa.xlsx, qa.jsonl, qa.parquet or qa.json in this folder"),
+        ([], "no qa.csv, qa.xlsx, qa.jsonl, qa.parquet or qa.json in this folder"),
     ],
 )
 def test_an_ambiguous_folder_is_refused(tmp_path, files, message):

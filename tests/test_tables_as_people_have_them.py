@@ -16,8 +16,9 @@ from conftest import ENVIRONMENT, ROOT, copy_project, git
 from tunerank.commands import rank
 from tunerank.core.errors import InputError
 from tunerank.core.inputs import IGNORED, files_in
+from tunerank.data.readers.number_formats import shown
 from tunerank.data.readers.tables import find_tables, read_table, refuse_nested
-from tunerank.data.readers.text import decode, shown
+from tunerank.data.readers.text import decode
 
 
 def put(path: Path, content: str | bytes) -> Path:
@@ -414,7 +415,10 @@ def test_an_odd_format_never_fails(value, number_format):
 # files beside the tables
 
 
-BESIDE = [".DS_Store", "qa.csv~"]
+BESIDE = [
+    *(".DS_Store", "qa.csv~", "~$qa.xlsx", "._qa.csv", ".~lock.qa.csv#", "Thumbs.db"),
+    "desktop.ini",
+]
 
 
 def test_files_that_programs_leave_beside_the_tables_are_ignored(tmp_path):

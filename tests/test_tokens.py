@@ -3,13 +3,16 @@
 import csv
 import random
 
+import pyarrow as pa
 import pytest
 from conftest import ROOT, table_rows
 from FlagEmbedding.abc.finetune.reranker import AbsRerankerDataArguments, AbsRerankerTrainDataset
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from tunerank.core.errors import InputError
 from tunerank.core.files import write_jsonl
+from tunerank.training import tokens
 from tunerank.training.tokens import TokenizedSamples
 
 
@@ -118,6 +121,7 @@ def test_ids_on_disk_are_reused_only_for_the_same_file_limit_and_tokenizer(tiny_
             "neg": [2, 1, 0],
             "pos_scores": None,
             "neg_scores": None,
+            "pos_weights": None,
         }
         return samples.ids(0), (tmp_path / "tokens" / "key").stat().st_ino
 
@@ -161,28 +165,70 @@ def test_damaged_ids_on_disk_are_recomputed(tiny_model, tmp_path, name):
         assert read() == whole and file.read_bytes() == content
 
 
-def test_rows_keep_their_scores(tiny_model, tmp_path):
-    row = {
-        "query": "车",
-        "pos": ["船", "灯"],
-        "neg": ["门"],
-        "pos_scores": [0.1, 2],
-        "neg_scores": [-3.25],
-    }
-    write_jsonl(tmp_path / "samples.jsonl", [row])
-    found = TokenizedSamples(
-        tmp_path / "samples.jsonl",
-        AutoTokenizer.from_pretrained(tiny_model),
-        9,
-        tmp_path / "tokens",
-    ).row(0)
-    assert found == {
-        "query": 0,
-        "pos": [1, 2],
-        "neg": [3],
-        "pos_scores": [0.1, 2.0],
-        "neg_scores": [-3.25],
-    }
+SCORED = {
+    "query": "车",
+    "pos": ["船", "灯"],
+    "neg": ["门"],
+    "pos_scores": [0.1, 2],
+    "neg_scores": [-3.25],
+    "pos_weights": [3, 0.5],
+}
+
+
+def tokenised(folder, model, *rows):
+    write_jsonl(folder / "samples.jsonl", rows)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    return TokenizedSamples(folder / "samples.jsonl", tokenizer, 9, folder / "tokens")
+
+
+def test_rows_keep_their_scores_and_weights(tiny_model, tmp_path):
+    plain = {name: SCORED[name] for name in ("query", "pos", "neg")}
+    samples = tokenised(tmp_path, tiny_model, SCORED, plain)
+    numbers = {"query": 0, "pos": [1, 2], "neg": [3]}
+    scores = {"pos_scores": [0.1, 2.0], "neg_scores": [-3.25], "pos_weights": [3.0, 0.5]}
+    assert samples.row(0) == numbers | scores
+    assert samples.row(1) == numbers | dict.fromkeys(scores)
+
+
+@pytest.mark.parametrize(
+    "change, problem",
+    [
+        ({"pos_weights": [1.0]}, "'pos_weights' (1) for 2 texts; write one number for each"),
+        ({"pos_weights": []}, "'pos_weights' (0) for 2 texts; write one number for each"),
+        ({"pos_weights": [1, 1, 1]}, "'pos_weights' (3) for 2 texts; write one number for each"),
+        ({"pos_weights": 1.0}, "'pos_weights' (no list) for 2 texts; write one number for each"),
+        ({"pos_weights": [1.0, 0.0]}, "'pos_weights' with 0.0; write a number above 0"),
+        ({"pos_weights": [-2, 1]}, "'pos_weights' with -2; write a number above 0"),
+        ({"pos_weights": [1.0, float("nan")]}, "'pos_weights' with nan; write a number above 0"),
+        ({"pos_weights": [float("inf"), 1]}, "'pos_weights' with inf; write a number above 0"),
+        ({"pos_weights": [1.0, None]}, "'pos_weights' with None; write a number above 0"),
+        ({"pos_weights": ["3", 1]}, "'pos_weights' with '3'; write a number above 0"),
+        ({"pos_weights": [True, 1]}, "'pos_weights' with True; write a number above 0"),
+        ({"pos_scores": [0.1]}, "'pos_scores' (1) for 2 texts; write one number for each"),
+        ({"neg_scores": [0.1, 2]}, "'neg_scores' (2) for 1 texts; write one number for each"),
+        ({"neg_scores": [float("nan")]}, "'neg_scores' with nan; write a finite number"),
+        ({"pos_scores": ["a", 1]}, "'pos_scores' with 'a'; write a finite number"),
+    ],
+)
+def test_scores_and_weights_that_do_not_fit_are_refused(tiny_model, tmp_path, change, problem):
+    with pytest.raises(InputError) as error:
+        tokenised(tmp_path, tiny_model, SCORED, SCORED | change)
+    where = f"{tmp_path / 'samples.jsonl'}: the sample of '车' has "
+    assert str(error.value) == where + problem
+    assert not (tmp_path / "tokens").exists()
+
+
+def test_scores_may_be_negative_zero_or_integers(tiny_model, tmp_path):
+    row = tokenised(tmp_path, tiny_model, SCORED | {"pos_scores": [0, -7]}).row(0)
+    assert row["pos_scores"] == [0.0, -7.0]
+
+
+def test_ids_that_were_stored_without_weights_are_written_again(tiny_model, tmp_path, monkeypatch):
+    former = pa.schema([field for field in tokens.ROWS if field.name != "pos_weights"])
+    with monkeypatch.context() as patched:
+        patched.setattr(tokens, "ROWS", former)
+        assert "pos_weights" not in tokenised(tmp_path, tiny_model, SCORED).row(0)
+    assert tokenised(tmp_path, tiny_model, SCORED).row(0)["pos_weights"] == [3.0, 0.5]
 
 
 def test_a_bert_tokenizer_gives_ids_and_token_types(tmp_path):

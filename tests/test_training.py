@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, article, kill_training_at, python, table_rows
-from FlagEmbedding.abc.finetune.reranker import AbsRerankerDataArguments
+from FlagEmbedding.abc.finetune.reranker import AbsRerankerDataArguments, AbsRerankerTrainDataset
 from FlagEmbedding.finetune.reranker.encoder_only.base import CrossEncoderModel
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -78,6 +78,57 @@ def test_a_rows_negatives_are_drawn_in_turn(samples, tiny_model, tmp_path):
     assert sorted(drawn) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]  # 10 draws of 5 negatives: each twice
     # The positive is any of the three.
     assert {data.draw(0, epoch, 3, 5)[0] for epoch in range(20)} == {0, 1, 2}
+
+
+def test_a_positive_is_drawn_in_proportion_to_its_weight(samples, tiny_model, tmp_path):
+    """Expected of 4000 draws: 3000 and 1000; and 2400, 800 and 800."""
+    data = dataset(samples, tiny_model, tmp_path)
+
+    def counts(*weights: float) -> list[int]:
+        drawn = [data.draw(5, i, len(weights), 4, weights)[0] for i in range(4000)]
+        return [drawn.count(index) for index in range(len(weights))]
+
+    assert counts(3.0, 1.0) == [2977, 1023]
+    assert counts(3.0, 1.0, 1.0) == [2412, 757, 831]
+    # The negatives do not depend on the weights.
+    plain, weighted = (data.draw(5, 7, 2, 4, weights)[1] for weights in (None, (3.0, 1.0)))
+    assert plain == weighted
+
+
+@pytest.fixture(scope="module")
+def graded(samples, tmp_path_factory) -> Path:
+    """Return the samples, each with a second positive of grade 3, and the first one of grade 1."""
+    rows = [
+        row | {"pos": [row["pos"][0], "另一段" + row["pos"][0]], "pos_weights": [1.0, 3.0]}
+        for row in read_jsonl(samples)
+    ]
+    path = tmp_path_factory.mktemp("graded") / "train.jsonl"
+    write_jsonl(path, rows)
+    return path
+
+
+def test_a_resumed_run_draws_the_same_graded_positives(graded, tiny_model, tmp_path):
+    """The second dataset begins in the third epoch, in reverse, as after an interruption."""
+    whole = dataset(graded, tiny_model, tmp_path, epochs=4.0)
+    groups = [whole[i] for i in range(len(whole))]
+    resumed = dataset(graded, tiny_model, tmp_path, epochs=4.0)
+    start = 2 * len(resumed.samples)
+    rest = [resumed[i] for i in reversed(range(start, len(resumed)))]
+    assert rest[::-1] == groups[start:]
+    for row in range(len(whole.samples)):  # the weights of a row reach the draw
+        item = whole.order(3).index(row) + 3 * len(whole.samples)
+        positive, _ = whole.draw(row, 3, 2, 5, [1.0, 3.0])
+        sample = whole.samples.row(row)
+        query, text = whole.samples.ids(sample["query"]), whole.samples.ids(sample["pos"][positive])
+        assert groups[item][0][0] == whole.template.join(query, text, whole.pair_limit)
+
+
+def test_flag_embedding_reads_samples_with_weights(graded, tiny_model, tmp_path):
+    args = AbsRerankerDataArguments(
+        train_data=[str(graded)], train_group_size=3, cache_path=str(tmp_path / "cache")
+    )
+    data = AbsRerankerTrainDataset(args, AutoTokenizer.from_pretrained(tiny_model))
+    assert len(data) == 36 and len(data[0][0]) == 3
 
 
 def test_a_group_larger_than_the_negatives_repeats_them(samples, tiny_model, tmp_path):

@@ -1,6 +1,7 @@
 """Test the findings of `tunerank verify` in a clone of the small run with its own cache."""
 
 import os
+import re
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -54,7 +55,7 @@ def test_a_whole_run_passes(run):
     read = f"{count} of {count} files and folders that dvc.lock names are here and were read"
     assert workspace == f"workspace: {read}" and count > 50
     assert int(cache.split()[1]) > 30
-    metrics = [path for path in outputs(run) if path.startswith("metrics/")]
+    metrics = [path for path in outputs(run) if re.fullmatch("metrics/.+\\..+", path)]
     assert (
         head == f"Git: {len(metrics)} outputs in HEAD were compared with its dvc.lock"
         and len(metrics) > 10

@@ -139,19 +139,22 @@ def test_a_loss_that_is_not_finite_is_stopped_at_the_first_step(
     )
 
 
-def test_a_teachers_nan_is_stopped_before_it_reaches_the_weights(
+def test_a_teachers_infinity_is_stopped_before_it_reaches_the_weights(
     samples,  # noqa: F811
     tiny_model,
     tmp_path,
 ):
-    """The last checkpoint has the same bytes as that of the same training without the NaN."""
+    """The last checkpoint has the same bytes as that of the same training without it.
+
+    The score is finite in the file, and infinite in the loss's 32 bits.
+    """
     rows = [
         row | {"pos_scores": [1.0], "neg_scores": [0.0] * len(row["neg"])}
         for row in read_jsonl(samples)
     ]
     settings = SETTINGS | {"save_steps": 1, "distill_weight": 1.0}
     write_jsonl(tmp_path / "good.jsonl", rows)
-    rows[7]["pos_scores"] = [math.nan]
+    rows[7]["pos_scores"] = [1e308]
     write_jsonl(tmp_path / "bad.jsonl", rows)
     line = stopped(tmp_path / "bad.jsonl", tiny_model, tmp_path / "bad", **settings)
     step = int(line.split("step ")[1].split(":")[0])

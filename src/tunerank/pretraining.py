@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import partial
 
 from tunerank.data.passages import Passage
+from tunerank.data.questions import grades
 from tunerank.params.data import Samples
 from tunerank.params.load import Params
 from tunerank.params.train import Train
@@ -29,7 +30,8 @@ def fragments(passages: Mapping[str, Passage], count: int, seed: int) -> list[di
     The draw depends on the seed and the passage's id alone.
 
     Returns:
-        {id, question, passage, start}: `start` is the sentence's first character in the passage.
+        questions as `tunerank.data.questions` has them, each with `start`: the sentence's first
+        character in its passage.
     """
     questions = []
     for key, passage in passages.items():
@@ -41,7 +43,13 @@ def fragments(passages: Mapping[str, Passage], count: int, seed: int) -> list[di
                 sentences.append((match.start() + match.group().index(sentence), sentence))
         drawn = random.Random(f"{seed}:{key}").sample(sentences, min(count, len(sentences)))
         questions += [
-            {"id": f"{key}:{start}", "question": sentence, "passage": key, "start": start}
+            {
+                "id": f"{key}:{start}",
+                "question": sentence,
+                "relevant": [{"passage": key, "grade": 1, "context": "", "answer": ""}],
+                "negatives": [],
+                "start": start,
+            }
             for start, sentence in sorted(drawn)
         ]
     return questions
@@ -82,9 +90,10 @@ def fragment_samples(
         unit = draw_unit(params.samples, params.retrieve.shown, params.seed, question["id"])
         text_of = partial(passage_text, corpus, nearest, unit, f"{params.seed}:{question['id']}")
         end = question["start"] + len(question["question"])
-        positive = surroundings(corpus[question["passage"]], question["start"], end, unit)
+        (own,) = grades(question)
+        positives = {own: [surroundings(corpus[own], question["start"], end, unit)]}
         sample = hard_negatives(
-            question, found, [positive], text_of, allowed, left_out, mining, params.seed
+            question, found, positives, text_of, allowed, left_out, mining, params.seed
         )
         if sample:
             yield sample

@@ -30,7 +30,8 @@ import torch
 
 from tunerank.commands.verify import md5_of
 from tunerank.core.files import read_by_id
-from tunerank.data.passages import read_passages, read_questions
+from tunerank.data.passages import read_passages
+from tunerank.data.questions import grades, read_questions
 from tunerank.evaluation.measures import measure
 from tunerank.models.cross_encoder import CrossEncoder
 from tunerank.params.base import Loader
@@ -253,7 +254,7 @@ class Scorer:
     def __init__(self, project: Path):
         self.params = load(project / "params.yaml")
         self.questions = read_questions(project / "data/prepared/test.jsonl")
-        self.gold = {question["id"]: question["passage"] for question in self.questions}
+        self.gold = {question["id"]: grades(question) for question in self.questions}
         self.candidates = read_by_id(
             project / "data/candidates/test.jsonl", "candidates", self.gold
         )

@@ -51,6 +51,7 @@ with (
     from tunerank.core.files import read_jsonl
     from tunerank.data.passages import SPLITS
     from tunerank.data.preparation.prepare import prepare
+    from tunerank.data.questions import grades
     from tunerank.data.readers.tables import read_table
     from tunerank.params.data import Prepare
     from tunerank.params.load import load
@@ -132,14 +133,10 @@ def prepare_tables(data: bytes) -> None:
     qa = read_table(paths[0])
     made = prepare(qa, read_table(paths[1]) if len(tables) > 1 else None, settings)
     questions = [question for split in SPLITS for question in made.questions[split]]
-    assert (
-        len({question["id"] for question in questions})
-        == len(questions)
-        == len(qa) - len(made.dropped)
-    )
-    assert {question["passage"] for question in questions} <= {
-        passage["id"] for passage in made.passages
-    }
+    assert len({question["id"] for question in questions}) == len(questions)
+    judged = [set(grades(question)) | set(question["negatives"]) for question in questions]
+    assert sum(map(len, judged)) <= len(qa) - len(made.dropped)
+    assert set().union(*judged) <= {passage["id"] for passage in made.passages}
     json.dumps([made.passages, questions], ensure_ascii=False).encode()
 
 

@@ -14,7 +14,7 @@ from tunerank.core.errors import InputError, run_command
 
 app = typer.Typer(
     name="tunerank",
-    help="Rank passages, compare runs, publish a checkpoint, verify a run.",
+    help="Rank passages, compare runs, publish a checkpoint, export samples, verify a run.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -164,6 +164,28 @@ def publish(
         from tunerank.commands.publish import publish_checkpoint
 
     publish_checkpoint(model, repo, private, tag, license, language or [], dry_run)
+
+
+@app.command()
+def samples(
+    folder: Annotated[Path, typer.Argument(help="written; replaced if this command wrote it")],
+    form: Annotated[
+        Literal["listwise", "triplets", "labelled"], typer.Option(help="what a row is")
+    ] = "listwise",
+):
+    """Write the training samples as a folder for `datasets.load_dataset`, with a data card.
+
+    listwise has a row for each question: query, pos, neg, scores. triplets (anchor, positive,
+    negative) and labelled (query, passage, label) are for sentence-transformers' trainer.
+
+    \b
+        tunerank samples my-samples
+        tunerank samples my-triplets --form triplets
+    """
+    with needs("pipeline"):
+        from tunerank.commands.samples import write_samples
+
+    write_samples(folder, form)
 
 
 @app.command()

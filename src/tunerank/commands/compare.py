@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,26 +10,36 @@ import pandas as pd
 from tunerank.core.errors import InputError
 from tunerank.core.files import CONTROL
 from tunerank.evaluation.markdown import plain
-from tunerank.evaluation.measures import MEASURES, per_question
+from tunerank.evaluation.measures import MEASURES, SEVERAL, per_question
 from tunerank.evaluation.significance import compare, verdict
-from tunerank.provenance.machines import Judgement, judged, ranks_of
+from tunerank.provenance.machines import Judgement, judged
+from tunerank.provenance.ranks import moved_questions, ranks_of, systems_of
 from tunerank.provenance.runs import HERE, commit_of, read_run, run_of
 
-MEASURE = re.compile(rf"({'|'.join(MEASURES)})@[1-9]\d*")
-Ranks = Mapping[str, int | None]
-"""Question id -> rank of its passage, None if it was not found."""
+MEASURE = re.compile(rf"({'|'.join([*MEASURES, *SEVERAL])})@[1-9]\d*")
+Ranks = Mapping[str, Sequence[tuple[int | None, int]]]
+"""Question id -> (rank, None if it was not found, and grade) of each relevant passage."""
 
 
 def values(ranks: Ranks, measure: str) -> dict[str, float]:
     """Return question id -> its value of a measure such as hit@k or MRR@k."""
-    k = int(measure.split("@")[1])
-    rankings = {
-        question: [f"another {place}" for place in range(1, rank)] + ["own"]
-        if rank is not None and rank <= k
-        else []
-        for question, rank in ranks.items()
+    name, k = measure.split("@")
+    k, gold, rankings = int(k), {}, {}
+    for question, found in ranks.items():
+        gold[question] = {f"own {number}": grade for number, (_, grade) in enumerate(found)}
+        places = {rank: own for own, (rank, _) in zip(gold[question], found) if rank and rank <= k}
+        last = max(places, default=0)
+        rankings[question] = [places.get(rank, f"another {rank}") for rank in range(1, last + 1)]
+    recall = [k] if name in SEVERAL else []
+    return per_question(gold, rankings, [k], k, recall)[measure]
+
+
+def first_ranks(ranks: Ranks) -> dict[str, int | None]:
+    """Return question id -> the rank of its first relevant passage, None if none was found."""
+    return {
+        question: min((rank for rank, _ in found if rank), default=None)
+        for question, found in ranks.items()
     }
-    return per_question(dict.fromkeys(ranks, "own"), rankings, [k], k)[measure]
 
 
 def paired(before: Ranks, after: Ranks, measures: list[str], resamples: int, seed: int) -> dict:
@@ -39,8 +49,8 @@ def paired(before: Ranks, after: Ranks, measures: list[str], resamples: int, see
         before, after: the ranks under A and under B.
 
     Returns:
-        {questions, measures: name -> {a, b, difference, low, high, p}, won: questions with the
-        right passage first under B alone, lost: under A alone}.
+        {questions, measures: name -> {a, b, difference, low, high, p}, won: questions with a
+        relevant passage first under B alone, lost: under A alone}.
     """
     compared = {}
     for name in measures:
@@ -52,8 +62,9 @@ def paired(before: Ranks, after: Ranks, measures: list[str], resamples: int, see
             resamples,
             seed,
         )
-    won = [question for question in before if after[question] == 1 != before[question]]
-    lost = [question for question in before if before[question] == 1 != after[question]]
+    was, now = first_ranks(before), first_ranks(after)
+    won = [question for question in before if now[question] == 1 != was[question]]
+    lost = [question for question in before if was[question] == 1 != now[question]]
     return {"questions": len(before), "measures": compared, "won": won, "lost": lost}
 
 
@@ -63,32 +74,35 @@ def ranks(table: pd.DataFrame, system: str, name: str) -> Ranks:
     Raises:
         InputError: the table of run `name` has no such system.
     """
-    systems = [column for column in table if column != "passage"]
+    systems = systems_of(table)
     if system not in systems:
         raise InputError(f"{name}: no system {system!r} among {', '.join(systems)}")
-    return {
-        question: int(rank) if np.isfinite(rank) else None
-        for question, rank in table[system].items()
-    }
+    found: dict[str, list[tuple[int | None, int]]] = {}
+    for (question, _), rank, grade in zip(table.index, table[system], table["grade"]):
+        place = int(rank) if np.isfinite(rank) else None
+        found.setdefault(question, []).append((place, int(grade)))
+    return found
 
 
 def refuse_other_questions(a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, str]) -> None:
-    """Check that two runs were tested on the same questions about the same passages.
+    """Check that two runs were tested on the same questions with the same relevant passages.
 
     Raises:
         InputError: naming those that differ.
     """
     for table, other, (name, against) in ((a, b, names), (b, a, names[::-1])):
-        if alone := [question for question in table.index if question not in other.index]:
+        others = set(other.index.get_level_values("id"))
+        if alone := [key for key in table.index.unique("id") if key not in others]:
             more = ", ..." if len(alone) > 3 else ""
             raise InputError(
                 f"{name} was tested on {len(alone)} questions that {against} was not: "
                 f"{', '.join(alone[:3])}{more}; "
                 "compare runs on the same data (prepare, score.split)"
             )
-    if moved := [question for question in a.index if a.passage[question] != b.passage[question]]:
+    moved, what = moved_questions(a, b)
+    if moved:
         raise InputError(
-            f"{len(moved)} questions have another passage in {names[1]} than in {names[0]}: "
+            f"{len(moved)} questions have {what} in {names[1]} than in {names[0]}: "
             f"{', '.join(moved[:3])}"
         )
 
@@ -98,6 +112,7 @@ def format_comparison(result: dict, before: Ranks, after: Ranks, limit: int, mar
     a, b, system, measure = (result[name] for name in ("a", "b", "system", "measure"))
     if markdown:  # names of revisions and questions come from other people and may hold markup
         a, b = plain(a), plain(b)
+    was, now = first_ranks(before), first_ranks(after)
     count, mark, named = result["questions"], "- " if markdown else "  ", plain if markdown else str
     head = f"{b} against {a}, {system} by {measure}: {result['verdict']}"
     lines = [f"**{head}**" if markdown else head, ""]
@@ -116,8 +131,7 @@ def format_comparison(result: dict, before: Ranks, after: Ranks, limit: int, mar
         questions = result[what]
         lines.append(f"{what}, first passage right in {winner} alone: {len(questions)}")
         lines += [
-            f"{mark}{named(question)}: rank {before[question] or 'none'} -> "
-            f"{after[question] or 'none'}"
+            f"{mark}{named(question)}: rank {was[question] or 'none'} -> {now[question] or 'none'}"
             for question in questions[:limit]
         ]
         if len(questions) > limit:
@@ -179,14 +193,17 @@ def compare_runs(
     """
     if not MEASURE.fullmatch(measure):
         raise InputError(
-            f"--measure {measure}: none of {', '.join(f'{name}@k' for name in MEASURES)}"
+            f"--measure {measure}: none of "
+            f"{', '.join(f'{name}@k' for name in (*MEASURES, *SEVERAL))}"
         )
     runs = run_of(a), run_of(b)
     names = runs[0].name, runs[1].name
     first, second = map(ranks_of, runs)
     refuse_other_questions(first, second, names)
     before, after = ranks(first, system, names[0]), ranks(second, system, names[1])
-    measures = list(dict.fromkeys([measure, "hit@1", "MRR@10", "nDCG@10"]))
+    several = any(len(found) > 1 or found[0][1] > 1 for found in before.values())
+    shown = ["hit@1", "MRR@10", "nDCG@10", *(["recall@10", "MAP@10"] if several else [])]
+    measures = list(dict.fromkeys([measure, *shown]))
     compared = paired(before, after, measures, resamples, seed)
     decided = verdict(compared["measures"][measure])
     head = {"a": names[0], "b": names[1], "system": system, "measure": measure, "verdict": decided}

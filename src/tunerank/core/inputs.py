@@ -18,7 +18,10 @@ import yaml
 from tunerank.core.errors import InputError
 
 SMALL = 1 << 20
-IGNORED = ("__pycache__", "*.pyc", "*~", "*.swp", ".ipynb_checkpoints", ".DS_Store")
+IGNORED = (
+    *("__pycache__", "*.pyc", "*~", "*.swp", ".ipynb_checkpoints", ".DS_Store"),
+    *("~$*", "._*", ".~lock.*#", "Thumbs.db", "desktop.ini"),
+)
 """The patterns of .dvcignore; DVC leaves such files out of a folder's hash."""
 
 

@@ -55,11 +55,6 @@ def read_passages(path: str | Path, titles: bool) -> dict[str, Passage]:
     return passages
 
 
-def read_questions(path: str | Path) -> list[dict]:
-    """Read a split's questions from data/prepared; `passage` is the id of the right passage."""
-    return list(read_jsonl(path, ("id", "question", "passage")))
-
-
 def windows(text: str, size: int, stride: int) -> list[tuple[int, int]]:
     """Return character spans [start, end) of at most `size`, one every `stride`, that cover `text`.
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from tunerank.evaluation.significance import best_first_stage
+from tunerank.evaluation.significance import best_first_stage, first_stage_title
 from tunerank.reranking.ways import system_title
 
 GROUPS = {
@@ -47,6 +47,7 @@ def markdown_table(result: dict, ks: Sequence[int], cutoff: int) -> str:
     """
     short_ks = [k for k in SHORT_KS if k == 1 or k in ks]
     standard = [*(f"hit@{k}" for k in short_ks), f"MRR@{cutoff}", f"nDCG@{cutoff}"]
+    standard += several_names(result, ks, cutoff)
     lines = []
     for group in (name for name in GROUPS if name in result):
         columns = [f"hit@{k}" for k in ks] if group == "article" else standard
@@ -62,13 +63,19 @@ def markdown_table(result: dict, ks: Sequence[int], cutoff: int) -> str:
     return "\n".join(lines)
 
 
+def several_names(result: dict, ks: Sequence[int], cutoff: int) -> list[str]:
+    """Return the deepest recall and MAP, where the run measures them for several passages."""
+    names = (f"recall@{max(ks)}", f"MAP@{cutoff}")
+    return [name for name in names if name in result["all"]["reranker"]]
+
+
 def _headline(result: dict, cutoff: int) -> list[str]:
     """Return the gain over the first stage that would be deployed without a reranker."""
-    measured, name = result["all"], f"MRR@{cutoff}"
-    rival = best_first_stage(measured, name)
+    name = f"MRR@{cutoff}"
+    rival = best_first_stage(result, name)
     lines = [
-        f"Against {rival}, the best first stage by {name}, with 95 % intervals; "
-        f"one question is worth {1 / measured['questions']:.4f}:",
+        f"Against {first_stage_title(result, name)}, with 95 % intervals; "
+        f"one question is worth {1 / result['all']['questions']:.4f}:",
         "",
     ]
     for system, rivals in result["against"]["all"].items():

@@ -1,4 +1,4 @@
-"""Compare systems with intervals and p-values; list documents and labels that a person should read.
+"""Compare systems with intervals and p-values; list labels that a person should read.
 
 `compare` tells whether one system is better than another, or only lucky in the questions drawn.
 Interval: percentile bootstrap of the mean paired difference (Efron, "Bootstrap Methods: Another
@@ -84,15 +84,30 @@ def verdict(difference: Mapping[str, float]) -> str:
     return "worse" if difference["high"] < 0 else "no evidence"
 
 
-def best_first_stage(measured: Mapping[str, Mapping[str, float]], measure: str) -> str:
+def first_stages(result: Mapping) -> list[str]:
+    """Return the first stages of a run, the user's own search or those of FIRST_STAGES.
+
+    Args:
+        result: the content of metrics/eval.json.
+    """
+    own = result.get("first_stages")
+    return own or [name for name in FIRST_STAGES if name in result["all"]]
+
+
+def best_first_stage(result: Mapping, measure: str) -> str:
     """Return the first stage with the highest measure: what is deployed without a reranker.
 
     Args:
-        measured: system -> measure -> value.
+        result: the content of metrics/eval.json.
     """
-    return max(
-        (name for name in FIRST_STAGES if name in measured),
-        key=lambda name: measured[name][measure],
+    return max(first_stages(result), key=lambda name: result["all"][name][measure])
+
+
+def first_stage_title(result: Mapping, measure: str) -> str:
+    """Return what tables call the result of `best_first_stage`."""
+    best = "best " if len(first_stages(result)) > 1 else ""
+    return f"{best_first_stage(result, measure)}, the {best}first stage" + (
+        f" by {measure}" if best else ""
     )
 
 
@@ -144,28 +159,6 @@ def _compare_measures(
     }
 
 
-def hits_by_document(
-    rows: Sequence[dict], systems: Sequence[str], documents: Mapping[str, str]
-) -> list[dict]:
-    """Return the hit@1 of each system on the questions of each document, by document name.
-
-    Args:
-        rows: one a question, with the rank of its passage under each system.
-        documents: passage -> its document.
-
-    Returns:
-        {document, questions, system: share of them with their passage first}.
-    """
-    groups: dict[str, list[dict]] = {}
-    for row in rows:
-        groups.setdefault(documents[row["passage"]], []).append(row)
-    return [
-        {"document": document, "questions": len(group)}
-        | {name: round(sum(row[name] == 1 for row in group) / len(group), 6) for name in systems}
-        for document, group in sorted(groups.items())
-    ]
-
-
 def suspect_labels(
     split: str,
     questions: Sequence[dict],
@@ -173,7 +166,7 @@ def suspect_labels(
     tuned: Mapping[str, Mapping[str, float]],
     margin: float,
 ) -> list[dict]:
-    """Return the questions whose own passage both models clearly score below the same rival.
+    """Return the questions whose relevant passages both models clearly score below the same rival.
 
     The label may be wrong, both passages may answer, or the views may miss the answer: read these
     questions before dropping any. A base with an untrained head scores all passages much alike, and
@@ -181,26 +174,28 @@ def suspect_labels(
 
     Args:
         split: of all the questions, for the first column.
-        base, tuned: question id -> passage -> raw logit. A question whose own passage has no score
-            is left out.
-        margin: logits by which both models must score the rival above the own passage, at least.
+        base, tuned: question id -> passage -> raw logit. A question without a score of a relevant
+            passage is left out.
+        margin: logits by which both models must score the rival above each relevant passage, at
+            least.
 
     Returns:
-        a row with SUSPECT's columns for each question, with its strongest rival; the rows with the
-        largest smaller margin come first.
+        a row with SUSPECT's columns for each question, with its strongest rival, which is never
+        relevant, and the relevant passage that `tuned` scores highest; the rows with the largest
+        smaller margin come first.
     """
     rows = []
     for question in questions:
-        key, passage = question["id"], question["passage"]
+        key, relevant = question["id"], [item["passage"] for item in question["relevant"]]
         before, after = base[key], tuned[key]
-        if passage not in after:
+        scored = [passage for passage in relevant if passage in after]
+        rivals = [passage for passage in after if passage not in relevant]
+        if not scored or not rivals:
             continue
-        margins = {
-            rival: (before[rival] - before[passage], after[rival] - after[passage])
-            for rival in after
-        }
+        own, known = max(scored, key=after.get), max(before[passage] for passage in scored)
+        margins = {rival: (before[rival] - known, after[rival] - after[own]) for rival in rivals}
         rival = max(margins, key=lambda name: min(margins[name]))
         if min(margins[rival]) >= margin:
             rounded = (round(value, 6) for value in margins[rival])
-            rows.append((split, key, question["question"], passage, rival, *rounded))
+            rows.append((split, key, question["question"], own, rival, *rounded))
     return [dict(zip(SUSPECT, row)) for row in sorted(rows, key=lambda row: -min(row[5:]))]

@@ -1,5 +1,6 @@
 """Parameters of the stages prepare, retrieve and samples."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -7,10 +8,18 @@ from pydantic import AfterValidator, Field, model_validator
 from tunerank.params.base import Count, Fraction, Group, Number, Positive
 
 TABLES = {
-    "qa": ("question", "answer", "context", "doc", "uuid", "qa_type", "dataset", "label"),
+    "qa": (
+        *("question", "answer", "context", "doc", "uuid", "qa_type", "dataset", "label"),
+        "query_id",
+    ),
     "corpus": ("uuid", "doc", "title", "document"),
 }
-"""Our columns of the questions' table and of the corpus table."""
+"""Our columns of the questions' table and of the corpus table.
+
+Rows with one question are one question with several passages. `label` is the grade of the row's
+passage: 0 is wrong, 1 right, more better. Without the column all are right. `query_id` is the
+question's id; without it the id is made of the text.
+"""
 
 
 def check_mapping_form(columns: dict[str, Any]) -> dict[str, Any]:
@@ -56,7 +65,8 @@ class Prepare(Group):
     training questions, it is this share of the training questions instead."""
     test_fraction: Fraction
     """Share of all passages, at least one, whose questions become test questions, if the table
-    names no splits."""
+    names no splits. Passages of a common question are drawn together; if most questions hang
+    together so, it is this share of the questions instead."""
     split_seed: Count
     """Seed of these draws. Another `seed` changes training, but not which questions are tested."""
 
@@ -70,9 +80,30 @@ class Prepare(Group):
         return self.columns.get(table, {}) if self.per_table else self.columns
 
 
+RUN = re.compile("[a-z0-9][a-z0-9.-]*")
+"""The name of a file or folder in data/runs; it names a row and columns of metrics too."""
+
+
+def check_run(name: str) -> str:
+    """Return `retrieve.run` as it is.
+
+    Raises:
+        ValueError: it is no name inside data/runs.
+    """
+    if not RUN.fullmatch(name):
+        raise ValueError(
+            "write the name of a file or folder inside data/runs, such as elastic.trec, in lower "
+            "case letters, digits, '.' and '-'; null: BM25 and the dense retriever"
+        )
+    return name
+
+
 class Retrieve(Group):
+    run: Annotated[str, AfterValidator(check_run)] | None
+    """Candidates of the user's own search, in place of BM25 and the dense retriever: a file in
+    `data/runs`, or a folder there with one file a split. `first_stage` is its name."""
     depth: Positive
-    """Dense candidates of each question."""
+    """Dense candidates of each question, or those of `run`."""
     bm25_depth: Positive
     """BM25 candidates of each question (the article's ensemble: 4)."""
     dense_weight: Annotated[float, Field(ge=0)]
@@ -117,7 +148,29 @@ class Retrieve(Group):
     @property
     def dense(self) -> bool:
         """Whether the dense retriever runs: for its candidates, or to find the nearest windows."""
-        return self.dense_weight > 0 or self.window > 0
+        return self.window > 0 or (self.dense_weight > 0 and not self.run)
+
+    @property
+    def first_stage(self) -> str | None:
+        """The name of the user's own search: that of `run` without its suffix; None without."""
+        return self.run and re.sub(r"\.[a-z]+$", "", self.run)
+
+    @property
+    def lists(self) -> list[tuple[str, int, float]]:
+        """The rankings that are fused: (a candidate's field with its rank, depth, weight)."""
+        if self.run:
+            return [("run", self.depth, 1.0)]
+        return [
+            ("dense", self.depth, self.dense_weight),
+            ("bm25", self.bm25_depth, self.bm25_weight),
+        ]
+
+    @property
+    def parts(self) -> tuple[tuple[str, str], ...]:
+        """The first stage's scores that the fused row adds: (name, a candidate's field)."""
+        if self.run:
+            return ((self.first_stage, "run_score"),)
+        return (("dense", "dense_score"), ("bm25", "bm25_score"))
 
 
 class Units(Group):
@@ -156,7 +209,7 @@ class Samples(Group):
     n_neg_batch: Positive
     """`all`: maximum of samples a question."""
     negatives: Positive
-    """`hard`: negatives in a sample, including the random ones."""
+    """`hard`: negatives in a sample, including the random ones and those that the data names."""
     random_negatives: Count
     """`hard`: negatives that are drawn from all training passages."""
     skip_top: Count
@@ -164,15 +217,16 @@ class Samples(Group):
     window: Positive
     """`hard`: number of candidates after those; the hard negatives are drawn from them."""
     absolute_margin: Number | None
-    """`hard`: a negative's dense score is at most the positive's minus this (may be negative)."""
+    """`hard`: a mined negative's dense score is at most the positive's minus this, or plus this if it
+    is negative. Of several relevant passages it is the highest score."""
     relative_margin: Number | None
-    """`hard`: a negative's dense score is at most (1 - this) times the positive's."""
+    """`hard`: a mined negative's dense score is at most (1 - this) times the positive's."""
     teacher: Literal["none", "retriever", "reranker"]
     """Source of the samples' pos_scores and neg_scores. `retriever`, only for `hard`: the dense
     first stage's cosine / 0.01, the temperature in the training of e5 and bge. `reranker`: the
     logits of the reranker in the group `teacher`."""
     teacher_margin: Number | None
-    """Negatives with a teacher score above the best positive's minus this are dropped as false."""
+    """Mined negatives with a teacher score above the best positive's minus this are dropped."""
 
     @model_validator(mode="after")
     def consistent(self):

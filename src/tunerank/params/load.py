@@ -41,11 +41,12 @@ class Score(Group):
 
 
 TAKEN = {
-    *("bm25", "dense", "retriever", "base", "reranker", "fused", "none"),
-    *("id", "question", "questions", "evidence", "passage", "seen", "document"),
+    *("bm25", "dense", "retriever", "base", "reranker", "fused", "none", "qrels"),
+    *("id", "question", "questions", "evidence", "passage", "grade", "seen", "document"),
     *("k", "share", "system"),
 }
-"""Rows and columns of the tables of metrics; no reranker of `evaluate.compare` has such a name."""
+"""Rows and columns of the tables of metrics. No reranker of `evaluate.compare` and no run of
+`retrieve.run` has such a name."""
 
 
 class Evaluate(Group):
@@ -55,15 +56,9 @@ class Evaluate(Group):
     """The cut-off of MRR and nDCG."""
     multiplier: Positive
     """The article's protocol reranks multiplier * k candidates for each k."""
-    fusion_weights: (
-        Annotated[
-            list[Annotated[float, Field(ge=0, allow_inf_nan=False)]],
-            Field(min_length=3, max_length=3),
-        ]
-        | None
-    )
-    """Weights of the reranker's logit, the dense score and the BM25 score in the fused row; null
-    fits them to the validation questions."""
+    fusion_weights: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None
+    """Weights of the reranker's logit and of each of `Retrieve.parts`, the dense and the BM25
+    score, in the fused row; null fits them to the validation questions."""
     resamples: Annotated[int, Field(ge=100)]
     """Resamples of the bootstrap and of the randomization test that compare systems. The smallest p
     is 2 / (resamples + 1)."""
@@ -116,6 +111,23 @@ class Params(Group):
         return self
 
     @model_validator(mode="after")
+    def consistent_first_stage(self):
+        retrieve, evaluate = self.retrieve, self.evaluate
+        if retrieve.first_stage in TAKEN | set(evaluate.compare):
+            raise ValueError(
+                f"retrieve.run: the name '{retrieve.first_stage}' is taken; rename "
+                f"data/runs/{retrieve.run}"
+            )
+        names = ["the reranker", *(name for name, _ in retrieve.parts)]
+        weights = evaluate.fusion_weights
+        if weights is not None and len(weights) != len(names):
+            raise ValueError(
+                f"evaluate.fusion_weights needs {len(names)} weights, of {', '.join(names)}, got "
+                f"{len(weights)}; empty: fitted to the validation questions"
+            )
+        return self
+
+    @model_validator(mode="after")
     def consistent_stages(self):
         if self.evaluate.fusion_weights is None and not self.train.evals_per_epoch:
             raise ValueError(
@@ -134,13 +146,15 @@ class Params(Group):
         if self.train.distill_weight and self.samples.teacher == "none":
             raise ValueError("train.distill_weight above 0 needs samples.teacher")
         margins = (self.samples.absolute_margin, self.samples.relative_margin)
-        if not self.retrieve.dense and (
-            self.pretrain.epochs or self.samples.teacher == "retriever" or margins != (None, None)
-        ):
+        mined = self.samples.teacher == "retriever" or margins != (None, None)
+        # Pre-training searches by itself, whatever `run` is.
+        searched = self.retrieve.model_copy(update={"run": None}).dense
+        if (self.pretrain.epochs and not searched) or (mined and not self.retrieve.dense):
+            setting = "retrieve.run" if searched else "retrieve.dense_weight 0"
+            pretraining = "" if searched else "pretrain.epochs above 0, "
             raise ValueError(
-                "retrieve.dense_weight 0 with retrieve.window 0 gives no dense scores, but "
-                "pretrain.epochs above 0, samples.teacher 'retriever' and the margins of samples "
-                "need them"
+                f"{setting} with retrieve.window 0 gives no dense scores, but {pretraining}"
+                "samples.teacher 'retriever' and the margins of samples need them"
             )
         return self
 

@@ -10,7 +10,6 @@ also have no more moved ranks than `MOVED` explains. With few questions only a l
 change.
 """
 
-import io
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -19,13 +18,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
-from tunerank.core.errors import InputError
-from tunerank.evaluation.safe_csv import read_csv
 from tunerank.evaluation.significance import SYSTEMS, compare, verdict
-from tunerank.provenance.runs import HERE, LOCK, MACHINE, RANKS, Run, first_few, other_inputs
-
-ABOUT = ["id", "passage", "qa_type", "seen"]
-"""The columns of metrics/per_query.csv that describe the question. The others are systems."""
+from tunerank.provenance.ranks import other_questions, ranks_of, systems_of
+from tunerank.provenance.runs import HERE, LOCK, MACHINE, Run, first_few, other_inputs
 
 CUTOFF = 10
 """`tunerank compare` judges by MRR@10 too. It uses more of a ranking than hit@1 does."""
@@ -114,76 +109,47 @@ def judged(a: Run, b: Run) -> Judgement:
     return Judgement(kind, f"{of}: {'; '.join(parts)}")
 
 
-def ranks_of(run: Run) -> pd.DataFrame:
-    """Return the ranks of a run, a row per question, by its id.
-
-    The columns are `passage` and one per system: float, infinity if the passage was not found.
-
-    Raises:
-        InputError: the table is not one of ranks: damaged, or merged by hand.
-    """
-    try:
-        table = read_csv(
-            io.BytesIO(run.ranks),
-            dtype={"id": str, "passage": str},
-            keep_default_na=False,  # "NA" can be an id
-            na_values=[""],
-        ).set_index("id", verify_integrity=True)
-        systems = [name for name in table if name not in ABOUT]
-        ranks = table[systems].astype("float64").fillna(np.inf)
-        if table.empty or table["passage"].isna().any() or not (ranks >= 1).all(axis=None):
-            raise ValueError("no rows, or a row without passage, or a rank below 1")
-        return table[["passage"]].join(ranks)
-    except (ValueError, KeyError) as error:
-        why = " ".join(str(error).split())
-        raise InputError(
-            f"{RANKS} of {run.name} is not a table of ranks ({why}); run dvc repro there"
-        ) from None
-
-
-def other_questions(before: pd.DataFrame, after: pd.DataFrame, a: str, b: str) -> str | None:
-    """Return why two results of `ranks_of` cannot be compared, None if they can."""
-    both = before.index.intersection(after.index)
-    if not len(before) == len(after) == len(both):
-        return f"other questions ({len(before)} in {a}, {len(after)} in {b}, {len(both)} in both)"
-    moved = int((before.passage != after.passage.reindex(before.index)).sum())
-    return f"{moved} of {len(before)} questions have another passage" if moved else None
-
-
 def differences(before: pd.DataFrame, after: pd.DataFrame, share: float) -> tuple[list[str], str]:
     """Return the systems that moved by more than another machine moves them, and a text.
 
     The text says how far these moved, or else how little all moved.
 
     Args:
-        before, after: of `ranks_of`, with the same questions.
+        before, after: of `ranks_of`, with the same questions and relevant passages.
         share: of the ranks that another machine may move under a system that is not trained.
     """
-    questions, after = len(before), after.reindex(before.index)
-    systems = [name for name in before if name in after and name != "passage"]
+    count, after = len(before), after.reindex(before.index)
+    systems = [name for name in systems_of(before) if name in after]
     level = ALPHA / max(1, len(systems))
-    limit = binom.ppf(1 - level, questions, share)
+    limit = binom.ppf(1 - level, count, share)
     beyond, trained, others = {}, [], 0
     for name in systems:
-        old, new = before[name].to_numpy(), after[name].to_numpy()
-        moved = int((old != new).sum())
-        theirs, ours = (np.where(ranks <= CUTOFF, 1 / ranks, 0.0) for ranks in (old, new))
+        moved = int((before[name] != after[name]).sum())
+        theirs, ours = (reciprocal(table[name]) for table in (before, after))
         paired = compare(ours, theirs, RESAMPLES, SEED) if moved else UNMOVED
         size = f"{paired['difference']:+.3f} [{paired['low']:+.3f}, {paired['high']:+.3f}]"
         if (verdict(paired) != "no evidence" and paired["p"] < level) or (
             name not in SYSTEMS and moved > limit
         ):
             means = f"{theirs.mean():.3f} -> {ours.mean():.3f}"
-            beyond[name] = (
-                f"{name} MRR@{CUTOFF} {means}, {size}, {moved} of {questions} ranks moved"
-            )
+            beyond[name] = f"{name} MRR@{CUTOFF} {means}, {size}, {moved} of {count} ranks moved"
         elif name in SYSTEMS:
             trained.append(f"{name} MRR@{CUTOFF} {size}")
         else:
             others += moved
-    untrained = questions * (len(systems) - len(trained))
+    untrained = count * (len(systems) - len(trained))
     rest = f"{others} of {untrained} ranks of untrained systems moved"
     return list(beyond), ", ".join([*beyond.values()] or [*trained, rest])
+
+
+def reciprocal(ranks: pd.Series) -> np.ndarray:
+    """Return 1 / rank of each question's first relevant passage, 0 beyond CUTOFF.
+
+    Args:
+        ranks: of one system, by (question, passage).
+    """
+    first = ranks.groupby(level="id", sort=False).min().to_numpy()
+    return np.where(first <= CUTOFF, 1 / first, 0.0)
 
 
 EXPLAINED = ("packages", "precision_why")

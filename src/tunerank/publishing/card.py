@@ -11,8 +11,8 @@ from pathlib import Path
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from tunerank.evaluation.markdown import code, plain
-from tunerank.evaluation.significance import FIRST_STAGES, best_first_stage
+from tunerank.evaluation.markdown import code, plain, several_names
+from tunerank.evaluation.significance import best_first_stage, first_stage_title, first_stages
 from tunerank.params.base import Base
 from tunerank.params.load import Params
 from tunerank.provenance.lock import Origin
@@ -41,7 +41,7 @@ def model_card(
     license = license or base_license(params.base)
     languages = languages or (["zh"] if params.prepare.raw == BUNDLED_DATA else [])
     result, trained = origin.metrics["eval"], origin.metrics["train"]
-    machine = origin.metrics["environment"]
+    machine, mrr = origin.metrics["environment"], f"MRR@{params.evaluate.cutoff}"
     # No autoescape: the text is Markdown, and plain() and code() escape names for it.
     environment = jinja2.Environment(
         autoescape=False,
@@ -66,8 +66,10 @@ def model_card(
         has_license=base_license(params.base) is not None,
         split=split_name(result),
         measures=measure_names(params, result),
-        first_stages=[name for name in FIRST_STAGES if name in result["all"]],
-        best_first_stage=best_first_stage(result["all"], f"MRR@{params.evaluate.cutoff}"),
+        several=several_names(result, params.evaluate.ks, params.evaluate.cutoff),
+        first_stages=first_stages(result),
+        best_first_stage=best_first_stage(result, mrr),
+        best_title=first_stage_title(result, mrr),
         teacher=teacher_name(params),
         units=describe_units(params),
         checkpoint=describe_checkpoint(trained),
@@ -116,7 +118,7 @@ def metadata(
 
 def teacher_name(params: Params) -> str:
     if params.samples.teacher != "reranker":
-        return "the dense first stage"
+        return "the dense retriever" if params.retrieve.run else "the dense first stage"
     teacher = params.teacher
     return code(teacher.repo or public_path(teacher.path or "") or teacher.source)
 
@@ -179,7 +181,8 @@ def measure_names(params: Params, result: dict) -> list[str]:
     """Return the measures of the tables; `evaluate.ks` may lack 1."""
     cutoff = params.evaluate.cutoff
     names = ("hit@1", f"MRR@{cutoff}", f"nDCG@{cutoff}")
-    return [name for name in names if name in result["all"]["reranker"]]
+    found = [name for name in names if name in result["all"]["reranker"]]
+    return found + several_names(result, params.evaluate.ks, cutoff)
 
 
 def counts(numbers: dict[str, int]) -> str:

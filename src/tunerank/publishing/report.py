@@ -15,6 +15,7 @@ import pandas as pd
 import vl_convert
 
 from tunerank.evaluation.significance import best_first_stage, verdict
+from tunerank.publishing.questions import first_ranks, question_rows
 from tunerank.reranking.ways import system_title
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -34,10 +35,8 @@ COLOURS = {
 }  # fmt: skip
 OTHER_COLOURS = ("#b07aa1", "#9c755f", "#edc948", "#76b7b2", "#ff9da7")
 """Of the rerankers in `evaluate.compare`."""
-MOST_QUESTIONS = 5000
-"""Rows in the table of questions. Those that only some systems answer first come first."""
-HITS = ("hit@1", "hit@3", "hit@5")
-"""The hit@k in the table of measures."""
+DEPTHS = (1, 3, 5)
+"""The k of hit@k and recall@k in the table of measures."""
 LABELS = alt.Axis(labelLimit=220)
 
 
@@ -57,12 +56,17 @@ def page(values: Mapping[str, dict], tables: Mapping[str, pd.DataFrame], params:
     result = values["eval"]
     systems = [name for name in result["all"] if name != "questions"]
     gains = {rival: result["against"]["all"]["fused"][rival]["hit@1"] for rival in rivals(result)}
+    shown = [f"{name}@{k}" for name in ("hit", "recall") for k in DEPTHS]
     measures = [
-        name for name in result["all"]["fused"] if not name.startswith("hit@") or name in HITS
+        name
+        for name in result["all"]["fused"]
+        if not name.startswith(("hit@", "recall@")) or name in shown
     ]
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         result=result,
         systems=systems,
+        several=bool(tables["per_query"]["id"].duplicated().any()),
+        graded="grade" in tables["per_query"],
         titles={name: system_title(name) for name in systems},
         columns=measures,
         groups=[name for name in ("all", "unseen", "seen") if name in result],
@@ -81,37 +85,13 @@ def page(values: Mapping[str, dict], tables: Mapping[str, pd.DataFrame], params:
 
 def rivals(result: Mapping[str, dict]) -> list[str]:
     """Return what is deployed without the fine-tuned reranker: the base, the best first stage."""
-    measured = result["all"]
-    mrr = next(name for name in measured["base"] if name.startswith("MRR@"))
-    return ["base", best_first_stage(measured, mrr)]
+    mrr = next(name for name in result["all"]["base"] if name.startswith("MRR@"))
+    return ["base", best_first_stage(result, mrr)]
 
 
 def rank_band(rank: float) -> str:
     """Return the key of RANKS for a rank; NOT_FOUND for NaN."""
     return next((name for name, (low, high) in RANKS.items() if low <= rank <= high), NOT_FOUND)
-
-
-def question_rows(
-    first: pd.DataFrame, per_query: pd.DataFrame, systems: Sequence[str]
-) -> list[dict]:
-    """Return the table of questions: {id, question, evidence, passage, ranks, first}.
-
-    `ranks` and `first` are by system.
-    """
-    ranks = per_query.set_index("id")[list(systems)]
-    right = ranks.eq(1).sum(axis=1)
-    disputed = right.gt(0) & right.lt(len(systems))
-    order = [*ranks.index[disputed], *ranks.index[~disputed]][:MOST_QUESTIONS]
-    ranks = ranks.astype(object).where(ranks.notna(), None)
-    texts = first.astype(object).where(first.notna(), None).set_index("id")
-    rows = []
-    for key in order:
-        row = {name: texts.at[key, name] or "" for name in ("question", "evidence", "passage")}
-        found = {name: ranks.at[key, name] for name in systems}
-        found = {name: None if rank is None else int(rank) for name, rank in found.items()}
-        firsts = {name: texts.at[key, name] for name in systems}
-        rows.append({"id": key, **row, "ranks": found, "first": firsts})
-    return rows
 
 
 def charts(
@@ -165,14 +145,18 @@ def hit_curves(hits: pd.DataFrame) -> alt.Chart:
 
 
 def gold_ranks(per_query: pd.DataFrame) -> alt.Chart:
-    """Return the chart of the ranks of the questions' passages, before and after fine-tuning."""
+    """Return the chart of the ranks of each question's first relevant passage, before and after."""
     systems = ["base", "reranker", "fused"]
-    bands = per_query[systems].map(rank_band).melt(var_name="system", value_name="rank")
+    best = first_ranks(per_query, systems)
+    bands = best.map(rank_band).melt(var_name="system", value_name="rank")
     counts = bands.groupby(["system", "rank"]).size().reset_index(name="questions")
+    title = "rank of the right passage · 正确段落的名次"
+    if len(best) < len(per_query):
+        title = "rank of the first right passage · 首个正确段落的名次"
     rank = alt.X(
         "rank:N",
         sort=[*RANKS, NOT_FOUND],
-        title="rank of the right passage · 正确段落的名次",
+        title=title,
         axis=alt.Axis(labelAngle=0),
     )
     encoded = (

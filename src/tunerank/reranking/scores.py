@@ -3,8 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
+from tunerank.core.files import read_by_id
 from tunerank.data.passages import Passage
+from tunerank.data.questions import grades
 from tunerank.models.cross_encoder import CrossEncoder
 from tunerank.params.data import Retrieve
 from tunerank.params.load import Params
@@ -16,7 +19,27 @@ AUDITED = 1000
 """Training questions in the label audit, at most."""
 
 AUDIT_DEPTH = 5
-"""Candidates that the label audit compares with a question's own passage."""
+"""Candidates that the label audit compares with a question's relevant passages."""
+
+
+def load_encoder(folder: str | Path, params: Params) -> CrossEncoder:
+    """Load a reranker with the settings of `score`."""
+    score = params.score
+    return CrossEncoder(folder, score.max_length, score.precision, score.batch_tokens)
+
+
+def read_candidates(
+    folder: str | Path, questions: Mapping[str, Sequence[dict]]
+) -> list[dict[str, list[dict]]]:
+    """Return question id -> candidates, of data/candidates, for each split's questions.
+
+    Raises:
+        InputError: a question has no row there.
+    """
+    return [
+        read_by_id(Path(folder, f"{split}.jsonl"), "candidates", [row["id"] for row in rows])
+        for split, rows in questions.items()
+    ]
 
 
 def candidate_pool(candidates: Sequence[dict], depth: int, params: Retrieve) -> list[str]:
@@ -59,17 +82,17 @@ def score_labels(
     params: Retrieve,
     what: str,
 ) -> Scores:
-    """Score each question's own passage and the others of its first AUDIT_DEPTH candidates.
+    """Score each question's relevant passages and the others of its first AUDIT_DEPTH candidates.
 
     The other passages are scored by their nearest view alone. That saves time and makes it harder
-    to rank above the own passage. The own passage's further views can only raise its score, so
-    they are scored only where another passage is ahead without them.
+    to rank above a relevant one. The relevant passages' further views can only raise their scores,
+    so they are scored only where another passage is ahead without them.
     """
     own, nearest = {}, {}
     for question in questions:
-        found, passage = candidates[question["id"]], question["passage"]
-        own[question["id"]] = [candidate for candidate in found if candidate["passage"] == passage]
-        compared = {*fused_top_k(found, AUDIT_DEPTH, params), passage}
+        found, relevant = candidates[question["id"]], grades(question)
+        own[question["id"]] = [candidate for candidate in found if candidate["passage"] in relevant]
+        compared = {*fused_top_k(found, AUDIT_DEPTH, params), *relevant}
         nearest[question["id"]] = [
             candidate | {"views": candidate["views"][:1]}
             for candidate in found
@@ -82,9 +105,13 @@ def score_labels(
 
 
 def prefers_another(question: dict, scores: Scores) -> bool:
-    """Return whether a passage scores higher than the question's own."""
+    """Return whether a passage scores higher than every relevant one of the question.
+
+    It is False where no relevant passage has a score.
+    """
     found = scores[question["id"]]
-    return max(found.values()) > found.get(question["passage"], math.inf)
+    own = (found[passage] for passage in grades(question) if passage in found)
+    return max(found.values(), default=-math.inf) > max(own, default=math.inf)
 
 
 def _all_passages(

@@ -26,24 +26,23 @@ def fuse(rankings: Iterable[tuple[Sequence[str], float]], k: int) -> list[tuple[
 
 
 def fused_top_k(candidates: Sequence[dict], depth: int, params: Retrieve) -> list[str]:
-    """Return the first `depth` passages of the dense top `depth` fused with the BM25 list.
+    """Return the first `depth` passages of the first list's top `depth` fused with the others.
 
-    This is the article's ensemble: the dense depth follows `depth`, the BM25 depth is fixed.
+    This is the article's ensemble: the dense depth follows `depth`, the BM25 depth is fixed. With
+    `retrieve.run` there is one list, so that the order is that search's own.
 
     Args:
-        candidates: one question's, as `Retrieval.candidates` gives them.
+        candidates: one question's, as `Retrieval.candidates` or `OwnSearch.candidates` gives them.
     """
-    limits = {"dense": depth, "bm25": params.bm25_depth}
-    weights = {"dense": params.dense_weight, "bm25": params.bm25_weight}
     rankings = [
-        ([c["passage"] for c in ranked_by(name, candidates, limits[name])], weights[name])
-        for name in limits
-        if weights[name]
+        ([c["passage"] for c in ranked_by(name, candidates, limit if place else depth)], weight)
+        for place, (name, limit, weight) in enumerate(params.lists)
+        if weight
     ]
     return [passage for passage, _ in fuse(rankings, params.rrf_k)[:depth]]
 
 
-def ranked_by(retriever: str, candidates: Sequence[dict], depth: int) -> list[dict]:
-    """Return the candidates among the first `depth` of a retriever, "dense" or "bm25", in order."""
-    found = (c for c in candidates if c[retriever] and c[retriever] <= depth)
-    return sorted(found, key=lambda candidate: candidate[retriever])
+def ranked_by(name: str, candidates: Sequence[dict], depth: int) -> list[dict]:
+    """Return the candidates among the first `depth` of a list of `Retrieve.lists`, in order."""
+    found = (c for c in candidates if c[name] and c[name] <= depth)
+    return sorted(found, key=lambda candidate: candidate[name])

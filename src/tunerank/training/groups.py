@@ -2,6 +2,7 @@
 
 A group is one positive and its negatives. Differences to FlagEmbedding 1.4.2:
 
+- Where a sample has `pos_weights`, the positive is drawn in proportion to them.
 - Each sample and epoch has its own generator, so that the groups depend neither on the global
   `random` nor on the number of workers.
 - All negatives of a sample are used once before any is used twice (the schedule of Tevatron,
@@ -65,7 +66,8 @@ class GroupDataset(Dataset):
         epoch, position = divmod(item, len(self.samples))
         row = self.order(epoch)[position]
         sample = self.samples.row(row)
-        positive, negatives = self.draw(row, epoch, len(sample["pos"]), len(sample["neg"]))
+        sizes = len(sample["pos"]), len(sample["neg"])
+        positive, negatives = self.draw(row, epoch, *sizes, sample["pos_weights"])
         query = self.samples.ids(sample["query"])[: self.query_limit]
         texts = [sample["pos"][positive], *(sample["neg"][i] for i in negatives)]
         passages = [self.samples.ids(text)[: self.passage_limit] for text in texts]
@@ -83,12 +85,21 @@ class GroupDataset(Dataset):
             self._order = (epoch, rows)
         return self._order[1]
 
-    def draw(self, row: int, epoch: int, positives: int, negatives: int) -> tuple[int, list[int]]:
+    def draw(
+        self,
+        row: int,
+        epoch: int,
+        positives: int,
+        negatives: int,
+        weights: Sequence[float] | None = None,
+    ) -> tuple[int, list[int]]:
         """Return the indices of a row's positive and negatives in an epoch.
 
         They do not depend on the order of calls. `positives`, `negatives`: how many the row has.
+        `weights`: a positive is drawn in proportion to its own; None: all are as likely.
         """
-        positive = random.Random(f"{self.seed}:{row}:{epoch}").choice(range(positives))
+        rng, numbers = random.Random(f"{self.seed}:{row}:{epoch}"), range(positives)
+        positive = rng.choices(numbers, weights)[0] if weights else rng.choice(numbers)
         order = list(range(negatives))
         random.Random(f"{self.seed}:{row}").shuffle(order)
         size = self.args.train_group_size - 1

@@ -2,7 +2,8 @@
 
 The best checkpoint competes with the base and with mixtures of both (Wortsman et al., "Robust
 fine-tuning of zero-shot models", CVPR 2022; Xiao et al., "LM-Cocktail", 2023, arXiv:2311.13534). So
-the result is never worse than the base on the validation questions.
+the result is never worse than the base on the validation questions, nor than the first stage alone
+where anything among them is not.
 """
 
 import json
@@ -22,6 +23,11 @@ from tunerank.training.validation import Validation, validation_curve
 
 BASE, TUNED = 0.0, 1.0
 """Shares of fine-tuned weights in the two models that are mixed."""
+
+SPREAD = 1e-3
+"""Logits of a question's candidates that are closer together tell nothing apart."""
+
+NEARLY_ALL = 0.9
 
 
 def select_best(runner: Runner) -> tuple[dict, dict[str, Scores]]:
@@ -54,13 +60,29 @@ def select_best(runner: Runner) -> tuple[dict, dict[str, Scores]]:
         )
         summary["merge"] = merge.summary()
         scores, worse = merge.scores, []  # choose_merge refuses weights that are worse
+        behind = merge.behind
     else:
         model.load_state_dict(tuned_weights)
         scores, worse = known[TUNED], validation.worse(known[TUNED], known[BASE])
+        behind = {TUNED: ways} if (ways := validation.behind(scores)) else {}
     summary["base"] = validation.measure(known[BASE])
     summary["kept"] = validation.measure(scores)
     summary["worse"] = worse
+    if behind:
+        summary["first_stage"] = validation.first_stage()
+        summary["behind"] = {str(share): ways for share, ways in behind.items()}
     return summary, scores
+
+
+def collapsed(scores: Scores) -> bool:
+    """Return whether nearly all questions have all their candidates within SPREAD.
+
+    >>> collapsed({"q": {"a": 0.5001, "b": 0.5002}}), collapsed({"q": {"a": 0.5, "b": 2.0}})
+    (True, False)
+    """
+    lists = [found.values() for found in scores.values() if len(found) > 1]
+    equal = sum(max(found) - min(found) < SPREAD for found in lists)
+    return equal > NEARLY_ALL * len(lists)
 
 
 def load_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -77,6 +99,7 @@ class Merge:
     predicted: share -> the value of the mean of both models' logits.
     scores: way -> validation scores of the chosen mixture.
     worse: share -> the ways in which it ranks worse than the base, if it was refused for that.
+    behind: share -> the ways in which it ranks worse than the first stage, if it does.
     """
 
     chosen: float
@@ -84,6 +107,7 @@ class Merge:
     predicted: dict[float, float]
     scores: Mapping[str, Scores]
     worse: dict[float, list[str]]
+    behind: dict[float, list[str]]
 
     def summary(self) -> dict:
         """Return what metrics/train.json has of it."""
@@ -108,6 +132,7 @@ def choose_merge(
     logits of both models (Wortsman et al., 2022, section 4), which are known. So only the mixture
     with the best mean is scored, and only if that mean ranks better than both models. Weights that
     rank significantly worse than the base in one way are refused, even if they gain in the other.
+    Weights that rank significantly worse than the first stage are refused, too, if others do not.
 
     Args:
         known: share -> way -> validation scores, of BASE and TUNED.
@@ -132,9 +157,13 @@ def choose_merge(
     valid = {share: value(scores[share]) for share in sorted(scores)}
     worse = {share: validation.worse(scores[share], known[BASE]) for share in valid}
     worse = {share: ways for share, ways in worse.items() if ways}
-    chosen = max((share for share in reversed(valid) if share not in worse), key=valid.get)
+    behind = {share: validation.behind(scores[share]) for share in valid}
+    behind = {share: ways for share, ways in behind.items() if ways}
+    allowed = [share for share in reversed(valid) if share not in worse]
+    ahead = [share for share in allowed if share not in behind]
+    chosen = max(ahead or allowed, key=valid.get)
     model.load_state_dict(merge_weights(base, tuned, chosen))
-    return Merge(chosen, valid, predicted, scores[chosen], worse)
+    return Merge(chosen, valid, predicted, scores[chosen], worse, behind)
 
 
 def merge_weights(

@@ -12,6 +12,7 @@ only while the files are written.
 
 import hashlib
 import itertools
+import math
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,10 +24,12 @@ from tunerank.core.files import file_digest, read_jsonl, replacing
 
 FILES = "texts.arrow", "rows.arrow"
 TEXTS = pa.schema([("ids", pa.list_(pa.int32()))])
+NUMBERS = {"pos_scores": "pos", "neg_scores": "neg", "pos_weights": "pos"}
+"""Optional entries of a sample: a number for each of its texts in the list that is named."""
 ROWS = pa.schema(
     [("query", pa.int64())]
     + [(side, pa.list_(pa.int64())) for side in ("pos", "neg")]
-    + [(f"{side}_scores", pa.list_(pa.float64())) for side in ("pos", "neg")]
+    + [(name, pa.list_(pa.float64())) for name in NUMBERS]
 )
 
 
@@ -40,12 +43,14 @@ class TokenizedSamples:
             tokenizer or limit, or if a file is damaged.
 
     Raises:
-        InputError: there are no samples, or one has no positive or no negative.
+        InputError: there are no samples, or one has no positive or no negative, or scores or
+            weights that do not fit its texts.
     """
 
     def __init__(self, samples: Path, tokenizer: PreTrainedTokenizerBase, limit: int, folder: Path):
         tokenizer_json = tokenizer.backend_tokenizer.to_str()
-        key = hashlib.sha256(f"{file_digest(samples)}:{limit}:{tokenizer_json}".encode())
+        of = f"{file_digest(samples)}:{limit}:{ROWS.names}:{tokenizer_json}"
+        key = hashlib.sha256(of.encode())
         marker = folder / "key"
         if not marker.is_file() or marker.read_bytes() != _marker(key.hexdigest(), folder):
             with replacing(folder) as partial:
@@ -58,7 +63,7 @@ class TokenizedSamples:
         return len(self.rows)
 
     def row(self, index: int) -> dict:
-        """Return a sample: query, pos, neg as text numbers; pos_scores, neg_scores or None."""
+        """Return a sample: query, pos, neg as text numbers; each of NUMBERS or None."""
         return {name: self.rows[name][index].as_py() for name in ROWS.names}
 
     def ids(self, text: int) -> list[int]:
@@ -122,7 +127,7 @@ def _tokenize(
                 numbered.append(
                     {"query": number(row["query"])}
                     | {side: [number(text) for text in row[side]] for side in ("pos", "neg")}
-                    | {name: row.get(name) for name in ("pos_scores", "neg_scores")}
+                    | {name: row.get(name) for name in NUMBERS}
                 )
             rows_out.write_batch(pa.RecordBatch.from_pylist(numbered, ROWS))
             ids = []
@@ -144,6 +149,22 @@ def _check(samples: Path, row: dict) -> None:
                 f"{samples}: the sample of {row['query']!r} has no {side!r}; a group needs a "
                 "positive and a negative, add one or remove the sample"
             )
+    for name, side in NUMBERS.items():
+        if row.get(name) is not None and (reason := _misfit(row[name], row[side], name)):
+            raise InputError(f"{samples}: the sample of {row['query']!r} has {name!r} {reason}")
+
+
+def _misfit(numbers: object, texts: list[str], name: str) -> str | None:
+    """Return why the entry `name` cannot belong to the texts, and what to do; None if it can."""
+    if not isinstance(numbers, list) or len(numbers) != len(texts):
+        count = len(numbers) if isinstance(numbers, list) else "no list"
+        return f"({count}) for {len(texts)} texts; write one number for each"
+    weights = name == "pos_weights"
+    for number in numbers:
+        known = isinstance(number, int | float) and not isinstance(number, bool)
+        if not known or not math.isfinite(number) or (weights and number <= 0):
+            return f"with {number!r}; write a {'number above 0' if weights else 'finite number'}"
+    return None
 
 
 def _marker(key: str, folder: Path) -> bytes:

@@ -12,6 +12,7 @@ from statistics import fmean
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from tunerank.data.passages import Passage
+from tunerank.data.questions import grades
 from tunerank.evaluation.measures import measure, per_question
 from tunerank.evaluation.significance import compare, verdict
 from tunerank.models.cross_encoder import CrossEncoder
@@ -33,8 +34,8 @@ class Validation:
     """The validation questions with their first `train.valid_depth` candidates, each way.
 
     Args:
-        questions: {id, question, passage}.
-        candidates: question id -> see `Retrieval.candidates`.
+        questions: see data/questions.py.
+        candidates: question id -> see `Search.candidates`.
         corpus: id -> passage.
         start: way -> scores of the model that training starts from, if they are known.
     """
@@ -48,9 +49,10 @@ class Validation:
         start: Mapping[str, Scores] | None = None,
     ):
         self.params, self.start = params, start
-        self.gold = {question["id"]: question["passage"] for question in questions}
+        self.gold = {question["id"]: grades(question) for question in questions}
         self.ways = ways(params.retrieve)
         top_k = partial(fused_top_k, depth=params.train.valid_depth, params=params.retrieve)
+        self.first = {question: top_k(candidates[question]) for question in self.gold}
         self.task = ScoringTask(questions, candidates, corpus, dict.fromkeys(self.ways, top_k))
 
     def score(
@@ -73,8 +75,8 @@ class Validation:
     def measure(self, scores: Mapping[str, Scores]) -> dict[str, float]:
         """Return MEASURES of every way; a name starts with its way, except that of the ranked one.
 
-        A question counts as 0 if its passage is not among its candidates. Equal scores keep the
-        first stage's order.
+        A question counts as 0 if no relevant passage is among its candidates. Equal scores keep
+        the first stage's order.
         """
         return {
             measure_name(name, way): value
@@ -92,17 +94,24 @@ class Validation:
 
     def worse(self, scores: Mapping[str, Scores], base: Mapping[str, Scores]) -> list[str]:
         """Return the ways in which `scores` rank significantly worse than the base's scores."""
-        seed = self.params.seed
-        return [
-            way
-            for way in scores
-            if verdict(compare(self._best(scores[way]), self._best(base[way]), RESAMPLES, seed))
-            == "worse"
-        ]
+        return [way for way in scores if self._loses(scores[way], _rankings(base[way]))]
 
-    def _best(self, scores: Scores) -> list[float]:
+    def behind(self, scores: Mapping[str, Scores]) -> list[str]:
+        """Return the ways in which `scores` rank significantly worse than the first stage does."""
+        return [way for way in scores if self._loses(scores[way], self.first)]
+
+    def first_stage(self) -> dict[str, object]:
+        """Return {measure, value}: `train.best` of the first stage's order of the candidates."""
+        best = self.params.train.best
+        return {"measure": best, "value": measure(self.gold, self.first, [1], CUTOFF)[best]}
+
+    def _loses(self, scores: Scores, rankings: Mapping[str, Sequence[str]]) -> bool:
+        ours, theirs = self._best(_rankings(scores)), self._best(rankings)
+        return verdict(compare(ours, theirs, RESAMPLES, self.params.seed)) == "worse"
+
+    def _best(self, rankings: Mapping[str, Sequence[str]]) -> list[float]:
         """Return `train.best` of each question."""
-        values = per_question(self.gold, _rankings(scores), [1], CUTOFF)
+        values = per_question(self.gold, rankings, [1], CUTOFF)
         return list(values[self.params.train.best].values())
 
 

@@ -21,7 +21,7 @@ from openpyxl.utils.datetime import from_excel
 from openpyxl.utils.escape import unescape
 
 from tunerank.core.errors import InputError
-from tunerank.data.readers.text import shown
+from tunerank.data.readers.number_formats import shown
 
 UNPACKED = 2**30
 """Limit on the bytes of all unpacked parts of a workbook."""

@@ -1,39 +1,37 @@
-"""Read tables with all cells as text: csv (UTF-8, UTF-16 or GB18030), xlsx, jsonl, parquet.
+"""Read tables with all cells as text: csv (UTF-8, UTF-16 or GB18030), xlsx, jsonl, json, parquet.
 
 A new format is one function that returns a frame, and its entry in READERS at the end.
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
-import pyarrow.parquet
 
 from tunerank.core.errors import InputError
-from tunerank.core.files import numbered_jsonl, regular
+from tunerank.core.files import SURROGATE, numbered_jsonl, regular
+from tunerank.data.readers.cells import (
+    Unusable,
+    as_cell,
+    as_text,
+    check_header,
+    check_size,
+    column_name,
+    json_object,
+    place,
+)
+from tunerank.data.readers.columnar import read_parquet
 from tunerank.data.readers.excel import read_rows
-from tunerank.data.readers.text import EXACT, split_csv
+from tunerank.data.readers.number_formats import EXACT
+from tunerank.data.readers.separated import split_csv
+from tunerank.data.readers.text import decode
 
-CELLS = 2**26
-"""Limit on the cells of a table, some gigabytes in memory. A small parquet file can exceed it."""
 TITLED = 5
 """Rows among which the header is searched, if the first ones have a single cell."""
 ALONE = {"question", "query", "doc", "text", "passage"}
 """Names of a column that can be the only one with a name; others alone in a row are titles."""
-
-
-class Unusable(str):
-    """The text of a cell with a list, an object or an inexact number; `refuse_nested` refuses it.
-
-    A column that nobody uses may have such cells.
-    """
-
-    def __new__(cls, text: str, reason: str) -> "Unusable":
-        cell = super().__new__(cls, text)
-        cell.reason = reason
-        return cell
+COMPRESSED = {".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz", ".7z", ".rar"}
 
 
 def refuse_nested(table: pd.DataFrame, columns: Iterable[str], path: str | Path) -> None:
@@ -42,11 +40,10 @@ def refuse_nested(table: pd.DataFrame, columns: Iterable[str], path: str | Path)
     Raises:
         InputError: one has; the message names file, row or line, column and remedy.
     """
-    unit = "line" if Path(path).suffix.lower() == ".jsonl" else "row"
     for column in columns:
         for number, cell in table[column].items() if column in table else ():
             if isinstance(cell, Unusable):
-                raise InputError(f"{path}, {unit} {number}, column {column!r}: {cell.reason}")
+                raise InputError(f"{place(path, number)}, column {column!r}: {cell.reason}")
 
 
 def read_table(path: str | Path, extra: Sequence[str] = ()) -> pd.DataFrame:
@@ -57,12 +54,14 @@ def read_table(path: str | Path, extra: Sequence[str] = ()) -> pd.DataFrame:
 
     Returns:
         a frame with the table's columns. Its index has the row numbers of a spreadsheet (the header
-        is row 1), or the line numbers of a jsonl file.
+        is row 1), the line numbers of a jsonl file, or the places in a json file's list.
 
     Raises:
         InputError: the table cannot be read; the message names file, row and remedy.
     """
     path = regular(path, "no such file; put the table there or set prepare.raw to where it is")
+    if path.suffix.lower() in COMPRESSED:
+        raise InputError(f"{path}: is compressed; unpack it")
     if path.suffix.lower() not in READERS:
         suffixes = ", ".join((*READERS, *extra))
         raise InputError(f"{path}: cannot read '{path.suffix}' tables; use one of {suffixes}")
@@ -83,22 +82,27 @@ def find_tables(raw: str | Path) -> tuple[Path, Path | None]:
     raw = Path(raw)
     if not raw.is_dir():
         return raw, None
-    tables = {}
-    try:
-        files = sorted(raw.iterdir())
-    except OSError as error:
-        raise InputError(f"{raw}: cannot be opened ({error.strerror})") from None
-    for stem in ("qa", "corpus"):
-        matches = [path for path in files if path.stem == stem and path.suffix.lower() in READERS]
-        if len(matches) > 1:
-            raise InputError(
-                f"{raw}: both {matches[0].name} and {matches[1].name}; keep one of them"
-            )
-        tables[stem] = matches[0] if matches else None
-    if tables["qa"] is None:
+    qa, corpus = table_named("qa", raw), table_named("corpus", raw)
+    if qa is None:
         names = [f"qa{suffix}" for suffix in READERS]
         raise InputError(f"{raw}: no {', '.join(names[:-1])} or {names[-1]} in this folder")
-    return tables["qa"], tables["corpus"]
+    return qa, corpus
+
+
+def table_named(stem: str, folder: Path) -> Path | None:
+    """Return the table of a folder that has this name before its suffix, or None.
+
+    Raises:
+        InputError: there are two.
+    """
+    try:
+        files = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be opened ({error.strerror})") from None
+    tables = [path for path in files if path.stem == stem and path.suffix.lower() in READERS]
+    if len(tables) > 1:
+        raise InputError(f"{folder}: both {tables[0].name} and {tables[1].name}; keep one of them")
+    return tables[0] if tables else None
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -112,9 +116,9 @@ def _read_xlsx(path: Path) -> pd.DataFrame:
 
 def _excel_cell(cell: object) -> str:
     if not isinstance(cell, int | float) or abs(cell) < EXACT:
-        return _text(cell)
+        return as_text(cell)
     remedy = "of which Excel keeps 15; format the column as text and enter it again"
-    return Unusable(_text(cell), f"a number of {len(str(abs(cell)))} digits, {remedy}")
+    return Unusable(as_text(cell), f"a number of {len(str(abs(cell)))} digits, {remedy}")
 
 
 def _to_frame(path: Path, rows: list[tuple[int, list[str]]]) -> pd.DataFrame:
@@ -123,16 +127,16 @@ def _to_frame(path: Path, rows: list[tuple[int, list[str]]]) -> pd.DataFrame:
     if not rows:
         return pd.DataFrame()
     width = max(len(row) for _, row in rows)
-    _check_size(path, len(rows), width)
+    check_size(path, len(rows), width)
     rows = [(number, row + [""] * (width - len(row))) for number, row in rows]
     number, header = rows.pop(0)
     if sum(map(bool, header)) > 1 and (repeats := [row[1] for row in rows].count(header)):
         print(f"{path}: left out rows that repeat the header: {repeats}")
         rows = [row for row in rows if row[1] != header]
-    header = [_name(name) for name in header]
+    header = [column_name(name) for name in header]
     kept = [i for i, name in enumerate(header) if name or any(row[i] for _, row in rows)]
     header = [header[i] for i in kept]
-    _check_header(path, f"row {number}", header)
+    check_header(path, f"row {number}", header)
     cells = [[row[i] for i in kept] for _, row in rows]
     return pd.DataFrame(cells, columns=header, index=[number for number, _ in rows], dtype=object)
 
@@ -147,103 +151,61 @@ def _without_titles(path: Path, rows: list[tuple[int, list[str]]]) -> list[tuple
     return rows[above:]
 
 
-def _check_size(path: Path, rows: int, columns: int) -> None:
-    if rows * columns > CELLS:
-        raise InputError(
-            f"{path}: {rows} rows of {columns} columns, more than {CELLS} cells; leave out "
-            "columns, or cut the table"
-        )
-
-
-def _name(column: str) -> str:
-    return column.strip(" \t\r\n\ufeff\u200b")
-
-
-def _check_header(path: Path, where: str, header: list[str]) -> None:
-    repeated = sorted(name for name, count in Counter(header).items() if count > 1)
-    if repeated:
-        reason = "two columns without a name; name them, or delete their cells"
-        if repeated[0]:
-            reason = f"column {repeated[0]!r} appears twice; rename one"
-        raise InputError(f"{path}, {where}: {reason}")
-
-
 def _read_jsonl(path: Path) -> pd.DataFrame:
-    rows = list(numbered_jsonl(path, _object))
+    return _from_objects(path, list(numbered_jsonl(path, json_object)))
+
+
+def _read_json(path: Path) -> pd.DataFrame:
+    """Read a list of objects, an object that has one as `data`, or jsonl under this name."""
+    text = decode(path)
+    try:
+        rows = json.loads(text, object_pairs_hook=json_object) if text.strip() else []
+        if SURROGATE.search(text):
+            json.dumps(rows, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data" and text.lstrip().startswith("{"):
+            return _read_jsonl(path)
+        reason = f"not valid JSON ({error.msg}, column {error.colno}); repair the file"
+        raise InputError(f"{path}, line {error.lineno}: {reason}") from None
+    except UnicodeEncodeError:
+        reason = "half a character (an escaped surrogate alone); repair the file"
+        raise InputError(f"{path}: {reason}") from None
+    except RecursionError:
+        raise InputError(f"{path}: nested too deep; repair the file") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except ValueError:  # an integer of more than sys.get_int_max_str_digits() digits
+        raise InputError(f"{path}: a number that is too long; repair the file") from None
+    if isinstance(rows, dict) and isinstance(rows.get("data"), list):
+        rows = rows["data"]
+    if not isinstance(rows, list):
+        reason = "neither a list of objects nor an object that has one as 'data'; convert it"
+        raise InputError(f"{path}: {reason} (pandas: to_json(orient='records'))")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            found = type(row).__name__
+            raise InputError(f"{path}, row {number}: expected a JSON object, found {found}")
+    return _from_objects(path, list(enumerate(rows, 1)))
+
+
+def _from_objects(path: Path, rows: list[tuple[int, dict]]) -> pd.DataFrame:
     names = list(dict.fromkeys(name for _, row in rows for name in row))
-    _check_size(path, len(rows), len(names))
+    check_size(path, len(rows), len(names))
     cells = []
     for number, row in rows:
         try:
-            cells.append([_cell(row.get(name)) for name in names])
+            cells.append([as_cell(row.get(name)) for name in names])
         except RecursionError:
             reason = "nested too deep; repair or delete the line"
-            raise InputError(f"{path}, line {number}: {reason}") from None
+            raise InputError(f"{place(path, number)}: {reason}") from None
     return pd.DataFrame(cells, columns=names, index=[number for number, _ in rows], dtype=object)
-
-
-def _object(pairs: list[tuple[str, object]]) -> dict:
-    """Return a JSON object's (name, value) pairs as a dict and refuse repeated names."""
-    row = {_name(name): value for name, value in pairs}
-    if len(row) < len(pairs):
-        counts = Counter(_name(name) for name, _ in pairs)
-        repeated = next(name for name, count in counts.items() if count > 1)
-        raise InputError(f"{repeated!r} appears twice; rename one")
-    return row
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        # Read no other metadata: those of a broken file's columns crash the process (pyarrow 26).
-        _check_size(path, file.metadata.num_rows, file.metadata.num_columns)
-        names = [_name(name) for name in file.schema_arrow.names]
-        _check_header(path, "header", names)
-        # Unlike pandas, to_pydict keeps lists, and integers in columns with empty cells.
-        columns = file.read().to_pydict().values()
-        cells = {
-            name: [_cell(cell) for cell in column]
-            for name, column in zip(names, columns)
-            if not name.startswith("__index_level_")
-        }
-    except InputError:
-        raise
-    except UnicodeDecodeError:
-        raise InputError(
-            f"{path}: a column of bytes that are not UTF-8 text; leave it out, or store it as text"
-        ) from None
-    except Exception as error:  # pyarrow's errors have no common base below Exception.
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot be read as parquet ({reason})") from None
-    table = pd.DataFrame(cells, dtype=object)
-    table.index = range(1, len(table) + 1)
-    return table
-
-
-def _cell(cell: object) -> str:
-    """Return the text of a cell; a list of one text is that text."""
-    if isinstance(cell, list) and len(cell) == 1 and isinstance(cell[0], str | bytes):
-        cell = cell[0]
-    if not isinstance(cell, list | dict):
-        return _text(cell)
-    text = json.dumps(cell, ensure_ascii=False, default=_text)
-    if isinstance(cell, dict):
-        return Unusable(text, "an object; a text or null is needed")
-    values = "1 value" if len(cell) == 1 else f"{len(cell)} values"
-    needed = "one row for each value" if len(cell) > 1 else "a text or null"
-    return Unusable(text, f"a list of {values}; {needed} is needed")
-
-
-def _text(cell: object) -> str:
-    if isinstance(cell, bytes):
-        return cell.decode().strip()
-    return "" if cell is None or pd.isna(cell) else str(cell).strip()
 
 
 READERS = {
     ".csv": _read_csv,
     ".xlsx": _read_xlsx,
     ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
+    ".parquet": read_parquet,
+    ".json": _read_json,
 }
 """Suffix -> a function from the path to the table, a row's number as its index."""
