@@ -217,8 +217,8 @@ class Samples(Group):
     window: Positive
     """`hard`: number of candidates after those; the hard negatives are drawn from them."""
     absolute_margin: Number | None
-    """`hard`: a mined negative's dense score is at most the positive's minus this, or plus this if it
-    is negative. Of several relevant passages it is the highest score."""
+    """`hard`: a mined negative's dense score is at most the positive's minus this, which may be
+    negative. Of several relevant passages it is the highest score."""
     relative_margin: Number | None
     """`hard`: a mined negative's dense score is at most (1 - this) times the positive's."""
     teacher: Literal["none", "retriever", "reranker"]
