@@ -4,6 +4,7 @@ They run in a small repository of the same pipeline, page by page in the order o
 `ELSEWHERE` names the tests of the other commands, or why they cannot run here.
 """
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,9 @@ import sys
 import pytest
 from commands import PAGES, page_commands
 from conftest import ENVIRONMENT, ROOT, dvc, git
+
+from tunerank.core.files import read_jsonl
+from tunerank.data.passages import SPLITS
 
 ELSEWHERE = {
     r"make (repro|test)": ".ci/run, tests/test_committed.py",
@@ -27,6 +31,7 @@ ELSEWHERE = {
     r"pip install|tensorboard|dvc exp run -S train.report_to": "tests/interop/test_trackers.py",
     r"python examples/|infinity_emb|curl": "tests/interop/test_examples.py",
     r"(?s)import torch\nfrom sentence|from (langchain|llama|FlagEmbedding)": "tests/interop",
+    r"(?s)import json\nfrom elasticsearch": "tests/test_own_search.py",
     r"dvc queue (logs|status)": "they only print",
 }
 """Start of a command -> the tests that run it, or why none does."""
@@ -50,6 +55,13 @@ def site(project, tmp_path_factory):
     }
     for name, text in texts.items():
         (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+    passages = [row["id"] for row in read_jsonl(folder / "data/prepared/corpus.jsonl")]
+    with open(folder / "data/runs/elastic.jsonl", "w", encoding="utf-8") as run:
+        for split in SPLITS:
+            for row in read_jsonl(folder / f"data/prepared/{split}.jsonl"):
+                for place, passage in enumerate(passages):
+                    found = {"query": row["id"], "passage": passage, "score": 9 - place}
+                    run.write(json.dumps(found) + "\n")
     command = folder.parent / "bin/tunerank"  # runs the code of this repository
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tunerank "$@"\n')
