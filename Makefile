@@ -46,7 +46,7 @@ audit:  ## known advisories about what requirements.txt names, by pip-audit
 docs-check: .venv/installed  ## every command of the documentation, run in a small repository
 	python -m pytest tests/docs_check.py
 
-interop: .venv/installed $(patsubst %,.cache/interop/%/installed,apps optimum infinity trackers)  ## the checkpoint in other people's tools, and trackers
+interop: .venv/installed $(patsubst %,.cache/interop/%/installed,apps optimum infinity trackers clients cohere)  ## the checkpoint in other people's tools, and trackers
 	python -m pytest tests/interop
 
 .cache/interop/%/installed: tests/interop/requirements-%.txt requirements.txt
@@ -65,6 +65,6 @@ interop: .venv/installed $(patsubst %,.cache/interop/%/installed,apps optimum in
 # torch's own requirements (CUDA libraries on Linux) are left to pip: they differ between a CPU and a GPU build.
 lock:  ## rewrite requirements.txt from pyproject.toml, with the newest versions it allows
 	$(PYTHON) -m venv .cache/lock && .cache/lock/bin/python -m pip install --quiet uv
-	.cache/lock/bin/uv pip compile pyproject.toml --extra pipeline --extra train --extra publish --group lock --group test --universal --python-version 3.11 --no-header --no-annotate \
+	.cache/lock/bin/uv pip compile pyproject.toml --extra pipeline --extra train --extra publish --extra serve --group lock --group test --universal --python-version 3.11 --no-header --no-annotate \
 	  --quiet --upgrade | grep -vE '^(nvidia-|cuda-|triton)' > requirements.txt.new
 	mv requirements.txt.new requirements.txt

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +19,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from tunerank.commands.app import UsageError, call
 from tunerank.core.errors import InputError
 from tunerank.data.passages import Passage
+from tunerank.evaluation.systems import rank_rerankers
 from tunerank.models.checkpoint import save
 from tunerank.models.cross_encoder import CrossEncoder
+from tunerank.params.load import load
 from tunerank.ranker import Ranker
+from tunerank.reranking import maxp
+from tunerank.searching import weights as weights_module
 
 DOCS = list(dict.fromkeys(row["doc"] for row in table_rows()))
 QUERY = "船是什么颜色？"
@@ -321,6 +326,217 @@ def test_an_error_is_one_line_and_a_result_goes_to_standard_output(tiny_model):
         failed.returncode == 1
         and failed.stderr == "error: standard input: there is no passage to rank\n"
     )
+
+
+# Scores of a first stage
+
+
+def logits(folder: Path, texts: list[str] = DOCS) -> list[float]:
+    """Return the logits of whole passages, rounded as in the fused row."""
+    return [round(float(one), 4) for one in CrossEncoder(folder, 512, "fp32").score(
+        [(QUERY, text) for text in texts])]  # fmt: skip
+
+
+SCORES = [((7 * place) % 12) / 10 for place in range(len(DOCS))]
+
+
+def test_the_order_is_by_the_weighted_sum_of_logit_and_scores(tiny_model):
+    ranker, own = Ranker(tiny_model, "fp32"), logits(tiny_model)
+    for first, second in ((1.0, 0.0), (0.0, 1.0), (1.5, 2.25), (0.01, 100.0)):
+        sums = [first * logit + second * score for logit, score in zip(own, SCORES)]
+        wanted = sorted(range(len(DOCS)), key=lambda place: -sums[place])
+        found = ranker.rank(QUERY, DOCS, None, SCORES, (first, second))
+        assert [one.index for one in found] == wanted
+        assert [one.score for one in found] == pytest.approx([sums[i] for i in wanted], abs=1e-3)
+        assert [one.logit for one in found] == pytest.approx([own[i] for i in wanted], abs=1e-4)
+        named = {"reranker": first, "elastic": second}
+        assert ranker.rank(QUERY, DOCS, 3, SCORES, named) == found[:3]
+        assert ranker.rank(QUERY, DOCS, 3, {"elastic": SCORES}, named) == found[:3]
+    tied = ranker.rank(QUERY, ["红色的车"] * 3, None, [0.5, 0.5, 0.7], (1, 1))
+    assert [one.index for one in tied] == [2, 0, 1]
+
+
+def test_it_is_the_order_of_the_row_fused(tiny_model):
+    """The oracle is the code of `evaluate`."""
+    retrieve = load(ROOT / "tests/params.yaml").retrieve
+    retrieve = retrieve.model_copy(update={"run": "own.trec", "shown": 0})
+    own, ranker = logits(tiny_model), Ranker(tiny_model, "fp32")
+    places = sorted(range(len(DOCS)), key=lambda place: -SCORES[place])
+    candidates = [
+        {"passage": str(place), "run": rank, "run_score": SCORES[place]}
+        for rank, place in enumerate(places, 1)
+    ]
+    scores = {"scores": {"reranker": {str(i): logit for i, logit in enumerate(own)}}}
+    for weights in ([1.0, 3.0], [0.2, 11.0]):
+        ranked = rank_rerankers(candidates, scores, {"scores": weights}, 50, 50, retrieve)
+        texts, mine = [DOCS[i] for i in places], [SCORES[i] for i in places]
+        found = ranker.rank(QUERY, texts, None, mine, weights)
+        assert [str(places[one.index]) for one in found] == ranked["fused"]
+
+
+def test_logits_are_rounded_as_the_pipeline_rounds_them():
+    assert weights_module.DIGITS == maxp.DIGITS
+
+
+@pytest.fixture
+def repository(tiny_model, tmp_path) -> Path:
+    """Return a folder with models/reranker, and metrics with its weights: bm25 has none."""
+    shutil.copytree(tiny_model, tmp_path / "models/reranker")
+    shutil.copytree(tiny_model, tmp_path / "models/base")
+    (tmp_path / "metrics").mkdir()
+    weights = {"fusion_weights": {"reranker": 2.0, "dense": 3.0, "bm25": 0.0}}
+    (tmp_path / "metrics/eval.json").write_text(json.dumps(weights), encoding="utf-8")
+    return tmp_path
+
+
+def test_the_weights_of_the_run_belong_to_its_checkpoint_alone(repository, monkeypatch):
+    monkeypatch.chdir(repository / "models")
+    ranker = Ranker("reranker", "fp32")
+    assert ranker.weights == {"reranker": 2.0, "dense": 3.0, "bm25": 0.0}
+    found = ranker.rank(QUERY, DOCS, 5, {"dense": SCORES})
+    assert found == ranker.rank(QUERY, DOCS, 5, SCORES, (2, 3))
+    both = {"bm25": list(reversed(SCORES)), "dense": SCORES}
+    assert ranker.rank(QUERY, DOCS, 5, both) == found
+    assert Ranker("base", "fp32").weights is None
+
+
+@pytest.mark.parametrize(
+    "first_stage, weights, said",
+    [
+        (SCORES, None, "the fusion weights are of dense, bm25: name the first stage's scores so "
+         "(dense at least), or give other weights"),
+        ({"elastic": SCORES}, None, "the fusion weights are of dense, bm25: name"),
+        ({"bm25": SCORES}, None, "the fusion weights are of dense, bm25: name"),
+        (SCORES[:-1], (1, 1), "first_stage: 11 scores for 12 passages; give one for each"),
+        ({"dense": []}, None, "dense: 0 scores for 12 passages; give one for each"),
+        ([*SCORES[:-1], float("nan")], (1, 1), "first_stage: score 12 is nan; give a finite"),
+        ([None, *SCORES[1:]], (1, 1), "first_stage: score 1 is None; give a finite number"),
+        (["0.5 ", "half", *SCORES[2:]], (1, 1), "first_stage: score 2 is 'half'; give a finite"),
+        ([True, *SCORES[1:]], (1, 1), "first_stage: score 1 is True; give a finite number"),
+        (SCORES, (1,), "1 weights for the reranker and first_stage; give 2, the reranker's first"),
+        (SCORES, (1, float("inf")), "weight 2 is inf; give a finite number"),
+        (SCORES, {"dense": 1}, "weights: 'reranker' is missing"),
+        (SCORES, {"reranker": 1, "dense": "x"}, "weight of dense is 'x'; give a finite number"),
+        (None, (1, 1), "weights are for scores of a first stage; pass first_stage too"),
+    ],
+)  # fmt: skip
+def test_scores_and_weights_that_do_not_fit_are_refused(repository, first_stage, weights, said):
+    ranker = Ranker(repository / "models/reranker", "fp32")
+    with pytest.raises(InputError) as error:
+        ranker.rank(QUERY, DOCS, 5, first_stage, weights)
+    assert str(error.value).startswith(said) and "\n" not in str(error.value)
+
+
+def test_without_weights_a_checkpoint_says_what_to_give(tiny_model):
+    with pytest.raises(InputError) as error:
+        Ranker(tiny_model, "fp32").rank(QUERY, DOCS, first_stage=SCORES)
+    assert str(error.value) == (
+        "there are no fusion weights beside this checkpoint: give those of its logit and of the "
+        "first stage's scores, or rank with a folder of tunerank export"
+    )
+
+
+@pytest.mark.parametrize("content", ["{}", "", '{"fusion_weights": {"dense": 1}}',
+                                     '{"fusion_weights": {"reranker": "x"}}', "[]"])  # fmt: skip
+def test_damaged_weights_are_an_error_where_they_are_needed(repository, capsys, content):
+    (repository / "metrics/eval.json").write_text(content, encoding="utf-8")
+    (repository / "a.csv").write_text("doc,dense\n红色的车,1\n", encoding="utf-8")
+    arguments = (repository / "models/reranker", QUERY, repository / "a.csv")
+    assert len(said(capsys, *arguments).splitlines()) == 1
+    with pytest.raises(InputError, match="eval.json: no fusion weights"):
+        said(capsys, *arguments, "--first-stage", "dense")
+
+
+def hits(folder: Path, column: str = "score") -> Path:
+    rows = "".join(f"p{i},{doc},{score}\n" for i, (doc, score) in enumerate(zip(DOCS, SCORES)))
+    (folder / "hits.csv").write_text(f"id,doc,{column}\n{rows}", encoding="utf-8")
+    return folder / "hits.csv"
+
+
+def test_columns_of_a_table_are_added_by_the_command(repository, capsys):
+    model = repository / "models/reranker"
+    wanted = Ranker(model).rank(QUERY, DOCS, 4, {"dense": SCORES})
+    for column, options in (
+        ("dense", ("--first-stage", "dense")),
+        ("dense", ("--first-stage", "dense", "--weights", "2,3")),
+        ("score", ("--weights", "2, 3")),
+        ("rank_score", ("--first-stage", "rank_score", "--weights", "2.0,3e0")),
+    ):
+        out = said(
+            capsys, model, QUERY, hits(repository, column), "--json", "--top-k", "4", *options
+        )
+        rows = json.loads(out)["ranked"]
+        assert [row["id"] for row in rows] == [f"p{one.index}" for one in wanted]
+        assert [row["score"] for row in rows] == [round(one.score, 4) for one in wanted]
+        assert [row["logit"] for row in rows] == [round(one.logit, 4) for one in wanted]
+        assert [row["first_stage"] for row in rows] == [
+            {column: SCORES[one.index]} for one in wanted
+        ]
+    plain = json.loads(said(capsys, model, QUERY, hits(repository), "--json"))["ranked"]
+    assert set(plain[0]) == {"rank", "score", "id", "passage"}
+
+
+def test_a_column_score_is_used_where_the_run_had_one_search_of_its_own(repository, capsys):
+    weights = {"fusion_weights": {"reranker": 2.0, "elastic": 3.0}}
+    (repository / "metrics/eval.json").write_text(json.dumps(weights), encoding="utf-8")
+    model = repository / "models/reranker"
+    wanted = Ranker(model).rank(QUERY, DOCS, 4, SCORES)
+    call("rank", str(model), QUERY, str(hits(repository)), "--json", "--top-k", "4")
+    out, err = capsys.readouterr()
+    assert [row["id"] for row in json.loads(out)["ranked"]] == [f"p{one.index}" for one in wanted]
+    assert "ordered by logit and column score, by the weights of the run" in err
+    (repository / "more.txt").write_text("另一段\n", encoding="utf-8")
+    files = (hits(repository), repository / "more.txt")
+    plain = json.loads(said(capsys, model, QUERY, *files, "--json"))["ranked"]
+    assert "logit" not in plain[0]
+
+
+@pytest.mark.parametrize(
+    "options, said_line",
+    [
+        (("--first-stage", "score"), "the fusion weights are of dense, bm25: name"),
+        (("--first-stage", "none"), "p0: no column 'none' of a first stage's scores there"),
+        (("--weights", "1,x"), "--weights is 'x'; give a finite number"),
+        (("--weights", "1"), "1 weights for the reranker and score; give 2, the reranker's first"),
+        (("--weights", ""), "--weights is ''; give a finite number"),
+        (("--batch", "--weights", "1,1"), "--first-stage is for one query: a column has"),
+        (("bad.csv", "--weights", "1,1"), "bad.csv, row 3: the cell of score is ''; give a finite"),
+        (("more.txt", "--weights", "1,1"), "more.txt:1: no column 'score' of a first stage's"),
+    ],
+)  # fmt: skip
+def test_columns_that_cannot_be_added_are_refused(repository, monkeypatch, options, said_line):
+    monkeypatch.chdir(repository)
+    hits(repository)
+    (repository / "bad.csv").write_text("doc,score\n甲,1\n乙,\n", encoding="utf-8")
+    (repository / "more.txt").write_text("另一段\n", encoding="utf-8")
+    query = "more.txt" if "--batch" in options else QUERY
+    with pytest.raises(InputError) as error:
+        call("rank", "models/reranker", query, "hits.csv", *options)
+    assert str(error.value).startswith(said_line) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "config, said",
+    [
+        ({"architectures": ["XLMRobertaModel"]}, "no reranker, its config.json has the "
+         "architecture XLMRobertaModel without a classification head; give a cross-encoder, or "
+         "fine-tune this one as base"),
+        ({"architectures": None}, "no reranker, its config.json has the architecture none"),
+        ({"architectures": ["GemmaForCausalLM"]}, "no reranker, its config.json has the"),
+        ({"id2label": {"0": "a", "1": "b", "2": "c"}}, "a classifier of 3 labels; a reranker"),
+        ({"id2label": None}, "a classifier of 2 labels; a reranker has one"),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_whose_head_would_be_drawn_at_random_is_refused(
+    tiny_model, tmp_path, config, said
+):
+    folder = tmp_path / "other"
+    shutil.copytree(tiny_model, folder)
+    changed = json.loads((folder / "config.json").read_text(encoding="utf-8")) | config
+    (folder / "config.json").write_text(json.dumps(changed), encoding="utf-8")
+    with pytest.raises(InputError) as error:
+        Ranker(folder, "fp32")
+    assert str(error.value).startswith(f"{folder}: {said}") and "\n" not in str(error.value)
 
 
 # Streams that end, are full, or have another encoding. Each command is a process of its own.

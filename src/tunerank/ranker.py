@@ -1,4 +1,4 @@
-"""Rank passages for a query with a reranker alone, without a first stage.
+"""Rank passages for a query with a reranker, alone or together with your own first stage.
 
     from tunerank import Ranker
 
@@ -11,17 +11,35 @@ A checkpoint of this project says in its config.json how many characters a view 
 query. Here all views are scored, each overlapping the next by half, and the best score is the
 passage's (MaxP: Dai and Callan, SIGIR 2019, arXiv:1905.09217). Other checkpoints, and those trained
 on whole passages, score whole passages.
+
+With the scores of your first stage, `first_stage`, passages are ordered by the weighted sum of
+logit and scores, as in the row *fused*.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from tunerank.core.errors import InputError
 from tunerank.data.passages import Passage, windows
+from tunerank.models import cross_encoder as cross_encoder_module
 from tunerank.models.cross_encoder import CrossEncoder
 from tunerank.models.device import best_device
+from tunerank.models.safety import read_json
+from tunerank.searching.running import alone, quieten
+from tunerank.searching.weights import (
+    DIGITS,
+    FirstStage,
+    Weights,
+    checkpoint_in,
+    features_of,
+    fitted_weights,
+)
 from tunerank.sources.packed import MODEL, load_packed
+
+quieten(cross_encoder_module)
 
 
 @dataclass(frozen=True)
@@ -29,48 +47,107 @@ class Ranked:
     """A passage in a ranking.
 
     index: of the passage among those given.
-    score: the raw logit of its best view.
+    score: what decides the order: the raw logit of its best view, or with scores of a first stage
+    the weighted sum.
     view: the text of that view.
+    logit: the raw logit.
     """
 
     index: int
     score: float
     view: str
+    logit: float
 
 
 class Ranker:
-    """A reranker in memory.
+    """A reranker in memory; threads may share it, one call computes at a time.
 
     Args:
-        folder: a checkpoint, or a packed one such as models/bundled.
+        folder: a checkpoint, a packed one such as models/bundled, or a folder of `tunerank export`.
         precision: see `score.precision` in params.yaml.
         batch_tokens: tokens in a batch, padding included.
 
+    Attributes:
+        bars: draw progress bars.
+
     Raises:
-        InputError: `folder` is not a checkpoint.
+        InputError: `folder` is not a checkpoint, or cannot score pairs.
     """
 
     def __init__(self, folder: str | Path, precision: str = "auto", batch_tokens: int = 2048):
-        if Path(folder, MODEL).exists():
-            model, tokenizer = load_packed(Path(folder))
+        home = checkpoint_in(Path(folder))
+        if Path(home, MODEL).exists():
+            model, tokenizer = load_packed(home)
             model.to(best_device())
-            self.encoder = CrossEncoder.of(model, tokenizer, 512, precision, batch_tokens)
-        elif Path(folder, "config.json").exists():
-            self.encoder = CrossEncoder(folder, 512, precision, batch_tokens)
+            encoder = CrossEncoder.of(model, tokenizer, 512, precision, batch_tokens)
+        elif Path(home, "config.json").exists():
+            refuse_unscoring(home, str(folder))
+            encoder = CrossEncoder(home, 512, precision, batch_tokens)
         else:
             raise InputError(
                 f"{folder}: no config.json, so no checkpoint; give a folder such as "
                 "models/reranker or models/bundled"
             )
-        settings = getattr(self.encoder.model.config, "reranker", None) or {}
-        self.encoder.max_length = settings.get("max_length", self.encoder.max_length)
+        self._set_encoder(encoder, Path(folder), None, True)
+
+    @classmethod
+    def of(cls, encoder: CrossEncoder, weights: Mapping[str, float] | None = None):
+        """Wrap an encoder in memory, without progress bars; its `max_length` may change."""
+        ranker = cls.__new__(cls)
+        ranker._set_encoder(encoder, None, weights, False)
+        return ranker
+
+    def _set_encoder(self, encoder, folder, weights, bars):
+        self.encoder, self._folder, self._weights, self.bars = encoder, folder, weights, bars
+        settings = getattr(encoder.model.config, "reranker", None) or {}
+        encoder.max_length = settings.get("max_length", encoder.max_length)
         self.view_size = settings.get("shown", 0)
 
+    @property
+    def weights(self) -> Mapping[str, float] | None:
+        """The weights that the run of the checkpoint has fitted, {"reranker": ..., part: ...}.
+
+        None where they are not beside it.
+
+        Raises:
+            InputError: the file that has them is damaged.
+        """
+        if self._weights is None and self._folder is not None:
+            self._weights = fitted_weights(self._folder)
+        return self._weights
+
     def rank(
-        self, query: str, passages: Sequence[str | Passage], top_k: int | None = None
+        self,
+        query: str,
+        passages: Sequence[str | Passage],
+        top_k: int | None = None,
+        first_stage: FirstStage | None = None,
+        weights: Weights | None = None,
     ) -> list[Ranked]:
-        """Return the `top_k` best passages, or all; equal scores keep the order given."""
-        return self.rank_many([query], passages, top_k)[0]
+        """Return the `top_k` best passages, or all; equal scores keep the order given.
+
+        Args:
+            first_stage: a score of each passage by your own first stage, or such scores by the
+                names of the parts, as {"dense": [...], "bm25": [...]}. More is better.
+            weights: of the reranker and of each part, in order or by name; those of the
+                checkpoint's run if None.
+
+        Raises:
+            InputError: there are no weights, they do not belong to these scores, or a score is
+                missing or not finite.
+        """
+        if first_stage is None:
+            if weights is not None:
+                raise InputError("weights are for scores of a first stage; pass first_stage too")
+            return self.rank_many([query], passages, top_k)[0]
+        fitted = self.weights if weights is None else None
+        given, features = features_of(first_stage, weights, fitted, len(passages))
+        ranked = []
+        for one in sorted(self.rank_many([query], passages)[0], key=lambda one: one.index):
+            logit = round(one.logit, DIGITS)
+            total = float(np.dot(given, (logit, *features[one.index])))
+            ranked.append(Ranked(one.index, total, one.view, one.logit))
+        return sorted(ranked, key=lambda one: -one.score)[:top_k]
 
     def rank_many(
         self, queries: Sequence[str], passages: Sequence[str | Passage], top_k: int | None = None
@@ -78,13 +155,14 @@ class Ranker:
         """Return what `rank` returns for each query; all are scored together."""
         views = self.views(passages)
         pairs = [(query, view) for query in queries for _, view in views]
-        scores = iter(self.encoder.score(pairs, "passages"))
+        with alone(bars=self.bars):
+            scores = iter(self.encoder.score(pairs, "passages").tolist())
         rankings = []
         for _ in queries:
             best: dict[int, Ranked] = {}
             for (index, view), score in zip(views, scores):
                 if index not in best or score > best[index].score:
-                    best[index] = Ranked(index, float(score), view)
+                    best[index] = Ranked(index, score, view, score)
             rankings.append(sorted(best.values(), key=lambda ranked: -ranked.score)[:top_k])
         return rankings
 
@@ -98,3 +176,23 @@ class Ranker:
             spans = windows(passage.text, size, stride)
             views += [(index, passage.view(*span)) for span in spans]
         return views
+
+
+def refuse_unscoring(folder: Path, name: str) -> None:
+    """Check that a checkpoint is a classifier with one label.
+
+    transformers would draw another head at random, and say so only in a warning.
+
+    Raises:
+        InputError: it is not.
+    """
+    config = read_json(folder / "config.json", name)
+    architectures = config.get("architectures") or ["none"]
+    if not any("ForSequenceClassification" in str(one) for one in architectures):
+        raise InputError(
+            f"{name}: no reranker, its config.json has the architecture {architectures[0]} without "
+            "a classification head; give a cross-encoder, or fine-tune this one as base"
+        )
+    labels = len(config.get("id2label") or ("LABEL_0", "LABEL_1"))
+    if labels != 1:
+        raise InputError(f"{name}: a classifier of {labels} labels; a reranker has one, its score")

@@ -2,56 +2,21 @@
 
 import contextlib
 import os
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from typer.core import TyperCommand
 
-from tunerank.core.errors import InputError, run_command
+from tunerank.commands.arguments import QueryCommand, UsageError, needs
+from tunerank.commands.serve_options import serve
+from tunerank.core.errors import run_command
 
 app = typer.Typer(
     name="tunerank",
-    help="Rank passages, compare runs, publish a checkpoint, export samples, verify a run.",
+    help="Rank passages, export a search, compare runs, publish, write samples, verify a run.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-UsageError = typer.BadParameter.__bases__[0]
-
-
-class QueryCommand(TyperCommand):
-    """Accept a query that begins with a hyphen, such as `-5度能用吗`, as an argument.
-
-    A word that looks like an option has to be one; `--` ends the options.
-    """
-
-    def parse_args(self, ctx, args):
-        names = {"--help", *(name for param in self.params for name in param.opts)}
-        options = args[: args.index("--")] if "--" in args else args
-        for argument in options:
-            name = argument.partition("=")[0]
-            if re.fullmatch("--?[A-Za-z][A-Za-z0-9-]*", name) and name not in names:
-                raise UsageError(f"no such option: {name}; -- ends the options", ctx=ctx)
-        return super().parse_args(ctx, args)
-
-
-@contextlib.contextmanager
-def needs(extras: str) -> Iterator[None]:
-    """Import the work of a command, which may need packages that ranking does not.
-
-    Raises:
-        InputError: one is missing, and what to install.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name.startswith("tunerank"):
-            raise
-        raise InputError(
-            f"{error.name} is not installed: pip install 'tunerank[{extras}]'"
-        ) from None
 
 
 @app.command(cls=QueryCommand, context_settings={"ignore_unknown_options": True})
@@ -62,23 +27,33 @@ def rank(
     batch: Annotated[bool, typer.Option("--batch", help="rank for each query of a file")] = False,
     top_k: Annotated[int, typer.Option(min=0, help="passages to print; 0: all")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="print a JSON object a query")] = False,
+    first_stage: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="scores of your search, to be added; may be repeated"),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="of logit and these scores, such as 2.9,158; default: the run's"),
+    ] = None,
 ):
     """Rank passages for a query, the best first. Scores are raw logits.
 
     A .txt file and standard input have one passage in each line. A table (csv, xlsx, jsonl,
     parquet) has passages in a column doc, text or passage, and may have title and uuid or id.
     With --batch, QUERY is a .txt file with one query in each line, or a table with a column
-    question or query.
+    question or query. With --first-stage or --weights, scores are weighted sums of the logit and
+    those columns of the tables, one named score if none is named.
 
     \b
         tunerank rank models/reranker "电池保修几年？" passages.txt
         tunerank rank models/reranker "电池保修几年？" data/raw/yunshan/corpus.csv --top-k 3 --json
         cat passages.txt | tunerank rank models/reranker "电池保修几年？"
         tunerank rank models/reranker --batch queries.txt passages.jsonl
+        tunerank rank my-search "电池保修几年？" hits.jsonl --first-stage score --weights 2.9,0.4
     """
     from tunerank.commands.rank import rank_files
 
-    rank_files(model, query, files or [], batch, top_k, as_json)
+    rank_files(model, query, files or [], batch, top_k, as_json, first_stage or [], weights)
 
 
 @app.command()
@@ -167,6 +142,24 @@ def publish(
 
 
 @app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="written; replaced if this command wrote it")],
+):
+    """Write reranker, retriever, corpus and indexes of this run as one folder that searches.
+
+    It needs neither DVC nor params.yaml: `Searcher(FOLDER)`. Only what dvc.lock names is exported.
+    The base and the rerankers to compare with are not.
+
+    \b
+        tunerank export my-search
+    """
+    with needs("pipeline"):
+        from tunerank.commands.export import export_search
+
+    export_search(folder)
+
+
+@app.command()
 def samples(
     folder: Annotated[Path, typer.Argument(help="written; replaced if this command wrote it")],
     form: Annotated[
@@ -209,6 +202,9 @@ def verify(
         from tunerank.commands.verify import verify_run
 
     verify_run(again or [])
+
+
+app.command()(serve)
 
 
 def call(*arguments: str) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tunerank.commands.first_stage import FirstStage
 from tunerank.core.errors import InputError, quiet_libraries
 from tunerank.core.files import regular
 from tunerank.data.passages import Passage
@@ -18,13 +19,21 @@ STDIN = "-"
 
 
 def rank_files(
-    model: str, query: str, files: Sequence[str], batch: bool, top_k: int, as_json: bool
+    model: str,
+    query: str,
+    files: Sequence[str],
+    batch: bool,
+    top_k: int,
+    as_json: bool,
+    columns: Sequence[str] = (),
+    weights: str | None = None,
 ) -> None:
     """Print the ranking of every query.
 
     Args:
         query: with `batch` a file of queries; files: of passages, `-` or none for standard input.
         top_k: passages to print, 0 for all.
+        columns: of the tables, with a first stage's scores; weights: of logit and columns.
 
     Raises:
         InputError: a file that cannot be read, no query, no passage, or no checkpoint.
@@ -34,7 +43,8 @@ def rank_files(
         raise InputError("standard input (-) can be read once; give a file for the other")
     with contextlib.redirect_stdout(sys.stderr):  # readers print notes on encodings
         queries = read_queries(query) if batch else [query.strip()]
-        passages = read_passages(files)
+        fused = FirstStage(Path(model), columns, weights, batch)
+        passages = read_passages(files, fused)
     try:
         "".join(queries).encode()
     except UnicodeEncodeError:  # Python keeps undecodable bytes of an argument as surrogates
@@ -45,24 +55,34 @@ def rank_files(
         where = ("standard input" if name == STDIN else name for name in files)
         raise InputError(f"{', '.join(where)}: there is no passage to rank")
 
+    scores = fused.scores(list(passages.values()))
+    named = [(name, passage) for passage, (name, _) in passages.items()]
     # Loading torch takes seconds, so the errors above come before it.
     with no_collection(), no_bars_in_logs():
         from tunerank.ranker import Ranker
 
         quiet_libraries()
         ranker = Ranker(model)
-    texts = [passage for _, passage in passages]
-    for text, ranking in zip(queries, ranker.rank_many(queries, texts, top_k or None)):
+    texts, count = [passage for _, passage in named], top_k or None
+    if scores is None:
+        rankings = ranker.rank_many(queries, texts, count)
+    else:
+        rankings = [ranker.rank(queries[0], texts, count, scores, fused.weights)]
+    for text, ranking in zip(queries, rankings):
         rows = []
         for rank, ranked in enumerate(ranking, 1):
-            name, passage = passages[ranked.index]
+            name, passage = named[ranked.index]
             row = {
                 "rank": rank,
                 "score": round(ranked.score, 4),
                 "id": name,
                 "passage": passage.text,
             }
-            rows.append(row | ({"view": ranked.view} if ranked.view != passage.text else {}))
+            row |= {"view": ranked.view} if ranked.view != passage.text else {}
+            if scores is not None:
+                parts = {column: found[ranked.index] for column, found in scores.items()}
+                row |= {"logit": round(ranked.logit, 4), "first_stage": parts}
+            rows.append(row)
         print_ranking(text, rows, batch, as_json)
 
 
@@ -118,24 +138,28 @@ def read_queries(name: str) -> list[str]:
     return list(dict.fromkeys(text for _, _, text in rows if text))
 
 
-def read_passages(names: Sequence[str]) -> list[tuple[str, Passage]]:
-    """Return the name and the passage of every distinct passage of the files, in their order.
+def read_passages(
+    names: Sequence[str], first_stage: FirstStage
+) -> dict[Passage, tuple[str, list[float] | None]]:
+    """Return every distinct passage of the files, in their order, with its name and its scores.
 
     A passage of a table has its id as name, others have file and line. A table of questions lists a
-    passage once for each question; it is ranked once.
+    passage once for each question; it is ranked once. The scores are those of `FirstStage.cells`.
     """
-    passages: dict[Passage, str] = {}
+    passages: dict[Passage, tuple[str, list[float] | None]] = {}
     for name in names:
         if is_text(name):
             for key, line in lines(name):
-                passages.setdefault(Passage("", line), key)
+                passages.setdefault(Passage("", line), (key, None))
             continue
-        path = Path(name)
-        for number, row, text in read_column(path, TEXTS, "passages", ("title", *NAMES)):
+        path, columns = Path(name), first_stage.columns
+        others = ("title", *NAMES, *columns)
+        for number, row, text in read_column(path, TEXTS, "passages", others):
             if text:
                 key = next((row[key] for key in NAMES if row.get(key)), f"{path.name}:{number}")
-                passages.setdefault(Passage(row.get("title", ""), text), key)
-    return [(key, passage) for passage, key in passages.items()]
+                cells = first_stage.cells(row, f"{path}, row {number}")
+                passages.setdefault(Passage(row.get("title", ""), text), (key, cells))
+    return passages
 
 
 def is_text(name: str) -> bool:

@@ -1,0 +1,159 @@
+"""Export what a run has measured as one folder, which searches without DVC and parameters."""
+
+import json
+import shutil
+from pathlib import Path
+
+from tunerank.core.errors import InputError
+from tunerank.core.files import file_digest, link_or_copy, replacing, write_text
+from tunerank.params.load import Params, load
+from tunerank.provenance.lock import (
+    LOCKED,
+    Origin,
+    checkpoint_files,
+    md5_of,
+    outputs,
+    proven,
+    read_lock,
+)
+from tunerank.publishing.card import base_license
+from tunerank.reranking.ways import system_name, ways
+from tunerank.searching.corpus import copy_corpus
+from tunerank.searching.kept import KEPT
+from tunerank.searching.opened import CORPUS, FORMAT, RETRIEVER, open_repository
+from tunerank.searching.running import alone, on_terminal
+from tunerank.searching.systems import known_systems
+from tunerank.searching.weights import CHECKPOINT, EXPORTED
+
+PREPARED = "data/prepared"
+READ = ("query_prefix", "passage_prefix", "pooling", "max_length", "precision")
+"""The parameters of the retriever that its folder needs to be used."""
+
+
+def export_search(folder: Path) -> None:
+    """Write the reranker, retriever, corpus, vectors and BM25 index of this repository's run.
+
+    The working folder is the repository's.
+
+    Raises:
+        InputError: `folder` has files of somebody else, or something here is not of the run in
+            dvc.lock.
+    """
+    refuse_foreign(folder)
+    params = load()
+    origin = proven(Path(LOCKED))
+    refuse_other_outputs(params)
+    with alone(bars=on_terminal()):
+        open_repository(Path())  # encodes and indexes what is not in KEPT yet
+    with replacing(folder) as partial:
+        partial.mkdir()
+        copy_files(Path(LOCKED), partial / CHECKPOINT)
+        if params.retrieve.dense:
+            copy_files(Path(RETRIEVER), partial / "retriever")
+        shutil.copy(CORPUS, partial / "corpus.jsonl")
+        copy_corpus(KEPT, partial)
+        if base_license(params.base) or params.retriever.source == "e5-small":
+            shutil.copy("models/LICENSE", partial / "LICENSE")
+        described = description(params, origin) | {"files": described_files(partial)}
+        text = json.dumps(described, ensure_ascii=False, indent=2) + "\n"
+        write_text(partial / EXPORTED, text)
+    print(summary(folder, described))
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Check that `folder` is missing, empty, or as this command left it.
+
+    Raises:
+        InputError: it is a file, or has files that would be lost.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; name a folder")
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    try:
+        described = json.loads((folder / EXPORTED).read_text(encoding="utf-8"))
+        own = {EXPORTED, *described["files"]}
+    except (OSError, ValueError, LookupError, TypeError):
+        own = set()
+    if foreign := sorted(names - own):
+        raise InputError(
+            f"{folder}: {foreign[0]} is not as tunerank export writes it; name another folder, or "
+            "move this one away"
+        )
+
+
+def refuse_other_outputs(params: Params) -> None:
+    """Check that passages and retriever are those of dvc.lock.
+
+    Raises:
+        InputError: they are not.
+    """
+    made = outputs(read_lock(Path("dvc.lock")))
+    for path in [PREPARED, *([RETRIEVER] if params.retrieve.dense else [])]:
+        if not Path(path).is_dir():
+            raise InputError(f"{path}: no such folder; dvc pull {path}, or dvc repro")
+        if md5_of(Path(path)) != made.get(path):
+            raise InputError(
+                f"{path} is not the one of dvc.lock: dvc checkout {path} brings that one back, dvc "
+                "repro makes a new run"
+            )
+
+
+def copy_files(source: Path, target: Path) -> None:
+    """Put the files of a checkpoint into a new folder, by hard links where they are possible."""
+    for path in checkpoint_files(source):
+        copied = target / path.relative_to(source)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        link_or_copy(str(path.resolve()), str(copied))  # DVC's cache may have a link here
+
+
+def description(params: Params, origin: Origin) -> dict:
+    """Return the content of search.json without the list of files."""
+    result, retrieve = origin.metrics["eval"], params.retrieve
+    systems = known_systems(list(result["all"]), ["reranker"], retrieve)
+    measures = ("hit@1", f"MRR@{params.evaluate.cutoff}")
+    weights = [system_name("fusion_weights", way) for way in ways(retrieve)]
+    return {
+        "format": FORMAT,
+        "systems": systems,
+        **{name: result[name] for name in weights},
+        "retriever": params.retriever.model_dump(include=set(READ)),
+        "retrieve": retrieve.model_dump(),
+        "score": params.score.model_dump(),
+        "measured": {
+            "split": result["split"],
+            "questions": result["all"]["questions"],
+            **{
+                system: {name: result["all"][system][name] for name in measures}
+                for system in systems
+            },
+        },
+        "run": {
+            "git_commit": origin.commit,
+            "uncommitted_changes": origin.dirty,
+            "dvc_lock_md5": md5_of(Path("dvc.lock")),
+            "reranker_md5": origin.md5,
+            "machine": origin.metrics["environment"],
+        },
+    }
+
+
+def described_files(folder: Path) -> dict[str, dict]:
+    """Return name -> size and SHA-256 of every file in a folder."""
+    return {
+        path.relative_to(folder).as_posix(): {
+            "size": path.stat().st_size,
+            "sha256": file_digest(path),
+        }
+        for path in sorted(path for path in folder.rglob("*") if path.is_file())
+    }
+
+
+def summary(folder: Path, described: dict) -> str:
+    """Return what was written, and how it was measured."""
+    measured, size = described["measured"], sum(one["size"] for one in described["files"].values())
+    figures = ", ".join(f"{name} {value:.3f}" for name, value in measured["fused"].items())
+    return (
+        f"{folder}: {len(described['files']) + 1} files, {size / 1e6:,.0f} MB; fused: {figures} on "
+        f"{measured['questions']} {measured['split']} questions\n"
+        f'Searcher("{folder}").search("...")'
+    )

@@ -1,0 +1,151 @@
+"""Turn the documents of a request into pairs of tokens, and score pairs of many requests together.
+
+Everything here runs in one thread, the worker's, and `alone` (searching/running.py): a fast
+tokenizer must not be shared, because its truncation is set for each call.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from tunerank.data.passages import Passage
+from tunerank.models.batching import batch_threads, map_batches
+from tunerank.models.cross_encoder import pair_ids
+from tunerank.ranker import Ranker
+from tunerank.searching.running import alone
+from tunerank.serving.jobs import Pairs
+
+CHUNK = 500_000
+"""Characters that the tokenizer is given at once."""
+
+
+class Scorer:
+    """The model of a Ranker, behind the tokens and batches of a server."""
+
+    def __init__(self, ranker: Ranker):
+        self.ranker, self.encoder = ranker, ranker.encoder
+        self.threads = batch_threads(self.encoder.device)
+        self.max_length = min(self.encoder.max_length, self.encoder.tokenizer.model_max_length)
+
+    def room(self, longest: int) -> int:
+        """Return how many pairs of up to `longest` tokens fill one batch a thread."""
+        return self.threads * max(1, self.encoder.batch_tokens // longest)
+
+    def views(self, passages: Sequence[Passage], whole: bool) -> list[tuple[int, str]]:
+        """Return (index of its passage, text) of what is read: whole passages, or Ranker's views.
+
+        A passage has one view at least; that of an empty one is empty.
+        """
+        if whole:
+            return [(index, passage.view()) for index, passage in enumerate(passages)]
+        return self.ranker.views(passages)
+
+    def pairs(
+        self, query: str, passages: Sequence[Passage], whole: bool, max_tokens: int | None
+    ) -> Pairs:
+        """Return the pairs of a request, cut to the tokens that the model reads.
+
+        Args:
+            max_tokens: of a document; the rest of it is not read.
+        """
+        with alone(bars=False):
+            return self._pairs(query, passages, whole, max_tokens)
+
+    def _pairs(self, query, passages, whole, max_tokens) -> Pairs:
+        cut: set[int] = set()
+        if max_tokens:
+            shorter = [self.first_tokens(passage, max_tokens) for passage in passages]
+            cut = {i for i, passage in enumerate(passages) if shorter[i] != passage}
+            passages = shorter
+        views = self.views(passages, whole)
+        places = {
+            text: place for place, text in enumerate(dict.fromkeys(text for _, text in views))
+        }
+        length, tokenizer = self.max_length, self.encoder.tokenizer
+        ids = []
+        for texts in chunks(places):
+            ids += pair_ids(tokenizer, [(query, text) for text in texts], length)
+        asked = self.tokens([query])[0]
+        shown = min(asked, length * 3 // 4)
+        room = length - shown - tokenizer.num_special_tokens_to_add(pair=True)
+        full = [text for text, one in zip(places, ids) if len(one) == length]
+        long = {places[text] for text, count in zip(full, self.tokens(full)) if count > room}
+        of = [(index, places[text]) for index, text in views]
+        cut |= {index for index, place in of if place in long}
+        return Pairs(ids, of, len(cut), asked > shown)
+
+    def tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text."""
+        counts: list[int] = []
+        for some in chunks(texts):
+            encoded = self.encoder.tokenizer(some, add_special_tokens=False)
+            counts += map(len, encoded["input_ids"])
+        return counts
+
+    def first_tokens(self, passage: Passage, count: int) -> Passage:
+        """Return a passage with the first `count` tokens of its text."""
+        encoded = self.encoder.tokenizer(
+            passage.text, add_special_tokens=False, return_offsets_mapping=True
+        )
+        if len(encoded["input_ids"]) <= count:
+            return passage
+        return Passage(passage.title, passage.text[: encoded["offset_mapping"][count - 1][1]])
+
+    def score(self, ids: Sequence[list[int]], batch: Callable[[int], None]) -> list[float]:
+        """Return the logits of pairs, in their order.
+
+        Args:
+            ids: tokens of each pair; batch: called with the number of pairs of each batch.
+        """
+        logits = [0.0] * len(ids)
+        lengths = [len(one) for one in ids]
+        batches = even_batches(lengths, self.encoder.batch_tokens, self.threads)
+        with alone(bars=False):
+            results = map_batches(
+                lambda one: self.encoder.logits([ids[i] for i in one]), batches, self.threads
+            )
+            for one, values in zip(batches, results):
+                batch(len(one))
+                for i, value in zip(one, values):
+                    logits[i] = value
+        return logits
+
+
+def chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the texts in lists of about `CHUNK` characters.
+
+    A tokenizer needs a hundred bytes for each token of all texts that it is given at once.
+
+    >>> CHUNK, [len(some) for some in chunks(["a" * 300_000] * 3)]
+    (500000, [2, 1])
+    """
+    some: list[str] = []
+    size = 0
+    for text in texts:
+        some.append(text)
+        size += len(text)
+        if size >= CHUNK:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
+
+
+def even_batches(lengths: Sequence[int], batch_tokens: int, threads: int) -> list[list[int]]:
+    """Return batches of indices as `length_batches`, one a thread or more if those would not fit.
+
+    `length_batches` shares out the tokens without padding. It then often has a last batch of one
+    pair, for which all threads but one would wait.
+
+    >>> even_batches([9, 8, 7, 2], 100, 2), even_batches([9, 8, 7, 2], 9, 2)
+    ([[0, 1], [2, 3]], [[0], [1], [2], [3]])
+    """
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    budget = min(batch_tokens, -(-sum(lengths) // threads))
+    while True:
+        batches, start = [], 0
+        while start < len(order):
+            size = max(1, budget // lengths[order[start]])
+            batches.append(order[start : start + size])
+            start += size
+        if len(batches) <= threads or budget == batch_tokens:
+            return batches
+        budget = min(batch_tokens, budget + 1 + budget // 32)
