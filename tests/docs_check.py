@@ -33,6 +33,11 @@ ELSEWHERE = {
     r"(?s)import torch\nfrom sentence|from (langchain|llama|FlagEmbedding)": "tests/interop",
     r"(?s)import json\nfrom elasticsearch": "tests/test_own_search.py",
     r"dvc queue (logs|status)": "they only print",
+    r"TUNERANK_API_KEY|tunerank serve|import cohere": "tests/test_serve.py, tests/interop",
+    r"tunerank feedback": "tests/test_feedback.py",
+    r"from tunerank import Searcher|ranker.rank\(query|tunerank (export|rank .* hits)": (
+        "tests/test_searcher.py, tests/test_export.py, tests/test_rank.py"
+    ),
 }
 """Start of a command -> the tests that run it, or why none does."""
 

@@ -13,7 +13,7 @@ from tunerank.core.errors import run_command
 
 app = typer.Typer(
     name="tunerank",
-    help="Rank passages, export a search, compare runs, publish, write samples, verify a run.",
+    help="Rank passages, search, serve, compare runs, publish, write samples, verify a run.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -202,6 +202,27 @@ def verify(
         from tunerank.commands.verify import verify_run
 
     verify_run(again or [])
+
+
+@app.command()
+def feedback(
+    table: Annotated[Path, typer.Argument(help="file or folder, as prepare.raw")],
+    folder: Annotated[Path, typer.Argument(help="written; replaced if this command wrote it")],
+    rows: Annotated[Path, typer.Option("--feedback", help="of serve")] = Path("data/feedback"),
+    split: Annotated[
+        Literal["train", "valid", "test"] | None,
+        typer.Option(help="of new questions; default: train, or a held-out passage's"),
+    ] = None,
+):
+    """Put what people called right or wrong beside a table, as a folder for prepare.raw.
+
+    \b
+        tunerank feedback data/raw/yunshan data/raw/judged
+    """
+    with needs("pipeline"):
+        from tunerank.commands.feedback import merge_feedback
+
+    merge_feedback(table, folder, rows, split)
 
 
 app.command()(serve)
