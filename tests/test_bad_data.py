@@ -462,7 +462,7 @@ def ranked(name, content, *arguments, query="甲"):
             return call("rank", "none", query, *([name] if name else []), *arguments)
         return [
             (key, passage.title, passage.text)
-            for key, passage in rank.read_passages([str(folder / name)])
+            for passage, (key, _) in rank.read_passages([str(folder / name)]).items()
         ]
 
     return run

@@ -99,9 +99,8 @@ def test_rank_refuses_lists_in_the_columns_that_it_uses(tmp_path, column):
 
 def test_rank_reads_columns_that_it_does_not_use_as_they_are(tmp_path):
     path = jsonl(tmp_path, LISTED | {"text": ["甲。"], "title": "一", "id": 7})
-    assert [(key, each.title, each.text) for key, each in rank.read_passages([str(path)])] == [
-        ("7", "一", "甲。")
-    ]
+    found = rank.read_passages([str(path)]).items()
+    assert [(key, each.title, each.text) for each, (key, _) in found] == [("7", "一", "甲。")]
     assert rank.read_queries(str(path)) == ["问题？"]
     assert rank.read_queries(str(jsonl(tmp_path, {"query": "问", "id": [1, 2]}))) == ["问"]
     with pytest.raises(InputError, match="line 1, column 'query': a list of 2 values"):

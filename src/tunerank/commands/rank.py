@@ -139,7 +139,7 @@ def read_queries(name: str) -> list[str]:
 
 
 def read_passages(
-    names: Sequence[str], first_stage: FirstStage
+    names: Sequence[str], first_stage: FirstStage | None = None
 ) -> dict[Passage, tuple[str, list[float] | None]]:
     """Return every distinct passage of the files, in their order, with its name and its scores.
 
@@ -152,12 +152,13 @@ def read_passages(
             for key, line in lines(name):
                 passages.setdefault(Passage("", line), (key, None))
             continue
-        path, columns = Path(name), first_stage.columns
+        path, columns = Path(name), first_stage.columns if first_stage else ()
         others = ("title", *NAMES, *columns)
         for number, row, text in read_column(path, TEXTS, "passages", others):
             if text:
                 key = next((row[key] for key in NAMES if row.get(key)), f"{path.name}:{number}")
-                cells = first_stage.cells(row, f"{path}, row {number}")
+                where = f"{path}, row {number}"
+                cells = first_stage.cells(row, where) if first_stage else None
                 passages.setdefault(Passage(row.get("title", ""), text), (key, cells))
     return passages
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.format import open_memmap
 
 from tunerank.params.base import Retriever
 from tunerank.retrieval.retrievers import DenseEncoder
@@ -122,7 +123,7 @@ def read_vectors(folder: Path) -> dict[str, Vectors]:
     for kind in KINDS:
         if (folder / f"{kind}.npy").is_file():
             rows, known = (
-                np.asarray(np.load(folder / f"{kind}{end}.npy", mmap_mode="r", allow_pickle=False))
+                np.asarray(open_memmap(folder / f"{kind}{end}.npy", mode="r"))
                 for end in ("", ".digests")
             )
             if (rows.dtype, rows.ndim) != (np.float32, 2) or known.shape != (len(rows), SIZE):
