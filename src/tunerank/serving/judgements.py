@@ -39,7 +39,7 @@ LONGEST = {"query": 4000, "passage": 1000, "text": 1_000_000, "who": 100}
 BODY = 4 << 20
 """Bytes of a request."""
 MONTH = 64 << 20
-"""Bytes of a month's file, which is written anew for every row."""
+"""Bytes of a month's file, which is written whole for every row."""
 PATIENCE = 5.0
 """Seconds to wait for other writers."""
 
