@@ -218,6 +218,19 @@ def test_texts_are_cut_by_tokens_and_counted(server, ranker):
     assert answer["meta"]["warnings"] == ["not read to the end: the query and 3 documents"]
 
 
+@pytest.mark.parametrize(("filler", "read"), [("", 2560), (" ", 2560), ("Ω", 40_960)])
+@pytest.mark.parametrize("start", ["车", "门是红色的 "])
+def test_the_end_of_a_very_long_text_changes_nothing(server, ranker, start, filler, read):
+    """The tokenizer is not given all of it. Characters that it does not know are one token."""
+    long = start + filler * 30_000 + "窗是白色的，" * 8000
+    body = {"query": QUERY, "texts": [DOCS[0], long], "raw_scores": True}
+    answer = server.post("/rerank", body)
+    expected = [ranker.rank(QUERY, [doc])[0].score for doc in (DOCS[0], long)]
+    assert_scores(answer.json(), "score", expected)
+    assert answer.headers["x-truncated-texts"] == "1"
+    assert len(server.service.scorer.beginning(long, 128)) == read
+
+
 def test_a_text_that_fills_the_model_exactly_is_not_cut(server, ranker):
     """The tiny model reads 128 tokens: query, passage and 4 others."""
     tokenizer = ranker.encoder.tokenizer
