@@ -88,7 +88,7 @@ def test_the_wheel_holds_only_the_library_and_its_licences(wheel):
     tracked = {
         f"tunerank/{path.relative_to(source).as_posix()}"
         for path in source.rglob("*")
-        if path.is_file() and path.suffix in (".py", ".j2")
+        if path.is_file() and path.suffix in (".py", ".j2", ".html")
     }
     assert code == tracked and len(code) > 60
     others = {name.split("/", 1)[1] for name in names if name not in code}
