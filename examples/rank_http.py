@@ -2,7 +2,7 @@
 
     python examples/rank_http.py http://127.0.0.1:7997 "电池保修几年？" passages.txt
 
-Infinity, vLLM and the services of Jina, Cohere and others take this request. In
+`tunerank serve`, Infinity, vLLM and the services of Jina, Cohere and others take this request. In
 text-embeddings-inference the passages are named "texts".
 
 A line of passages.txt is a whole passage, after its title (title。text), as in the row "reranker,

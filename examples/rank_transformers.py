@@ -4,8 +4,9 @@
 
 python examples/rank_transformers.py models/reranker "电池保修几年？" passages.txt
 
-Every view is scored. The row "reranker" of metrics/table.md has only the views nearest to the
-query, which needs a first stage. The other examples rank whole passages: the row "reranker, whole".
+Every view is scored, which no row of metrics/table.md does: "reranker" has only the views nearest
+to the query, found by a first stage. examples/search.py makes that row and "fused", the other
+examples rank whole passages: the row "reranker, whole".
 """
 
 import sys

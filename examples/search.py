@@ -5,7 +5,8 @@
     python examples/search.py my-org/my-search "电池保修几年？" v1.0   # from the Hub
 
 It prints rank, score and id of the first five passages, each part's score, and the text that
-decided. Expect the row "fused" of metrics/table.md.
+decided. Over all test questions this is the row "fused" of metrics/table.md; the other examples
+have the reranker alone.
 """
 
 import sys

@@ -12,6 +12,7 @@ from tunerank.core.files import replacing
 from tunerank.core.stage import run_stage
 from tunerank.data.passages import read_passages
 from tunerank.data.questions import read_questions
+from tunerank.models.readable import warn_unknown
 from tunerank.params.load import load
 from tunerank.reranking.scores import (
     candidate_task,
@@ -38,6 +39,7 @@ def main(prepared: str, candidate_folder: str, model: str, compared: str, baseli
     task = candidate_task(questions, candidates, corpus, params)
     with replacing(baseline) as folder:
         base = load_encoder(model, params)
+        warn_unknown(base.tokenizer, model, task.texts(), "another base (base.source)")
         write_scores(folder / f"{split}.jsonl", task.score(base, "with the base"))
         what = "training labels with the base"
         labels = score_labels(base, audited, of_audit, corpus, params.retrieve, what)
@@ -45,6 +47,7 @@ def main(prepared: str, candidate_folder: str, model: str, compared: str, baseli
         del base  # one model in memory at a time
         for name in params.evaluate.compare:
             other = load_encoder(Path(compared, name), params)
+            warn_unknown(other.tokenizer, name, task.texts(), "another reranker")
             write_scores(folder / name / f"{split}.jsonl", task.score(other, f"with {name}"))
 
 

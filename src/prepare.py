@@ -9,8 +9,8 @@ from pathlib import Path
 from tunerank.core.files import replacing, write_json, write_jsonl
 from tunerank.core.stage import run_stage
 from tunerank.data.passages import SPLITS
-from tunerank.data.preparation.cleaning import place
 from tunerank.data.preparation.prepare import prepare, summarise
+from tunerank.data.readers.cells import place
 from tunerank.data.readers.raw import Raw, read_raw
 from tunerank.data.readers.splits import split_of
 from tunerank.params.load import load

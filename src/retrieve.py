@@ -6,6 +6,7 @@ With `retrieve.run` they are the results of your own search in data/runs.
 """
 
 from collections.abc import Container, Iterator
+from itertools import islice
 from pathlib import Path
 
 from tunerank.core.errors import InputError
@@ -13,6 +14,7 @@ from tunerank.core.files import read_jsonl, regular, replacing, write_jsonl
 from tunerank.core.stage import run_stage
 from tunerank.data.passages import SPLITS, read_passages
 from tunerank.data.questions import grades
+from tunerank.models.readable import SAMPLED, sampled, warn_unknown
 from tunerank.params.load import load
 from tunerank.retrieval.candidates import Retrieval
 from tunerank.retrieval.own_search import OwnSearch
@@ -31,6 +33,11 @@ def main(prepared: str, retriever: str, runs: str, candidate_folder: str) -> Non
         run, notes = read_run(path, questions, passages, merged_ids(corpus))
         print("\n".join(notes))
     encoder = DenseEncoder(retriever, params.retriever) if params.retrieve.dense else None
+    if encoder:
+        texts = [passage.view() for passage in sampled(list(passages.values()))]
+        for path in paths.values():
+            texts += [row["question"] for row in islice(read_checked(path, passages), SAMPLED)]
+        warn_unknown(encoder.tokenizer, retriever, texts, "another retriever (retriever.source)")
     if params.retrieve.run:
         asked = [question for rows in questions.values() for question in rows]
         search = OwnSearch(passages, encoder, params.retrieve, run, asked)

@@ -14,6 +14,7 @@ from tunerank.core.stage import run_stage
 from tunerank.data.passages import read_passages
 from tunerank.data.questions import read_questions
 from tunerank.models.device import describe_machine
+from tunerank.models.readable import warn_unknown
 from tunerank.params.load import load
 from tunerank.reranking.scores import (
     candidate_task,
@@ -49,6 +50,7 @@ def main(
     encoder = load_encoder(model, params)
     with replacing(scores) as folder:
         task = candidate_task(questions, candidates, corpus, params)
+        warn_unknown(encoder.tokenizer, model, task.texts(), "another base (base.source)")
         write_scores(folder / f"{split}.jsonl", task.score(encoder, "with the fine-tuned"))
         what = "doubtful labels with the fine-tuned"
         labels = score_labels(encoder, doubtful, of_doubtful, corpus, params.retrieve, what)

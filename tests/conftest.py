@@ -9,6 +9,7 @@ import atexit
 import csv
 import fcntl
 import io
+import json
 import os
 import shutil
 import signal
@@ -220,6 +221,19 @@ def make_tiny_model(folder: Path) -> None:
     torch.manual_seed(7)
     folder.mkdir()
     save(XLMRobertaForSequenceClassification(config), fast, folder)
+    embedder = embedder_of(folder)
+    shutil.copytree(folder, embedder)
+    edit(embedder / "config.json", architectures=["XLMRobertaModel"])
+
+
+def embedder_of(tiny_model: Path) -> Path:
+    """Return the folder of the tiny model's encoder, as an embedding model has it."""
+    return tiny_model.with_name(f"{tiny_model.name}-embedder")
+
+
+def edit(path: Path, **changes) -> None:
+    """Change keys of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes))
 
 
 def kill_training_at(step: int, module: str, call: str) -> None:
@@ -410,7 +424,7 @@ def make_project(folder: Path, tiny_model: Path) -> None:
         folder / "models/bundled",
         list(range(len(AutoTokenizer.from_pretrained(tiny_model)))),
     )
-    parameters["retriever"] |= {"source": "path", "path": str(tiny_model)}
+    parameters["retriever"] |= {"source": "path", "path": str(embedder_of(tiny_model))}
     parameters["retriever"]["max_length"] = 100
     parameters["retrieve"] |= {"depth": 8, "window": 24, "stride": 12, "shown": 30}
     parameters["samples"] |= {"window": 8, "skip_top": 0, "negatives": 5, "random_negatives": 2}
@@ -457,7 +471,7 @@ def fetch_from_hub(hub, client, tmp_path, tiny_model):
     def run(repo: str, revision: str, token: str | None = None) -> subprocess.CompletedProcess:
         values = yaml.load((ROOT / "tests/params.yaml").read_text(encoding="utf-8"), Loader)
         values["base"] |= {"source": "hub", "repo": repo, "revision": revision}
-        values["retriever"] |= {"source": "path", "path": str(tiny_model)}
+        values["retriever"] |= {"source": "path", "path": str(embedder_of(tiny_model))}
         (tmp_path / "params.yaml").write_text(
             yaml.safe_dump(values, allow_unicode=True), encoding="utf-8"
         )

@@ -29,15 +29,13 @@ ELSEWHERE = {
     r"dvc exp run -S prepare.raw=data/raw/.*xlsx": "tests/test_team.py, tests/test_tables.py",
     r"HF_TOKEN=\.\.\. tunerank publish": "tests/test_publish.py",
     r"pip install|tensorboard|dvc exp run -S train.report_to": "tests/interop/test_trackers.py",
-    r"python examples/|infinity_emb|curl": "tests/interop/test_examples.py",
+    r"python examples/(export|rank)|infinity_emb|curl": "tests/interop/test_examples.py",
     r"(?s)import torch\nfrom sentence|from (langchain|llama|FlagEmbedding)": "tests/interop",
     r"(?s)import json\nfrom elasticsearch": "tests/test_own_search.py",
     r"dvc queue (logs|status)": "they only print",
     r"TUNERANK_API_KEY|tunerank serve|import cohere": "tests/test_serve.py, tests/interop",
     r"tunerank feedback": "tests/test_feedback.py",
-    r"from tunerank import Searcher|ranker.rank\(query|tunerank (export|rank .* hits)": (
-        "tests/test_searcher.py, tests/test_export.py, tests/test_rank.py"
-    ),
+    r"ranker.rank\(query|tunerank rank .* hits": "tests/test_rank.py",
 }
 """Start of a command -> the tests that run it, or why none does."""
 

@@ -1,11 +1,13 @@
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, tunerank
 from huggingface_hub import ModelCard
+from searched import evaluated, questions, searched_run
 from test_publish import DIFFERENCE, VALUES, metrics
 
 from tunerank.params.load import Params, load
@@ -176,8 +178,12 @@ def test_measures_follow_cutoff_and_ks():
 def test_whole_passages_and_other_losses_are_described():
     text = written(parameters(retrieve={"shown": 0, "title": False}))
     assert (
-        "Give it whole passages. On the candidates of a first stage that is the row **this model** "
-        "of the results." in text
+        "Give it whole passages. On the first 24 candidates of a question in the run's first stage "
+        "that is the row **this model**: hit@1 0.500, MRR@10 0.641, nDCG@10 0.703.\n" in text
+    )
+    assert (
+        "by the weights of *fused*, the logits of whole passages make the row **fused**: "
+        "hit@1 0.500, MRR@10 0.641, nDCG@10 0.703.\n" in text
     )
     assert '("问题", "一段文字")' in text and "views" not in text
     assert "| distillation | none |" in text
@@ -218,6 +224,10 @@ def test_whole_passages_have_their_own_rows_in_a_run_with_views():
     found.metrics["eval"]["fusion_weights_whole"] = {"reranker": 1.5, "dense": 20.0, "bm25": 0.0}
     cell = {"difference": 0.125, "low": 0.0625, "high": 0.1875, "p": 0.01}
     against["reranker_whole"] = {rival: dict.fromkeys(VALUES, cell) for rival in everything}
+    before = written(parameters(retrieve={"shown": 64}))
+    assert "That is no row of the results, which were measured on views.\n" in before
+    assert "**this model, whole passages**" not in before
+    assert "make the row" not in before and "fused, whole" not in before
     text = written(parameters(retrieve={"shown": 64}), of=found)
     assert (
         "| **this model, whole passages** | 0.375 | 0.375 | 0.375 |" in text
@@ -225,16 +235,25 @@ def test_whole_passages_have_their_own_rows_in_a_run_with_views():
     )
     assert "| this model, whole passages - base, whole passages | +0.125 [+0.062, +0.188] |" in text
     assert (
-        "On whole passages, `1.5 * reranker + 20 * dense + 0 * bm25`, "
-        "these together have hit@1 0.625," in text
+        "| **fused, whole passages**, with the first stage's scores | 0.625 | 0.625 | 0.625 |"
+        in text
     )
+    assert (
+        "*fused, whole passages* orders by `1.5 * reranker + 20 * dense + 0 * bm25`, this model's "
+        "logit and" in text
+    )
+    assert "make the row **fused, whole passages**: hit@1 0.625, MRR@10 0.625, nDCG" in text
     assert {m["value"] for m in about(text)["model-index"][0]["results"][0]["metrics"]} == {
         0.375
     }  # the snippets use it like this
     assert (
-        "that is the row **this model, whole passages** of the results" in text
+        "Give it whole passages, each after its title, as here. On the first 12 candidates of a "
+        "question in the run's first stage that is the row **this model, whole passages**: "
+        "hit@1 0.375, MRR@10 0.375, nDCG@10 0.375.\n"
+        in text
         and '("问题", "标题。一段文字")' in text
     )
+    assert "The row **this model**, hit@1 0.500, MRR@10 0.641, nDCG@10 0.703, takes of" in text
 
 
 def test_the_card_describes_a_dirty_tree_without_seen_passages():
@@ -259,7 +278,8 @@ def test_recall_and_map_are_in_the_card_only_where_they_were_measured():
         for system in ("base", "reranker", "fused", "bm25", "dense", "retriever"):
             result[group][system] = result[group][system] | more
     cells = dict.fromkeys(("hit@1", "MRR@10", "nDCG@10", *more), DIFFERENCE)
-    result["against"]["all"]["reranker"] = {"dense": cells, "bm25": cells, "base": cells}
+    for system in ("reranker", "fused"):
+        result["against"]["all"][system] = {"dense": cells, "bm25": cells, "base": cells}
     text = written(of=found)
     assert "|  | hit@1 | MRR@10 | nDCG@10 | recall@8 | MAP@10 |" in text
     assert "| **this model** | 0.500 | 0.641 | 0.703 | 0.875 | 0.531 |" in text
@@ -291,6 +311,69 @@ def test_a_card_of_a_run_names_the_users_search():
     text = written(params, of=found)
     assert "| elastic, first stage | 0.375 |" in text and "| bm25" not in text
     assert "| this model - elastic, the first stage | +0.125 [-0.062, +0.312] |" in text
-    assert "`2.5 * reranker + 0.5 * elastic`" in text
+    assert "*fused* orders by `2.5 * reranker + 0.5 * elastic`, this model's logit and" in text
+    assert "| fused - elastic, the first stage | +0.125 [-0.062, +0.312] |" in text
+    assert 'candidates = [("passage-1", 12.5), ("passage-2", 11.0)]' in text
+    assert 'searcher.search("问题", top_k=5, candidates=candidates):' in text
     assert "windows that the dense retriever finds nearest to the question" in text
     assert "| distillation | weight 1, temperature 1, from the dense retriever |" in text
+
+
+def test_the_measured_system_comes_first_with_its_figures():
+    found = origin()
+    result = found.metrics["eval"]["all"]
+    result["fused"] = {"hit@1": 0.5625, "hit@3": 0.75, "MRR@10": 0.6875, "nDCG@10": 0.75}
+    text = written(of=found)
+    assert "| **fused**, with the first stage's scores | 0.562 | 0.688 | 0.750 |" in text
+    assert "| fused - bm25, the best first stage by MRR@10 | +0.125 [-0.062, +0.312] |" in text
+    assert (
+        "### Search by the measured system: row **fused**\n\n"
+        "This reproduces hit@1 0.562, MRR@10 0.688, nDCG@10 0.750. It needs more than" in text
+    )
+    assert text.index("### Search by the measured system") < text.index("### This model alone")
+    assert 'Searcher("ann/my_reranker", revision="<commit or tag that has' in text
+    assert "because the passages may be private." in text and "candidates=" not in text
+
+
+def test_a_card_without_a_fused_row_names_none():
+    found = origin()
+    for group in ("all", "unseen", "seen"):
+        del found.metrics["eval"][group]["fused"]
+    del found.metrics["eval"]["fusion_weights"], found.metrics["eval"]["against"]["all"]["fused"]
+    for shown in (0, 64):
+        text = written(parameters(retrieve={"shown": shown}), of=found)
+        assert "fused" not in text and "Searcher" not in text
+        assert "### This model alone\n\nGive it whole passages, each after its title" in text
+
+
+def test_the_cards_search_finds_what_the_run_has_measured(
+    project, hub, client, tmp_path, tmp_path_factory
+):
+    """The real client downloads what was exported from the repository with the checkpoint."""
+    home = shutil.copytree(
+        searched_run(project, tmp_path_factory), tmp_path / "home", symlinks=True
+    )
+    done = tunerank("export", tmp_path / "my-search", cwd=home)
+    assert done.returncode == 0, done.stderr
+    folders = {"": home / "models/reranker", "search/": tmp_path / "my-search"}
+    files = {
+        prefix + path.relative_to(folder).as_posix(): path.read_bytes()
+        for prefix, folder in folders.items()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    text = written()
+    commit = hub.add("ann/my_reranker", files | {"README.md": text.encode()})
+    example = re.search(r"(?s)```python\n(from tunerank.*?)```", text)[1]
+    example = example.replace("<commit or tag that has the folder search>", commit)
+    asked = questions(home)[:3]
+    script = "\n".join(example.replace("问题", row["question"]) for row in asked)
+    (tmp_path / "use.py").write_text(script, encoding="utf-8")
+    done = client.run(tmp_path / "use.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    printed = [line.split() for line in done.stdout.splitlines()]
+    wanted = [evaluated(home)["fused"][row["id"]][:5] for row in asked]
+    assert [(row[0], row[2]) for row in printed] == [
+        (str(rank), passage) for ranking in wanted for rank, passage in enumerate(ranking, 1)
+    ]
+    assert len(printed) == 15

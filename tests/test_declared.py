@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ENVIRONMENT, NOT_DEPS, ROOT, git
+from conftest import ENVIRONMENT, NOT_DEPS, ROOT, embedder_of, git
 
 from tunerank.commands.verify import md5_of
 from tunerank.core.files import read_jsonl
@@ -46,7 +46,17 @@ STRACE = (
 KEYED = {"train": ["src/tunerank"], "pretrain": ["src/tunerank"]}
 # How often `pretrain` saves a checkpoint and which process tokenises do not change its outputs
 # (tests/test_training.py).
-WITHOUT_EFFECT = {"pretrain": {"train.workers", "train.save_steps", "train.save_total_limit"}}
+# `fetch` refuses lengths that a model cannot read.
+WITHOUT_EFFECT = {
+    "pretrain": {"train.workers", "train.save_steps", "train.save_total_limit"},
+    "fetch": {
+        "score.max_length",
+        "retriever.max_length",
+        "retriever.pooling",
+        "train.query_max_length",
+        "train.passage_max_length",
+    },
+}
 SYSTEM = (
     "/usr",
     "/lib",
@@ -248,7 +258,7 @@ def test_outside_the_project_a_stage_reads_only_installed_files_and_leaves_nothi
     places.append(os.path.realpath(sys.prefix))  # an environment may be a link
     # The temporary folder was empty. The last line checks what is left in it.
     places.append(str(run.folder.parent / "aside/tmp"))
-    places += [str(tiny_model)] * (run.stage == "fetch")  # retriever.path
+    places += [str(embedder_of(tiny_model))] * (run.stage == "fetch")  # retriever.path
     for witness, opened in run.opened.items():
         outside = {str(path) for path in opened if not path.is_relative_to(run.folder)}
         # Python lists the folders of its path. An editable installation adds src/, and none of its

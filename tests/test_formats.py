@@ -627,6 +627,17 @@ def test_judgements_beside_the_corpus(tmp_path):
     assert read_raw(tmp_path).qa["uuid"].tolist() == ["d1", "d2", "3"]
 
 
+def test_judgements_in_two_folders_are_named_from_the_folder_of_both(tmp_path):
+    beir(tmp_path, train=TRAIN)
+    put(tmp_path / "qrels.test.tsv", "2\td2\t1\n")
+    raw = read_raw(tmp_path)
+    assert raw.qa.index.tolist() == [
+        "qrels.test.tsv:1",
+        *(f"qrels/train.tsv:{line}" for line in (2, 3, 4)),
+    ]
+    assert raw.qa_name == str(tmp_path)
+
+
 @pytest.mark.parametrize(
     "line, message",
     [
@@ -905,11 +916,12 @@ def test_texts_become_ids_of_a_corpus_beside_them(tmp_path):
     one, two = "51a75f4634dfa859", "084b42f6e95e4e65"  # printf 一 | sha256sum
     assert "doc" not in raw.qa and raw.qa["uuid"].tolist() == ["7", one, two, "7"]
     assert rows(raw.corpus, "uuid", "doc") == [
-        (1, "7", "三"),
-        (2, "8", "没人问"),
+        ("corpus.jsonl:1", "7", "三"),
+        ("corpus.jsonl:2", "8", "没人问"),
         ("train.jsonl:1", one, "一"),
         ("train.jsonl:1", two, "二"),
     ]
+    assert raw.corpus_name == str(tmp_path)
 
 
 def test_squads_files_for_each_split_share_paragraphs(tmp_path):
@@ -921,6 +933,7 @@ def test_squads_files_for_each_split_share_paragraphs(tmp_path):
     assert raw.qa["dataset"].tolist() == ["valid"] * 4 + ["train"] * 4
     assert raw.qa["query_id"].tolist() == ["d1", "d2", "d3", "14", "q1", "q2", "q3", "4"]
     assert raw.qa.index[0] == "dev-v2.0.json:1"
+    assert raw.corpus.index.tolist() == ["dev-v2.0.json:1", "dev-v2.0.json:2"]
     assert raw.qa["uuid"].unique().tolist() == [raw.corpus["uuid"].iloc[0]]
 
 
@@ -931,6 +944,14 @@ def test_query_ids_that_repeat_from_file_to_file_are_not_used(tmp_path):
     assert "query_id" not in raw.qa and len(raw.qa) == 2
     assert "; the query ids are not used: different files have the same for different" in (
         raw.recognised
+    )
+
+
+def test_a_query_id_has_one_question_in_each_file(tmp_path):
+    parquet(tmp_path / "test.parquet", FLAT[0])
+    parquet(tmp_path / "train.parquet", FLAT[0], FLAT[1] | {"id": "a"})
+    assert refusal(tmp_path, "train.parquet") == (
+        ", row 2: query id 'a' already has another question; give each question an id of its own"
     )
 
 

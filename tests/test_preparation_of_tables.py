@@ -648,18 +648,63 @@ def test_files_without_training_questions_are_refused_with_advice_about_files(tm
     )
 
 
-def test_rows_of_several_files_are_named_in_messages(run):
-    run(few(3))  # writes params.yaml
-    Path("raw/qa.csv").unlink()
-    for name, row in (("train", "甲？,一\n甲？,一\n乙？,二\n"), ("test", "丙？,三\n甲？,四\n")):
-        Path(f"raw/{name}.csv").write_text(f"question,doc\n{row}", encoding="utf-8")
-    stage.main("out", "data.json")
+@pytest.fixture
+def files(run, capsys):
+    """Run the stage on files by their names; return what it prints."""
+
+    def files(**texts: str) -> list[str]:
+        run(few(3))  # writes params.yaml
+        Path("raw/qa.csv").unlink()
+        for name, text in texts.items():
+            Path("raw", name.replace("_", ".")).write_text(text, encoding="utf-8")
+        stage.main("out", "data.json")
+        return capsys.readouterr().out.splitlines()
+
+    return files
+
+
+def jsonl(*rows: dict) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def test_rows_of_several_files_are_named_in_messages(files):
+    train = "question,doc\n甲？,一\n甲？,一\n乙？,二\n"
+    said = files(train_csv=train, test_csv="question,doc\n丙？,三\n甲？,四\n")
+    assert "dropped raw/train.csv, row 3: repeated question (train.csv, row 2)" in said
     rows = [json.loads(line) for line in Path("out/dropped.jsonl").open(encoding="utf-8")]
     assert [(row["row"], row["reason"]) for row in rows] == [
-        ("train.csv:3", "repeated question (train.csv:2)")
+        ("train.csv:3", "repeated question (train.csv, row 2)")
     ]
     asked = [json.loads(line) for line in Path("out/test.jsonl").open(encoding="utf-8")]
     assert [(row["question"], row["row"], len(row["relevant"])) for row in asked] == [
         ("丙？", "test.csv:2", 1),
         ("甲？", "test.csv:3", 2),
     ]
+
+
+def test_rows_of_a_file_of_lines_are_named_by_their_lines(files):
+    rows = [{"question": "甲？", "doc": "一"}] * 2 + [{"question": "乙？", "doc": "二"}]
+    said = files(qa_jsonl=jsonl(*rows))
+    assert "dropped raw/qa.jsonl, line 2: repeated question (line 1)" in said
+
+
+def test_a_cell_with_a_list_is_named_by_its_file_and_line(files):
+    right, wrong = {"question": "甲？", "doc": "一"}, {"question": "乙？", "doc": ["二", "三"]}
+    with pytest.raises(InputError) as error:
+        files(train_jsonl=jsonl(right, wrong), test_jsonl=jsonl(right))
+    assert str(error.value) == (
+        "raw/train.jsonl, line 2, column 'doc': a list of 2 values; one row for each value is "
+        "needed"
+    )
+
+
+@pytest.mark.parametrize("corpus", [{}, {"corpus_csv": "id,text\np1,正文\n"}])
+def test_a_passage_without_visible_text_is_named_by_its_file(files, corpus):
+    """The paragraph has only a zero-width space."""
+    rows = [
+        {"id": split, "question": f"{split}？", "context": text, "answers": {"text": []}}
+        for split, text in (("train", "一"), ("test", "\u200b"))
+    ]
+    with pytest.raises(InputError) as error:
+        files(train_jsonl=jsonl(rows[0]), test_jsonl=jsonl(rows[1]), **corpus)
+    assert str(error.value) == "raw/test.jsonl, line 1: empty doc; fill it or delete the row"

@@ -249,12 +249,15 @@ def test_the_published_checkpoint_and_the_cards_examples_work(
     assert publish("--private", "--tag", "v1").returncode == 0
     revision = hub.repositories[REPO].commits[-1].oid
     hub.add(REPO, {"config.json": b"{}"})  # main has another commit
-    examples = "\n".join(
-        re.findall(
-            r"(?s)```python\n(.*?)```",
-            hub.repositories[REPO].at(revision).files["README.md"].decode(),
-        )
-    )
+    card = hub.repositories[REPO].at(revision).files["README.md"].decode()
+    blocks = re.findall(r"(?s)```python\n(.*?)```", card)
+    assert [block.splitlines()[0] for block in blocks] == [
+        "from tunerank import Searcher",  # tests/test_card.py: it needs what tunerank export wrote
+        "from FlagEmbedding import FlagReranker",
+        "from sentence_transformers import CrossEncoder",
+        "from transformers import AutoConfig",
+    ]
+    examples = "\n".join(blocks[1:])
     script = tmp_path / "use.py"
     script.write_text(f"""
 import json, sys

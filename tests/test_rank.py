@@ -52,7 +52,7 @@ def viewing(tiny_model, tmp_path_factory):
 
 
 def test_a_checkpoint_without_views_ranks_whole_passages(tiny_model):
-    scores = CrossEncoder(tiny_model, 512, "fp32").score([(QUERY, doc) for doc in DOCS])
+    scores = CrossEncoder(tiny_model, 128, "fp32").score([(QUERY, doc) for doc in DOCS])
     found = Ranker(tiny_model, "fp32").rank(QUERY, DOCS)
     assert [ranked.index for ranked in found] == sorted(range(len(DOCS)), key=lambda i: -scores[i])
     assert [ranked.score for ranked in found] == pytest.approx(
@@ -333,7 +333,7 @@ def test_an_error_is_one_line_and_a_result_goes_to_standard_output(tiny_model):
 
 def logits(folder: Path, texts: list[str] = DOCS) -> list[float]:
     """Return the logits of whole passages, rounded as in the fused row."""
-    return [round(float(one), 4) for one in CrossEncoder(folder, 512, "fp32").score(
+    return [round(float(one), 4) for one in CrossEncoder(folder, 128, "fp32").score(
         [(QUERY, text) for text in texts])]  # fmt: skip
 
 

@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import ENVIRONMENT, ROOT, article, dvc, git, kill_training_at
+from conftest import ENVIRONMENT, ROOT, article, dvc, edit, git, kill_training_at
 from hub import Fault
 from packing import pack
 from safetensors.numpy import load_file, save_file
@@ -74,10 +74,6 @@ def checkpoint(tiny_model, tmp_path) -> Path:
     """Return a copy of the tiny model to damage; its sibling folder must not be read."""
     shutil.copytree(tiny_model, tmp_path / "outside")
     return Path(shutil.copytree(tiny_model, tmp_path / "mine"))
-
-
-def edit(path: Path, **changes) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def refusal(folder: Path) -> str:

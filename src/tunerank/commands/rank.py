@@ -59,11 +59,14 @@ def rank_files(
     named = [(name, passage) for passage, (name, _) in passages.items()]
     # Loading torch takes seconds, so the errors above come before it.
     with no_collection(), no_bars_in_logs():
+        from tunerank.models.readable import warn_unknown
         from tunerank.ranker import Ranker
 
         quiet_libraries()
         ranker = Ranker(model)
     texts, count = [passage for _, passage in named], top_k or None
+    shown = [*queries, *(passage.text for passage in texts)]
+    warn_unknown(ranker.encoder.tokenizer, model, shown, "another reranker")
     if scores is None:
         rankings = ranker.rank_many(queries, texts, count)
     else:

@@ -92,7 +92,7 @@ def remove(path: Path) -> None:
 def link_or_copy(source: str, target: str) -> None:
     """Hard-link a file, or copy it where the file system has no links; for shutil.copytree."""
     try:
-        os.link(source, target)
+        os.link(os.path.realpath(source), target)  # not a link of DVC, but its file
     except OSError:
         shutil.copy2(source, target)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
@@ -14,7 +13,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from tunerank.models.safety import refuse_unsafe
+from tunerank.core.errors import InputError, one_line
+from tunerank.models.identify import identify
 
 
 def draw_head(model: PreTrainedModel, seed: int) -> None:
@@ -41,23 +41,16 @@ def draw_head(model: PreTrainedModel, seed: int) -> None:
                 torch.nn.init.orthogonal_(parameter)
 
 
-def has_head(folder: Path) -> bool:
-    """Return whether the checkpoint is a classifier, which can score pairs, or just an encoder."""
-    return any(
-        "ForSequenceClassification" in name
-        for name in AutoConfig.from_pretrained(folder).architectures or []
-    )
-
-
 def complete_head(folder: Path, seed: int) -> None:
-    """Add a head initialised from `seed` to an encoder, so that all stages use the same head."""
-    if has_head(folder):
-        return
+    """Add a head initialised from `seed` to an encoder, so that all stages use the same head.
+
+    Raises:
+        InputError: weights of the encoder are missing.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # for other missing parts, such as a pooler
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, num_labels=1, dtype=torch.float32
-        )
+        kind, options = AutoModelForSequenceClassification, {"num_labels": 1}
+        model = load_whole(kind, folder, str(folder), but_head=True, dtype=torch.float32, **options)
     draw_head(model, seed)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     shutil.rmtree(folder)
@@ -68,19 +61,49 @@ def load_classifier(
     folder: str | Path,
     dtype: torch.dtype = torch.float32,
     config: PreTrainedConfig | None = None,
+    name: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a checkpoint as a classifier with one label.
+    """Load a reranker, and its tokenizer.
 
     Args:
-        config: replaces the checkpoint's own config.
+        config: replaces the checkpoint's own config; name: in messages, the folder if None.
 
     Raises:
-        InputError: the folder is not a checkpoint, or contains more than data.
+        InputError: it is not a reranker (models/identify.py), or weights of it are missing, which
+            transformers would draw at random.
     """
-    refuse_unsafe(Path(folder), str(folder))
-    options = {"config": config} if config else {"num_labels": 1}
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype, **options)
+    name = name or str(folder)
+    identify(Path(folder), name, "reranker")
+    options = {"config": config} if config else {}
+    model = load_whole(AutoModelForSequenceClassification, folder, name, dtype=dtype, **options)
     return model, AutoTokenizer.from_pretrained(folder)
+
+
+def load_whole(
+    kind: type, folder: str | Path, name: str, but_head: bool = False, **options
+) -> PreTrainedModel:
+    """Load a model by one of transformers' Auto classes, and refuse one that lacks weights.
+
+    Args:
+        name: in messages; but_head: head and pooler may be missing.
+
+    Raises:
+        InputError: with one of the missing weights, or they do not fit the config.
+    """
+    try:
+        model, found = kind.from_pretrained(folder, output_loading_info=True, **options)
+    except (RuntimeError, ValueError) as error:  # of weights in other shapes
+        raise InputError(f"{name}: cannot be loaded ({one_line(error)})") from None
+    missing = sorted(found["missing_keys"])
+    if but_head:
+        encoder = "" if model.base_model is model else f"{model.base_model_prefix}."
+        missing = [name for name in missing if name.startswith(encoder) and "pooler." not in name]
+    if missing:
+        raise InputError(
+            f"{name}: {len(missing)} of the weights that its config.json describes are missing, "
+            f"such as {missing[0]}; get the whole checkpoint"
+        )
+    return model
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -12,10 +12,15 @@ from tunerank.models.batching import batch_threads, length_batches, map_batches
 from tunerank.models.checkpoint import load_classifier
 from tunerank.models.device import DTYPES, best_device, choose_precision, set_attention
 from tunerank.models.first_token import first_token_only
+from tunerank.models.readable import most_tokens, refuse_longer
 
 
 class CrossEncoder:
-    """A sequence classifier with one label: its logit is the relevance score of a pair."""
+    """A sequence classifier with one label: its logit is the relevance score of a pair.
+
+    Raises:
+        InputError: `folder` is not a reranker, or cannot read pairs of `max_length` tokens.
+    """
 
     def __init__(
         self,
@@ -43,6 +48,8 @@ class CrossEncoder:
         return encoder
 
     def _set_model(self, model, tokenizer, max_length, precision, batch_tokens):
+        name = model.name_or_path or "the model"
+        refuse_longer(name, most_tokens(model.config), {"score.max_length": max_length})
         self.model, self.tokenizer = first_token_only(model.eval()), tokenizer
         self.max_length, self.batch_tokens = max_length, batch_tokens
         self.device, self.precision = model.device, choose_precision(precision)

@@ -10,7 +10,11 @@ each with the real loader. No parameter allows any of them.
 """
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -80,19 +84,41 @@ def refuse_outside(path: Path, folder: Path, name: str) -> None:
     """Refuse a link out of the folder.
 
     In huggingface_hub's cache (.../snapshots/COMMIT) a link may lead to the repository's blobs.
+    With DVC's `cache.type symlink` an output's files are links into the cache of its repository.
     """
     try:
         home, target = folder.resolve(), path.resolve()
     except (OSError, RuntimeError):  # RuntimeError before Python 3.13
         raise InputError(f"{name}: {path.relative_to(folder)} is a link to itself") from None
     allowed = [home, *([home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [])]
-    if not any(target.is_relative_to(place) for place in allowed):
+    inside = any(target.is_relative_to(place) for place in allowed)
+    if not inside and not is_cached(target, home):
         raise InputError(
             f"{name}: {path.relative_to(folder)} is a link out of that folder, to {target}; put "
             "the file itself there"
         )
     if not target.is_file() and not (path.name == "1_Pooling" and target.is_dir()):
         raise InputError(f"{name}: {path.relative_to(folder)} is not a file")
+
+
+def is_cached(target: Path, folder: Path) -> bool:
+    """Return whether a file is an object in the DVC cache of the repository that has `folder`."""
+    if not re.search(r"/[0-9a-f]{2}/[0-9a-f]{30}$", target.as_posix()):
+        return False
+    repository = next((parent for parent in folder.parents if (parent / ".dvc").is_dir()), None)
+    cache = repository and cache_folder(repository)
+    return cache is not None and target.is_relative_to(cache)
+
+
+@lru_cache
+def cache_folder(repository: Path) -> Path | None:
+    """Return the folder of a repository's DVC cache, which may be shared with other repositories.
+
+    None: DVC is not installed.
+    """
+    command = [sys.executable, "-m", "dvc", "cache", "dir"]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+    return Path(done.stdout.strip()).resolve() if done.returncode == 0 else None
 
 
 def refuse_broken(path: Path, name: str) -> None:
@@ -135,13 +161,19 @@ def refuse_foreign_shards(folder: Path, name: str) -> None:
             )
 
 
-def read_json(path: Path, name: str) -> dict:
+def read_json(path: Path, name: str, kind: type[dict | list] = dict):
+    """Return the value of a JSON file of a checkpoint, a dict unless `kind` is list.
+
+    Raises:
+        InputError: it is not valid JSON, or of another kind.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name}: {path.name} is not valid JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{name}: {path.name} is not a JSON object")
+    if not isinstance(value, kind):
+        what = "object" if kind is dict else "array"
+        raise InputError(f"{name}: {path.name} is not a JSON {what}")
     return value
 
 

@@ -83,7 +83,7 @@ def metadata(
 ) -> str:
     """Return the YAML without its fences.
 
-    Its results are those of whole passages, because the card's snippets score whole passages.
+    Its results are those of whole passages, as other tools read them.
 
     Args:
         result: metrics/eval.json.

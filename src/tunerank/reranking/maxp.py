@@ -89,6 +89,14 @@ class ScoringTask:
             for way in choose
         }
 
+    def texts(self) -> list[str]:
+        """Return the distinct queries and views."""
+        return list(
+            dict.fromkeys(
+                text for _, pairs in self.pairs.values() for pair in pairs for text in pair
+            )
+        )
+
     def score(self, model: CrossEncoder, what: str) -> dict[str, Scores]:
         """Return way -> scores of every question, passages in the order of `choose`.
 

@@ -12,7 +12,9 @@ from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from tunerank.models.batching import batch_threads, length_batches, map_batches
+from tunerank.models.checkpoint import load_whole
 from tunerank.models.device import DTYPES, best_device, choose_precision, set_attention
+from tunerank.models.readable import most_tokens, refuse_longer
 from tunerank.models.safety import refuse_unsafe
 from tunerank.params.base import Retriever
 
@@ -78,7 +80,8 @@ class DenseEncoder:
         batch_tokens: tokens in one forward pass, padding included.
 
     Raises:
-        InputError: the checkpoint holds more than data.
+        InputError: the checkpoint holds more than data, lacks weights, or cannot read texts of
+            `params.max_length` tokens.
     """
 
     def __init__(self, folder: str, params: Retriever, batch_tokens: int = 2048):
@@ -86,13 +89,11 @@ class DenseEncoder:
         self.device = best_device()
         refuse_unsafe(Path(folder), folder)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        options = {"add_pooling_layer": False} if params.pooling == "mean" else {}
         precision = choose_precision(params.precision)
-        self.model = (
-            AutoModel.from_pretrained(folder, dtype=DTYPES[precision], **options)
-            .eval()
-            .to(self.device)
-        )
+        model = load_whole(AutoModel, folder, folder, but_head=True, dtype=DTYPES[precision])
+        lengths = {"retriever.max_length": params.max_length}
+        refuse_longer(folder, most_tokens(model.config), lengths)
+        self.model = model.eval().to(self.device)
         set_attention(self.model, precision, training=False)
 
     def encode(self, texts: Sequence[str], prefix: str, what: str) -> np.ndarray:

@@ -39,7 +39,7 @@ from transformers.initialization import no_init_weights
 
 from tunerank.core.errors import InputError, one_line
 from tunerank.models.checkpoint import save
-from tunerank.models.safety import refuse_unsafe
+from tunerank.models.identify import identify
 
 MODEL = "model.packed.safetensors"
 FILES = (MODEL, "config.json", "tokenizer.json", "tokenizer_config.json")
@@ -89,7 +89,7 @@ def load_packed(source: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
         if not (source / name).is_file():
             raise InputError(f"{source}: not a packed reranker ({name} is missing); {remedy}")
     try:
-        refuse_unsafe(source, source.name, weights=[MODEL])
+        identify(source, source.name, "reranker", weights=[MODEL])
         stored = load_file(source / MODEL)
         with no_init_weights():
             model = AutoModelForSequenceClassification.from_config(

@@ -25,7 +25,8 @@ from tunerank.core.errors import InputError, memory_ran_out
 from tunerank.models.checkpoint import load_classifier
 from tunerank.models.device import best_device, choose_precision, set_attention
 from tunerank.models.first_token import first_token_only
-from tunerank.models.safety import refuse_unsafe
+from tunerank.models.identify import identify
+from tunerank.models.readable import refuse_longer
 from tunerank.params.train import Train
 from tunerank.training.groups import MAX_TOKENS, OVERHEAD, GroupCollator, GroupDataset
 from tunerank.training.losses import GroupModel
@@ -121,7 +122,12 @@ class Runner(EncoderOnlyRerankerRunner):
 
     def load_tokenizer_and_model(self):
         folder, params = Path(self.model_args.model_name_or_path), self.params
-        refuse_unsafe(folder, str(folder))
+        tokens = identify(folder, str(folder), "reranker").tokens
+        lengths = {
+            "train.query_max_length + train.passage_max_length": params.query_max_length
+            + params.passage_max_length
+        }
+        refuse_longer(str(folder), tokens, lengths)
         config = AutoConfig.from_pretrained(folder, num_labels=1)
         self.base_dropout = {
             name: value for name, value in config.to_dict().items() if "dropout" in name

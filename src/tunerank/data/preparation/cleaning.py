@@ -1,9 +1,9 @@
 """Clean the rows of the questions' table, and say which are to be dropped.
 
-A row is a dict of question, answer, context, doc, uuid, qa_type, dataset, query_id, grade, row and
-position. `grade` says how right the passage is for the question: 0 is wrong. `row` is the label of
-the table's index, a row number or the text `file:line`; `position` counts from 0, in the order of
-the table.
+A row is a dict of question, answer, context, doc, uuid, qa_type, dataset, query_id, grade, table,
+row and position. `grade` says how right the passage is for the question: 0 is wrong. `table` is the
+table's name in messages. `row` is the label of its index: a row number, or `file:row` if several
+files make the table. `position` counts from 0, in the order of the table.
 """
 
 import re
@@ -14,6 +14,7 @@ import pandas as pd
 from tunerank.core.errors import InputError
 from tunerank.data.passages import SPLITS
 from tunerank.data.preparation.columns import TEXTS
+from tunerank.data.readers.cells import place, row_name
 from tunerank.params.data import Prepare
 
 COLUMNS = ("question", *TEXTS, "uuid", "qa_type", "dataset", "query_id")
@@ -33,19 +34,6 @@ def clean_text(text: str, unicode: str) -> str:
     return unicodedata.normalize(unicode, INVISIBLE.sub("", text)).strip()
 
 
-def place(name: str, row: int | str) -> str:
-    """Return where a row stands, for messages.
-
-    >>> place("raw/qa.csv", 7), place("raw/beir", "qrels/train.tsv:7")
-    ('raw/qa.csv, row 7', 'raw/beir/qrels/train.tsv:7')
-    """
-    return f"{name}/{row}" if isinstance(row, str) else f"{name}, {row_name(row)}"
-
-
-def row_name(row: int | str) -> str:
-    return row if isinstance(row, str) else f"row {row}"
-
-
 def clean_rows(qa: pd.DataFrame, params: Prepare, name: str) -> tuple[list[dict], list[dict]]:
     """Return the cleaned rows, and the rows to drop, from `drop`.
 
@@ -57,14 +45,15 @@ def clean_rows(qa: pd.DataFrame, params: Prepare, name: str) -> tuple[list[dict]
     labelled = "label" in qa and (qa["label"] != "").any()
     for position, (label, cells) in enumerate(zip(qa.index, qa.to_dict("records"))):
         row = {column: cells.get(column, "") for column in COLUMNS}
-        row |= {"row": label if isinstance(label, str) else int(label), "position": position}
+        label = label if isinstance(label, str) else int(label)
+        row |= {"table": name, "row": label, "position": position}
         split = row["dataset"].casefold()
         if (split := SPLIT_NAMES.get(split, split)) in SPLITS:
             row["dataset"] = split
         if reason := reason_to_drop(row, params):
             dropped.append(drop(row, reason))
         else:
-            row["grade"] = grade(cells["label"], place(name, row["row"])) if labelled else 1
+            row["grade"] = grade(cells["label"], place(name, label)) if labelled else 1
             rows.append(row)
     return rows, dropped
 
@@ -75,7 +64,7 @@ def drop(row: dict, reason: str, kept: dict | None = None) -> dict:
     Reasons are counted without what follows " (".
     """
     if kept:
-        reason += f" ({row_name(kept['row'])})"
+        reason += f" ({row_name(kept['table'], kept['row'])})"
     return {name: row[name] for name in ("row", "question", "position")} | {"reason": reason}
 
 

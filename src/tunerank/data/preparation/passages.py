@@ -11,7 +11,8 @@ import unicodedata
 import pandas as pd
 
 from tunerank.core.errors import InputError
-from tunerank.data.preparation.cleaning import clean_text, drop, place
+from tunerank.data.preparation.cleaning import clean_text, drop
+from tunerank.data.readers.cells import place
 from tunerank.params.data import Prepare
 
 OURS = ("id", "text", "also")

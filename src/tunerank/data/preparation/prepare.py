@@ -51,7 +51,7 @@ def prepare(
     """Clean the tables, check them, unite the rows of each question and split the questions.
 
     Args:
-        qa: the questions' table, from `read_raw`; its index has row numbers, or `file:line` where
+        qa: the questions' table, from `read_raw`; its index has row numbers, or `file:row` where
             several files make one table.
         corpus: the passages' table (`uuid`, `doc` and other columns), or None to take the passages
             from the questions' rows.

@@ -7,7 +7,8 @@ import hashlib
 from collections.abc import Iterable
 
 from tunerank.core.errors import InputError
-from tunerank.data.preparation.cleaning import drop, place, row_name
+from tunerank.data.preparation.cleaning import drop
+from tunerank.data.readers.cells import place, row_name
 
 STRENGTH = {"test": 0, "valid": 1, "train": 2}
 """A question is in the strongest split that its rows name, so that no test question is trained
@@ -143,8 +144,8 @@ def check_ids(questions: list[dict], name: str) -> None:
         key, row = question["id"], question["row"]
         if key in rows:
             raise InputError(
-                f"{place(name, row)}: the question's id {key!r} is that of {row_name(rows[key])} "
-                "too; give each question a query_id of its own, or rename that column if it does "
-                "not name questions"
+                f"{place(name, row)}: the question's id {key!r} is that of "
+                f"{row_name(name, rows[key])} too; give each question a query_id of its own, or "
+                "rename that column if it does not name questions"
             )
         rows[key] = row

@@ -11,8 +11,8 @@ from collections import Counter
 
 from tunerank.core.errors import InputError
 from tunerank.data.passages import SPLITS
-from tunerank.data.preparation.cleaning import place
 from tunerank.data.questions import relevant_passages
+from tunerank.data.readers.cells import place
 from tunerank.params.data import Prepare
 
 

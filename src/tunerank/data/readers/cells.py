@@ -1,8 +1,9 @@
-"""Make the cells of a table texts, and check its size and its header."""
+"""Make the cells of a table texts, name its rows, and check its size and its header."""
 
 import json
 from collections import Counter
 from collections.abc import Iterable
+from os.path import splitext
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,8 @@ from tunerank.core.errors import InputError
 
 CELLS = 2**26
 """Limit on the cells of a table, some gigabytes in memory. A small parquet file can exceed it."""
+ROWS = {"", ".csv", ".xlsx", ".parquet", ".json", ".arrow"}
+"""Suffixes of files with rows; people count the lines of others, such as jsonl and TREC's files."""
 
 
 class Unusable(str):
@@ -47,9 +50,24 @@ def as_text(value: object) -> str:
     return "" if value is None or pd.isna(value) else str(value).strip()
 
 
-def place(path: str | Path, number: int | str) -> str:
-    """Return where a row is, for a message: a jsonl file has lines, other tables have rows."""
-    return f"{path}, {'line' if Path(path).suffix.lower() == '.jsonl' else 'row'} {number}"
+def place(name: str | Path, row: int | str) -> str:
+    """Return where a row is, for messages: a row of a file, or `file:row` of a folder.
+
+    >>> place("raw/qa.csv", 7), place("raw/beir", "qrels/train.tsv:7")
+    ('raw/qa.csv, row 7', 'raw/beir/qrels/train.tsv, line 7')
+    """
+    return f"{name}{'/' if isinstance(row, str) else ', '}{row_name(name, row)}"
+
+
+def row_name(name: str | Path, row: int | str) -> str:
+    """Return the part of `place` that tells a row from the others of a file or folder.
+
+    >>> row_name("raw/qa.csv", 7), row_name("raw/beir", "qrels/train.tsv:7")
+    ('row 7', 'qrels/train.tsv, line 7')
+    """
+    file, _, number = str(row).rpartition(":")
+    kind = "row" if splitext(file or name)[1].lower() in ROWS else "line"
+    return f"{file}, {kind} {number}" if file else f"{kind} {number}"
 
 
 def column_name(name: str) -> str:

@@ -49,6 +49,13 @@ class Parts:
         """Whether the folder has all parts of a collection."""
         return bool(self.qrels and self.queries and self.corpora)
 
+    def judged(self, folder: Path) -> Path:
+        """Return what messages call the judgements: their file, or the folder that has them all."""
+        first, *others = self.qrels
+        if not others:
+            return first
+        return first.parent if {path.parent for path in others} == {first.parent} else folder
+
 
 def collection_parts(files: list[Path]) -> Parts:
     """Return the qrels, the queries and the corpora among the files of a folder."""
@@ -103,10 +110,12 @@ def read_collection(folder: Path, parts: Parts) -> Form:
     rows = Columns(QUESTIONS)
     judged: set[str] = set()
     splits, notes = splits_of(parts.qrels)
-    for number, split, query, passage, score in _judgements(splits, queries, passages, asides):
+    named = parts.judged(folder)
+    for path, number, query, passage, score in _judgements(splits, queries, passages, asides):
         judged.add(query)
         asked = {"question": queries[query], "query_id": query}
-        rows.add(number, uuid=passage, label=score, dataset=split, **asked)
+        label = number if path == named else f"{path.relative_to(named).as_posix()}:{number}"
+        rows.add(label, uuid=passage, label=score, dataset=splits[path], **asked)
     asides["queries without judgement"] = len(queries) - len(judged)
     suffixes = {path.suffix.lower() for path in (*parts.queries, *parts.corpora)}
     name = "a BEIR folder" if suffixes == {".jsonl"} else "a TREC collection"
@@ -153,8 +162,8 @@ def _judgements(
     queries: dict[str, str],
     passages: dict[str, bool],
     asides: Counter[str],
-) -> Iterator[tuple[int | str, str, str, str, str]]:
-    """Yield (row, split, query, passage, grade) of each judgement."""
+) -> Iterator[tuple[Path, int, str, str, str]]:
+    """Yield (file, line, query, passage, grade) of each judgement."""
     scores: dict[tuple[str, str, str], str] = {}
     for path, split in splits.items():
         for number, query, passage, score in read_qrels(path):
@@ -174,8 +183,7 @@ def _judgements(
             pair = split, query, passage
             if pair not in scores:
                 scores[pair] = score
-                label = number if len(splits) == 1 else f"{path.name}:{number}"
-                yield label, split, query, passage, score
+                yield path, number, query, passage, score
             elif scores[pair] == score:
                 asides["judgements given twice"] += 1
             else:

@@ -20,7 +20,7 @@ from tunerank.data.readers.collection import (
 from tunerank.data.readers.columnar import read_arrow
 from tunerank.data.readers.forms import Form, with_ids
 from tunerank.data.readers.pairs import recognise_pairs
-from tunerank.data.readers.splits import join, split_of, split_of_file, splits_of
+from tunerank.data.readers.splits import join, split_of, split_of_file, splits_of, with_file
 from tunerank.data.readers.squad import recognise_squad
 from tunerank.data.readers.tables import (
     COMPRESSED,
@@ -49,8 +49,8 @@ class Raw:
 
     qa: the questions' table, rows indexed by their numbers, or by `train.csv:12` if they come from
         several files
-    corpus: the passages' table, or None
-    qa_name, corpus_name: their names in messages
+    corpus: the passages' table, indexed alike, or None
+    qa_name, corpus_name: the files or folders that messages name, for `place`
     recognised: one line that says how the data was read, "" for plain tables
     """
 
@@ -86,12 +86,9 @@ def read_raw(raw: str | Path, plain: bool = False) -> Raw:
         if not parts.complete:
             _refuse_packed(files)
         form = read_collection(raw, parts)
-        name, *others = parts.qrels
-        if others:
-            name = name.parent if {path.parent for path in others} == {name.parent} else raw
         used = {*parts.qrels, *parts.queries, *parts.corpora}
         said = _said(raw, form, _ignored(raw, files, used))
-        return Raw(form.qa, form.corpus, str(name), str(parts.corpora[0]), said)
+        return Raw(form.qa, form.corpus, str(parts.judged(raw)), str(parts.corpora[0]), said)
     named = [path for path in files if path.suffix.lower() in READERS and split_of_file(path)]
     named = [path for path in named if path.parent == raw] or named or _saved(raw)
     if not named:
@@ -130,6 +127,8 @@ def _read_tables(
     elif corpus:
         unused = dict.fromkeys(form.unused)
         own, _ = read_corpus(corpus, unused, form.asides)
+        if len(paths) > 1:
+            own, corpus_name = with_file(own, corpus, raw), name
         form.unused = list(unused)
         if form.corpus is not None:
             own = pd.concat([own, form.corpus]).fillna("").drop_duplicates("uuid")

@@ -59,31 +59,38 @@ def splits_of(paths: Sequence[Path]) -> tuple[dict[Path, str], list[str]]:
 def join(forms: Sequence[Form], splits: dict[Path, str], folder: Path) -> Form:
     """Return the tables of several files as one; of one file, they are as they are.
 
-    Rows of several files are named `train.csv:12`. The column `dataset` has the files' splits.
+    Rows of several files are labelled as `with_file` does. The column `dataset` has the files'
+    splits.
 
     Raises:
         InputError: a row names another split than its file, or a query id has two questions.
     """
-    frames = []
+    frames, corpora = [], []
     for form, (path, split) in zip(forms, splits.items()):
-        qa = form.qa
+        qa, corpus = form.qa, form.corpus
         if split:
             _check_dataset(qa, path, split)
             qa = qa.assign(dataset=pd.Series([split] * len(qa), index=qa.index, dtype=object))
         if len(forms) > 1:
-            name = path.relative_to(folder).as_posix()
-            qa = qa.set_axis([f"{name}:{number}" for number in qa.index])
+            qa = with_file(qa, path, folder)
+            corpus = None if corpus is None else with_file(corpus, path, folder)
         frames.append(qa)
+        corpora += [] if corpus is None else [corpus]
     asides, notes = sum((form.asides for form in forms), Counter()), []
     qa = pd.concat(frames).fillna("") if len(frames) > 1 else frames[0]
-    if _query_ids_repeat(frames, list(splits)):
+    if _query_ids_repeat([form.qa for form in forms], list(splits)):
         qa = qa.drop(columns="query_id")
         notes.append(REPEATED)
-    corpora = [form.corpus for form in forms if form.corpus is not None]
     corpus = pd.concat(corpora).fillna("").drop_duplicates("uuid") if corpora else None
     unused = list(dict.fromkeys(name for form in forms for name in form.unused))
     names = list(dict.fromkeys(form.name for form in forms))
     return Form(" and ".join(names), qa, corpus, unused, asides, notes)
+
+
+def with_file(table: pd.DataFrame, path: Path, folder: Path) -> pd.DataFrame:
+    """Return a table of a file of the folder with row 12 labelled `train.csv:12`."""
+    name = path.relative_to(folder).as_posix()
+    return table.set_axis([f"{name}:{number}" for number in table.index])
 
 
 def _check_dataset(qa: pd.DataFrame, path: Path, split: str) -> None:
@@ -110,7 +117,7 @@ def _query_ids_repeat(frames: Sequence[pd.DataFrame], paths: Sequence[Path]) -> 
         for number, key, question in zip(qa.index, qa["query_id"], qa["question"]):
             if key and own.setdefault(key, question) != question:
                 raise InputError(
-                    f"{path}, row {number}: query id {key!r} already has another question; give "
+                    f"{place(path, number)}: query id {key!r} already has another question; give "
                     "each question an id of its own"
                 )
         repeated |= any(known.get(key, question) != question for key, question in own.items())
