@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from conftest import ROOT, tunerank
+from conftest import ROOT
 from huggingface_hub import ModelCard
 from searched import evaluated, questions, searched_run
 from test_publish import DIFFERENCE, VALUES, metrics
@@ -31,11 +31,14 @@ def origin(**changes: dict) -> Origin:
 
 
 def written(
-    params: Params | None = None, of: Origin | None = None, license: str | None = None
+    params: Params | None = None,
+    of: Origin | None = None,
+    license: str | None = None,
+    search: bool = False,
 ) -> str:
-    return model_card(
-        "ann/my_reranker", "main", params or parameters(), of or origin(), license, []
-    )
+    revision = "v1" if search else "main"
+    params, of = params or parameters(), of or origin()
+    return model_card("ann/my_reranker", revision, params, of, license, [], search)
 
 
 def about(text: str) -> dict:
@@ -328,11 +331,24 @@ def test_the_measured_system_comes_first_with_its_figures():
     assert "| fused - bm25, the best first stage by MRR@10 | +0.125 [-0.062, +0.312] |" in text
     assert (
         "### Search by the measured system: row **fused**\n\n"
-        "This reproduces hit@1 0.562, MRR@10 0.688, nDCG@10 0.750. It needs more than" in text
+        "This reproduces hit@1 0.562, MRR@10 0.688, nDCG@10 0.750, in the training" in text
     )
     assert text.index("### Search by the measured system") < text.index("### This model alone")
-    assert 'Searcher("ann/my_reranker", revision="<commit or tag that has' in text
-    assert "because the passages may be private." in text and "candidates=" not in text
+    assert "candidates=" not in text
+
+
+def test_the_card_names_the_passages_and_their_revision_where_they_are_published():
+    without, text = written(), written(search=True)
+    assert 'searcher = Searcher(".")\n' in without and "search`" not in without
+    assert "The passages are not published here. What works without them is this model" in without
+    assert "ignore_patterns" not in without and "`LICENSE`, `.gitattributes`).\n" in without
+    assert 'searcher = Searcher("ann/my_reranker", revision="v1")\n' in text
+    assert "who may read the repository may read the passages." in text
+    assert "not published here" not in text
+    whole = 'FlagReranker(snapshot_download("ann/my_reranker", revision='
+    assert f'{whole}"main"))\n' in without
+    assert f'{whole}"v1", ignore_patterns="search/*"))\n' in text  # the passages are not needed
+    assert "`LICENSE`, `.gitattributes`, `search`).\n" in text
 
 
 def test_a_card_without_a_fused_row_names_none():
@@ -349,29 +365,30 @@ def test_a_card_without_a_fused_row_names_none():
 def test_the_cards_search_finds_what_the_run_has_measured(
     project, hub, client, tmp_path, tmp_path_factory
 ):
-    """The real client downloads what was exported from the repository with the checkpoint."""
+    """The real client runs the example of the card that was published, as it is."""
     home = shutil.copytree(
         searched_run(project, tmp_path_factory), tmp_path / "home", symlinks=True
     )
-    done = tunerank("export", tmp_path / "my-search", cwd=home)
+    repo = "ann/my_reranker"
+    options = ("--repo", repo, "--search", "--tag", "v1")
+    done = client.run("tunerank", "publish", *options, cwd=home, token="hf_ann")
     assert done.returncode == 0, done.stderr
-    folders = {"": home / "models/reranker", "search/": tmp_path / "my-search"}
-    files = {
-        prefix + path.relative_to(folder).as_posix(): path.read_bytes()
-        for prefix, folder in folders.items()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-    text = written()
-    commit = hub.add("ann/my_reranker", files | {"README.md": text.encode()})
+    hub.add(repo, {"config.json": b"{}"})  # main has another commit
+    text = hub.repositories[repo].at("v1").files["README.md"].decode()
     example = re.search(r"(?s)```python\n(from tunerank.*?)```", text)[1]
-    example = example.replace("<commit or tag that has the folder search>", commit)
+    assert f'searcher = Searcher("{repo}", revision="v1")\n' in example
     asked = questions(home)[:3]
     script = "\n".join(example.replace("问题", row["question"]) for row in asked)
+    (alone,) = re.findall(r"FlagReranker\((snapshot_download\(.*\))\)\n", text)
+    script += (
+        f"import os\nfrom huggingface_hub import snapshot_download\nprint(os.listdir({alone}))\n"
+    )
     (tmp_path / "use.py").write_text(script, encoding="utf-8")
     done = client.run(tmp_path / "use.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    printed = [line.split() for line in done.stdout.splitlines()]
+    *found, downloaded = done.stdout.splitlines()
+    assert "config.json" in downloaded and "search" not in downloaded  # the model alone
+    printed = [line.split() for line in found]
     wanted = [evaluated(home)["fused"][row["id"]][:5] for row in asked]
     assert [(row[0], row[2]) for row in printed] == [
         (str(rank), passage) for ranking in wanted for rank, passage in enumerate(ranking, 1)

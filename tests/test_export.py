@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ENVIRONMENT, python, tunerank
+from conftest import ENVIRONMENT, git, python, tunerank
+from hub import Fault
 from searched import evaluated, own_results, own_run, questions, searched_run
 
 from tunerank import Ranker, Searcher
@@ -366,7 +369,7 @@ def test_a_published_folder_is_searched_at_a_commit_or_a_tag(exported, hub, clie
     bare = hub.add("acme/bare", {"config.json": b"{}"})
     assert asked("acme/bare", bare) == (
         f"acme/bare at {bare}: no search/search.json there, a checkpoint alone cannot search; "
-        "tunerank export my-search, then hf upload acme/bare my-search search"
+        "tunerank publish --repo acme/bare --search puts it there"
     )
     assert asked("acme/shop", "main") == (
         "acme/shop: 'main' is no tag and no commit of 40 hexadecimal digits; a branch can move and "
@@ -377,3 +380,155 @@ def test_a_published_folder_is_searched_at_a_commit_or_a_tag(exported, hub, clie
     assert asked("acme/shop", "f" * 40).startswith(f"acme/shop at {'f' * 40} was not found; check")
     hub.clear()  # what was downloaded once is not asked for again
     assert asked("acme/shop", commit) == wanted
+
+
+# What `tunerank publish --search` puts there
+
+REPO = "ann/shop"
+
+
+@pytest.fixture
+def publish(home, client):
+    """Return a function that publishes the run with its search."""
+
+    def run(*options: str, cwd: Path = home) -> subprocess.CompletedProcess:
+        arguments = ("publish", "--repo", REPO, *options)
+        done = client.run("tunerank", *arguments, cwd=cwd, token="hf_ann")
+        assert list((cwd / ".cache").glob("export-*")) == []  # nothing is left behind
+        return done
+
+    yield run
+    (home / "models/published.jsonl").unlink(missing_ok=True)
+
+
+def of_search(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: content for name, content in files.items() if name.startswith("search/")}
+
+
+def exported_files(exported: Path) -> dict[str, bytes]:
+    """Return the files of an export, the checkpoint's at the top and the others in search/."""
+    files = {
+        f"search/{path.relative_to(exported).as_posix()}": path for path in exported.rglob("*")
+    }
+    return {
+        name.removeprefix("search/reranker/"): path.read_bytes()
+        for name, path in files.items()
+        if path.is_file()
+    }
+
+
+def test_one_commit_has_the_export_and_its_checkpoint_once(exported, home, hub, publish):
+    done = publish("--search", "--private", "--tag", "v1")
+    assert done.returncode == 0, done.stderr
+    repository = hub.repositories[REPO]
+    assert len(repository.commits) == 2  # the Hub itself made the first one
+    head = repository.commits[-1]
+    assert repository.tags == {"v1": head.oid}
+    own = {name: head.files[name] for name in ("README.md", ".gitattributes", "LICENSE")}
+    assert head.files == exported_files(exported) | own
+    assert len(of_search(head.files)) > 10 and "search/corpus.jsonl" in head.files
+    told, noted, *ways = done.stdout.splitlines()
+    assert told == (
+        f"{REPO} is private: whoever has access to it will be able to read the passages in search/"
+    )
+    assert noted.startswith(f"{REPO} at {head.oid}, tag v1; noted in models/published.jsonl")
+    at = f'"{REPO}", revision="{head.oid}"'
+    assert ways[:2] == [
+        f"Searcher({at})",
+        f'FlagReranker(snapshot_download({at}, ignore_patterns="search/*"))',
+    ]
+
+
+def test_a_public_repository_is_named_as_one_before_anything_is_sent(hub, publish):
+    hub.add(REPO, {".gitattributes": b""})
+    hub.faults.append(Fault("POST .*/preupload/", status=403, message="no"))
+    done = publish("--search")
+    assert done.stdout == (
+        f"{REPO} is public: everybody will be able to read the passages in search/\n"
+    )
+    assert done.returncode == 1 and "nothing was published" in done.stderr
+    assert len(hub.repositories[REPO].commits) == 1 and hub.large == {}
+    hub.repositories[REPO].gated = True
+    assert publish("--search").stdout.startswith(
+        f"{REPO} is gated: whoever accepts its terms and is let in will be able to read"
+    )
+
+
+def test_without_a_tag_the_card_names_one_of_the_git_commit(home, hub, publish):
+    assert publish("--search").returncode == 0
+    head = hub.repositories[REPO].commits[-1]
+    tag = f"run-{git('rev-parse', 'HEAD', cwd=home)[:10]}"
+    assert hub.repositories[REPO].tags == {tag: head.oid}
+    assert f'Searcher("{REPO}", revision="{tag}")\n' in head.files["README.md"].decode()
+    again = publish("--search")
+    assert again.returncode == 1 and again.stderr == (
+        f"error: {REPO} has a tag or branch {tag} already; nothing was published, take another "
+        "--tag\n"
+    )
+
+
+def test_publishing_again_with_the_search_changes_the_card_alone(hub, publish):
+    assert publish("--search", "--tag", "v1").returncode == 0
+    assert publish("--search", "--tag", "v2").returncode == 0
+    first, second = (hub.repositories[REPO].at(tag).files for tag in ("v1", "v2"))
+    assert set(first) == set(second)
+    assert {name for name in first if first[name] != second[name]} == {"README.md"}
+
+
+def test_publishing_again_without_the_search_leaves_nothing_of_it(exported, home, hub, publish):
+    assert publish("--search", "--tag", "v1").returncode == 0
+    done = publish("--tag", "v2")
+    assert done.returncode == 0, done.stderr
+    removed = "search/ will be removed; earlier commits keep it, passages included"
+    assert done.stdout.splitlines()[0] == removed
+    before, now = (hub.repositories[REPO].at(tag).files for tag in ("v1", "v2"))
+    assert set(now) == set(before) - set(of_search(before)) and of_search(before)
+    assert "The passages are not published here." in now["README.md"].decode()
+    assert "Searcher(" not in done.stdout
+
+
+def test_a_search_that_was_there_is_replaced_by_the_runs(exported, hub, publish):
+    """The checkpoint that was uploaded in search/ by hand would be loaded instead of ours."""
+    old = {"search/reranker/config.json": b"{}", "search/vectors/old.npy": b"0", "notes.md": b"#"}
+    hub.add(REPO, old)
+    assert publish("--search", "--tag", "v1").returncode == 0
+    files = hub.repositories[REPO].at("v1").files
+    assert of_search(files) == of_search(exported_files(exported)) and files["notes.md"] == b"#"
+
+
+def test_a_dry_run_lists_the_search_and_says_who_reads_it(exported, home, hub, publish):
+    done = publish("--search", "--dry-run")
+    assert (done.returncode, done.stderr, hub.requests) == (0, "", [])
+    listed = {
+        name: int(size.replace(",", ""))
+        for size, name in re.findall(r"(?m)^ +([\d,]+)  (\S+)$", done.stdout)
+    }
+    wanted = {name: len(content) for name, content in exported_files(exported).items()}
+    top = ("README.md", "LICENSE")
+    assert {name: size for name, size in listed.items() if name not in top} == wanted
+    assert done.stdout.splitlines()[-1] == (
+        f"search/ has the passages: whoever may read {REPO} will be able to read them"
+    )
+    assert not (home / "models/published.jsonl").exists()
+    without = publish("--dry-run").stdout
+    assert "search/" not in without and without.count("\n") > 100
+
+
+def test_a_file_of_the_search_that_did_not_arrive_is_reported(hub, publish):
+    hub.add(REPO, {".gitignore": b"search/corpus.jsonl\n"})
+    done = publish("--search", "--tag", "v1")
+    head = hub.repositories[REPO].commits[-1].oid
+    assert done.returncode == 1 and done.stderr == (
+        f"error: {REPO} at {head} lacks search/corpus.jsonl (a .gitignore there?); do not use that "
+        "commit\n"
+    )
+    assert hub.repositories[REPO].tags == {}
+
+
+@pytest.mark.parametrize("name", ["models/retriever", "data/prepared"])
+def test_a_search_of_another_run_is_not_published(searched, hub, publish, tmp_path, name):
+    folder = copied(searched, tmp_path / "repo")
+    shutil.rmtree(folder / name)
+    done = publish("--search", cwd=folder)
+    assert done.returncode == 1 and done.stdout == "" and hub.requests == []
+    assert done.stderr.startswith(f"error: {name}") and f"dvc pull {name}" in done.stderr

@@ -82,6 +82,8 @@ def test_no_pickle_and_no_code_is_fetched(hub, fetch, files, tmp_path):
         "onnx/model.onnx",
         "onnx/config.json",
         "a.pt",
+        "search/search.json",  # of tunerank publish --search
+        "search/retriever/model.safetensors",
     ]
     pinned = hub.add(REPO, files | pooling | dict.fromkeys(other, b"\x80\x04"))
     assert fetch(pinned).returncode == 0

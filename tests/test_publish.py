@@ -242,6 +242,25 @@ def test_files_of_another_checkpoint_are_deleted_in_the_same_commit(project, hub
     }
 
 
+def test_the_passages_of_another_checkpoint_are_deleted_too(project, hub, publish):
+    """Publishing without --search: what is in search/ belongs to other weights."""
+    names = (
+        "search.json",
+        "corpus.jsonl",
+        "vectors/windows.npy",
+        "LICENSE",
+        "reranker/config.json",
+    )
+    hub.add(REPO, {f"search/{name}": b"old" for name in names} | {"search.md": b"about"})
+    done = publish()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(
+        "search/ will be removed; earlier commits keep it, passages included\n"
+    )
+    wanted = {*checkpoint(project), "README.md", "LICENSE", "search.md"}
+    assert set(hub.repositories[REPO].commits[-1].files) == wanted
+
+
 def test_the_published_checkpoint_and_the_cards_examples_work(
     project, hub, publish, client, tmp_path
 ):
@@ -252,7 +271,7 @@ def test_the_published_checkpoint_and_the_cards_examples_work(
     card = hub.repositories[REPO].at(revision).files["README.md"].decode()
     blocks = re.findall(r"(?s)```python\n(.*?)```", card)
     assert [block.splitlines()[0] for block in blocks] == [
-        "from tunerank import Searcher",  # tests/test_card.py: it needs what tunerank export wrote
+        "from tunerank import Searcher",  # tests/test_card.py runs that of a search
         "from FlagEmbedding import FlagReranker",
         "from sentence_transformers import CrossEncoder",
         "from transformers import AutoConfig",

@@ -110,9 +110,7 @@ def publish(
     repo: Annotated[str, typer.Option(help="ORGANISATION/NAME; created if missing")],
     model: Annotated[Path, typer.Argument(help="checkpoint folder")] = Path("models/reranker"),
     private: Annotated[bool, typer.Option("--private", help="refuses a public repository")] = False,
-    tag: Annotated[
-        str | None, typer.Option(help="of the commit; an existing one is refused")
-    ] = None,
+    tag: Annotated[str | None, typer.Option(help="of the commit; refused if it exists")] = None,
     license: Annotated[
         str | None,
         typer.Option(help="identifier of the Hub, such as apache-2.0; default: the base's"),
@@ -120,6 +118,7 @@ def publish(
     language: Annotated[
         list[str] | None, typer.Option(help="ISO 639 code of the data; may be repeated")
     ] = None,
+    search: Annotated[bool, typer.Option("--search", help="publish the passages too")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print the card and the files, without network")
     ] = False,
@@ -129,16 +128,16 @@ def publish(
     Only the checkpoint that dvc.lock names is published, with metrics, parameters and code of the
     same dvc.lock, all committed to Git. Everything goes up in one commit. Its revision is printed
     and appended to models/published.jsonl. The token comes from HF_TOKEN or from `hf auth login`;
-    HF_ENDPOINT is respected.
+    HF_ENDPOINT is respected. --search adds what `tunerank export` writes, in a folder search.
 
     \b
         tunerank publish --repo my-org/my-reranker --dry-run
-        tunerank publish --repo my-org/my-reranker --private --tag v1
+        tunerank publish --repo my-org/my-reranker --private --search --tag v1
     """
     with needs("pipeline,publish"):
         from tunerank.commands.publish import publish_checkpoint
 
-    publish_checkpoint(model, repo, private, tag, license, language or [], dry_run)
+    publish_checkpoint(model, repo, private, tag, license, language or [], search, dry_run)
 
 
 @app.command()

@@ -2,7 +2,10 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tunerank.core.errors import InputError
 from tunerank.core.files import file_digest, link_or_copy, replacing, write_text
@@ -42,22 +45,54 @@ def export_search(folder: Path) -> None:
     refuse_foreign(folder)
     params = load()
     origin = proven(Path(LOCKED))
+    index(params)
+    with replacing(folder) as partial:
+        described = write_search(partial, Path(LOCKED), params, origin)
+    print(summary(folder, described))
+
+
+@contextmanager
+def exported(model: Path, params: Params, origin: Origin) -> Iterator[Path]:
+    """Yield a temporary folder with what `export_search` writes.
+
+    Args:
+        model: the checkpoint that `origin` is of.
+
+    Raises:
+        InputError: something here is not of the run in dvc.lock.
+    """
+    index(params)
+    # Beside KEPT: files can be linked there, and .cache is not in Git.
+    with TemporaryDirectory(prefix="export-", dir=KEPT.parent) as temporary:
+        folder = Path(temporary, "search")
+        write_search(folder, model, params, origin)
+        yield folder
+
+
+def index(params: Params) -> None:
+    """Encode and index passages that are not in KEPT yet.
+
+    Raises:
+        InputError: passages or retriever are not of the run in dvc.lock.
+    """
     refuse_other_outputs(params)
     with alone(bars=on_terminal()):
-        open_repository(Path())  # encodes and indexes what is not in KEPT yet
-    with replacing(folder) as partial:
-        partial.mkdir()
-        copy_files(Path(LOCKED), partial / CHECKPOINT)
-        if params.retrieve.dense:
-            copy_files(Path(RETRIEVER), partial / "retriever")
-        shutil.copy(CORPUS, partial / "corpus.jsonl")
-        copy_corpus(KEPT, partial)
-        if base_license(params.base) or params.retriever.source == "e5-small":
-            shutil.copy("models/LICENSE", partial / "LICENSE")
-        described = description(params, origin) | {"files": described_files(partial)}
-        text = json.dumps(described, ensure_ascii=False, indent=2) + "\n"
-        write_text(partial / EXPORTED, text)
-    print(summary(folder, described))
+        open_repository(Path())
+
+
+def write_search(folder: Path, model: Path, params: Params, origin: Origin) -> dict:
+    """Write a new folder that searches; return the content of its search.json."""
+    folder.mkdir()
+    copy_files(model, folder / CHECKPOINT)
+    if params.retrieve.dense:
+        copy_files(Path(RETRIEVER), folder / "retriever")
+    shutil.copy(CORPUS, folder / "corpus.jsonl")
+    copy_corpus(KEPT, folder)
+    if base_license(params.base) or params.retriever.source == "e5-small":
+        shutil.copy("models/LICENSE", folder / "LICENSE")
+    described = description(params, origin) | {"files": described_files(folder)}
+    write_text(folder / EXPORTED, json.dumps(described, ensure_ascii=False, indent=2) + "\n")
+    return described
 
 
 def refuse_foreign(folder: Path) -> None:

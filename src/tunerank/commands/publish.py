@@ -4,28 +4,21 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    HTTPError,
-    RepositoryNotFoundError,
-)
+from huggingface_hub import HfApi, constants
+from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 
 from tunerank.core.errors import InputError
-from tunerank.params.load import load
-from tunerank.provenance.lock import SUFFIXES, Origin, checkpoint_files, git, proven, uncommitted
+from tunerank.params.load import Params, load
+from tunerank.provenance.lock import Origin, checkpoint_files, git, proven, uncommitted
 from tunerank.publishing.card import base_license, model_card
+from tunerank.publishing.upload import SEARCH, Files, check, explained, send, size
+from tunerank.searching.weights import CHECKPOINT
 
 PUBLISHED = Path("models/published.jsonl")
-# A file of these that another checkpoint left in the repository could be loaded instead of ours.
-STALE = (*SUFFIXES, ".bin", ".h5", ".msgpack", ".onnx", ".pt", ".pth", ".py")
-Files = dict[str, Path | bytes]
-"""Name in the repository -> the file, or its content."""
 
 
 def publish_checkpoint(
@@ -35,9 +28,13 @@ def publish_checkpoint(
     tag: str | None,
     license: str | None,
     languages: Sequence[str],
+    search: bool,
     dry_run: bool,
 ) -> None:
     """Publish the checkpoint that dvc.lock names, with its card, and append it to PUBLISHED.
+
+    Args:
+        search: publish what `tunerank export` writes, too, in the folder `search`.
 
     Raises:
         InputError: a name that the Hub refuses, a checkpoint of another commit, or an error of the
@@ -52,17 +49,46 @@ def publish_checkpoint(
         raise InputError(
             f"uncommitted changes, so nobody can reproduce it: {changed}; commit them first"
         )
+    if search and tag is None:
+        tag = f"run-{origin.commit[:10]}"  # the card of a commit cannot name that commit
     revision = tag or constants.DEFAULT_REVISION
-    card = model_card(repo, revision, params, origin, license, list(languages))
+    card = model_card(repo, revision, params, origin, license, list(languages), search)
     files["README.md"] = card.encode()
     if base_license(params.base):  # MIT: its text goes with every copy
         files["LICENSE"] = Path("models/LICENSE").read_bytes()
-    if dry_run:
-        print(card)
-        for name, content in sorted(files.items()):
-            print(f"{size(content):>13,}  {name}")
-    else:
-        upload(repo, private, tag, files, origin)
+    with search_files(model, params, origin) if search else nullcontext({}) as found:
+        files |= found
+        if dry_run:
+            show(repo, card, files)
+        else:
+            upload(repo, private, tag, files, origin)
+
+
+@contextmanager
+def search_files(model: Path, params: Params, origin: Origin) -> Iterator[Files]:
+    """Yield the files of `search`: an export without the checkpoint, which is in the repository.
+
+    Raises:
+        InputError: something here is not of the run in dvc.lock.
+    """
+    from tunerank.commands.export import exported  # it imports torch
+
+    with exported(model, params, origin) as folder:
+        names = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+        yield {
+            f"{SEARCH}/{name}": path
+            for name, path in names.items()
+            if path.is_file() and not name.startswith(f"{CHECKPOINT}/")
+        }
+
+
+def show(repo: str, card: str, files: Files) -> None:
+    """Print the card and the list of files, and who could read the passages."""
+    print(card)
+    for name, content in sorted(files.items()):
+        print(f"{size(content):>13,}  {name}")
+    if any(name.startswith(f"{SEARCH}/") for name in files):
+        print(f"{SEARCH}/ has the passages: whoever may read {repo} will be able to read them")
 
 
 def upload(repo: str, private: bool, tag: str | None, files: Files, origin: Origin) -> None:
@@ -91,9 +117,12 @@ def upload(repo: str, private: bool, tag: str | None, files: Files, origin: Orig
         with open(PUBLISHED, "a", encoding="utf-8", newline="\n") as out:
             out.write(json.dumps(record, ensure_ascii=False) + "\n")
     at = f"{repo} at {revision}{f', tag {tag}' if tag else ''}"
+    searches = any(name.startswith(f"{SEARCH}/") for name in files)
+    searcher = f'Searcher("{repo}", revision="{revision}")\n' if searches else ""
+    without = f', ignore_patterns="{SEARCH}/*"' if searches else ""
     print(
-        f"{at}; noted in {PUBLISHED}, to be committed\n"
-        f'FlagReranker(snapshot_download("{repo}", revision="{revision}"))\n'
+        f"{at}; noted in {PUBLISHED}, to be committed\n{searcher}"
+        f'FlagReranker(snapshot_download("{repo}", revision="{revision}"{without}))\n'
         f'CrossEncoder("{repo}", revision="{revision}")\n'
         f"dvc exp run -S base.source=hub -S base.repo={repo} -S base.revision={revision}"
     )
@@ -123,120 +152,3 @@ def check_names(repo: str, tag: str | None, license: str | None, languages: Sequ
             git("check-ref-format", f"refs/tags/{tag}")
         except InputError:
             raise InputError(f"--tag {tag}: Git allows no such name") from None
-
-
-def send(repo: str, private: bool, tag: str | None, files: Files, message: str) -> str:
-    """Make `files` the checkpoint at the head of `repo`, in one commit or not at all.
-
-    Args:
-        private: for a repository that is created here; tag: must not exist yet; message: of the
-            commit.
-
-    Returns:
-        The commit, 40 hexadecimal digits; the present one if nothing differs.
-
-    Raises:
-        InputError: with the reason.
-    """
-    api = HfApi()
-    with explained(repo, "nothing was published"):
-        api.whoami()
-        try:
-            info = api.repo_info(repo)
-        except RepositoryNotFoundError:
-            api.create_repo(repo, private=private or None)
-            info = api.repo_info(repo)
-        if private and not info.private:
-            raise InputError(
-                f"{repo} is public already; leave --private away, or make it private on the Hub "
-                "first"
-            )
-        refs = api.list_repo_refs(repo)
-        if tag in {ref.name for ref in refs.tags + refs.branches}:
-            raise InputError(
-                f"{repo} has a tag or branch {tag} already; nothing was published, take another "
-                "--tag"
-            )
-        there = api.list_repo_files(repo, revision=info.sha)
-        stale = [name for name in there if name not in files and Path(name).suffix in STALE]
-        operations = [CommitOperationAdd(name, content) for name, content in files.items()]
-        operations += [CommitOperationDelete(name) for name in stale]
-        # With a parent, the commit fails if somebody else committed meanwhile.
-        return api.create_commit(
-            repo, operations, commit_message=message, parent_commit=info.sha
-        ).oid
-
-
-def check(repo: str, revision: str, files: Files) -> None:
-    """Check that a commit has all files: a .gitignore in the repository drops some silently.
-
-    Raises:
-        InputError: naming those that are missing.
-    """
-    with explained(repo, f"the commit {revision} is there, but was not checked or tagged"):
-        entries = HfApi().list_repo_tree(repo, recursive=True, revision=revision)
-        sizes = {entry.path: getattr(entry, "size", None) for entry in entries}  # a folder has none
-    if missing := [name for name, content in files.items() if sizes.get(name) != size(content)]:
-        raise InputError(
-            f"{repo} at {revision} lacks {', '.join(missing)} (a .gitignore there?); "
-            "do not use that commit"
-        )
-
-
-def size(content: Path | bytes) -> int:
-    """Return the bytes of a file or of a content."""
-    return len(content) if isinstance(content, bytes) else content.stat().st_size
-
-
-@contextmanager
-def explained(repo: str, state: str) -> Iterator[None]:
-    """Turn an error of huggingface_hub into one line: the reason and the `state` that it leaves.
-
-    The token is removed, whatever a server answers.
-    """
-    token = None
-    try:
-        token = get_token()
-        if token is None:
-            raise InputError(
-                "there is no token to publish with: set HF_TOKEN to one that may write, "
-                "or run hf auth login"
-            )
-        if not re.fullmatch(r"[!-~]+", token):
-            raise InputError(
-                "the token contains invalid characters: set HF_TOKEN again, or run hf auth login"
-            )
-        yield
-    except InputError:
-        raise
-    except (HTTPError, OSError, RuntimeError, ValueError) as error:
-        reason = why(repo, error)
-        raise InputError(f"{reason.replace(token, '***') if token else reason}; {state}") from None
-
-
-def why(repo: str, error: BaseException) -> str:
-    """Return the reason for an error of huggingface_hub, and what to do."""
-    while isinstance(error, RuntimeError) and error.__cause__:  # raised in an upload thread
-        error = error.__cause__
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-    # Without a server's message, the first line is the error and the rest is general advice.
-    text = error.server_message or str(error).partition("\n")[0] if status else str(error)
-    answer = " ".join(text.split())[:300] or type(error).__name__
-    if status == 401:
-        return "the Hub refuses the token: set HF_TOKEN to a valid one, or run hf auth login"
-    if status == 403:
-        return (
-            f"the token may not write to {repo} ({answer}): it needs the permission, "
-            "and its owner a role there"
-        )
-    if status in (409, 412):
-        return (
-            f"{repo} was changed meanwhile, or is not yours to see ({answer}): "
-            "look at it on the Hub and try again"
-        )
-    if status or isinstance(error, ValueError):
-        return f"the Hub did not take it ({answer})"
-    return (
-        f"{constants.ENDPOINT} could not be reached ({answer}): "
-        "check the network, HF_ENDPOINT and HF_HUB_OFFLINE"
-    )

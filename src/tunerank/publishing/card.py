@@ -29,6 +29,7 @@ def model_card(
     origin: Origin,
     license: str | None,
     languages: list[str],
+    search: bool = False,
 ) -> str:
     """Return the card: Markdown after its metadata in YAML.
 
@@ -37,6 +38,7 @@ def model_card(
         revision: the tag or branch that the examples load.
         license: an identifier of the Hub; None stands for the base's license, if that is known.
         languages: ISO 639 codes of the training data; empty stands for those of the bundled data.
+        search: the folder `search` is published too, so that the card's first example works.
     """
     license = license or base_license(params.base)
     languages = languages or (["zh"] if params.prepare.raw == BUNDLED_DATA else [])
@@ -58,6 +60,7 @@ def model_card(
         origin=origin,
         license=license,
         languages=languages,
+        search=search,
         result=result,
         data=origin.metrics["data"],
         trained=trained,

@@ -1,4 +1,4 @@
-"""Download what `tunerank export` wrote from a repository of the Hugging Face Hub, once."""
+"""Download what `tunerank publish --search` put into a repository of the Hugging Face Hub, once."""
 
 import re
 import shutil
@@ -9,8 +9,9 @@ from huggingface_hub.errors import HTTPError
 
 from tunerank.core.errors import InputError
 from tunerank.core.files import replacing
+from tunerank.models.safety import SUFFIXES
 from tunerank.searching.kept import locked
-from tunerank.searching.weights import EXPORTED
+from tunerank.searching.weights import CHECKPOINT, EXPORTED
 from tunerank.sources.fetch import explain_hub_error
 
 FOLDER = "search"
@@ -67,16 +68,26 @@ def tagged(repo: str, tag: str) -> str:
 
 
 def download(repo: str, revision: str, commit: str, folder: Path) -> None:
-    """Download the exported folder of a commit into `folder`, completely or not at all.
+    """Download a commit's exported folder, and its checkpoint, into `folder`, or nothing at all.
 
     It is not loaded from huggingface_hub's own cache: files are links there, which lead out of the
     folder of a checkpoint.
     """
     with replacing(folder) as partial:
-        snapshot_download(repo, revision=commit, local_dir=partial, allow_patterns=[f"{FOLDER}/*"])
-        shutil.rmtree(partial / ".cache", ignore_errors=True)  # huggingface_hub's bookkeeping
-        if not (partial / FOLDER / EXPORTED).is_file():
+        found, inside = partial / FOLDER, [f"{FOLDER}/*"]
+        snapshot_download(repo, revision=commit, local_dir=partial, allow_patterns=inside)
+        if not (found / EXPORTED).is_file():
             raise InputError(
                 f"{repo} at {revision}: no {FOLDER}/{EXPORTED} there, a checkpoint alone cannot "
-                f"search; tunerank export my-search, then hf upload {repo} my-search {FOLDER}"
+                f"search; tunerank publish --repo {repo} --search puts it there"
             )
+        if not (found / CHECKPOINT).is_dir():  # `tunerank publish` has it at the top alone
+            snapshot_download(
+                repo,
+                revision=commit,
+                local_dir=found / CHECKPOINT,
+                allow_patterns=[f"*{suffix}" for suffix in SUFFIXES],
+                ignore_patterns=inside,
+            )
+        for place in (partial, found / CHECKPOINT):  # huggingface_hub's bookkeeping
+            shutil.rmtree(place / ".cache", ignore_errors=True)

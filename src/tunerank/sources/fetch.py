@@ -23,7 +23,7 @@ from tunerank.sources.packed import unpack
 
 # The files that are needed to load a checkpoint: no pickles, no ONNX copies, no code.
 WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "1_Pooling/config.json"]
-UNWANTED = ["onnx/*", "openvino/*", "training_args.bin"]
+UNWANTED = ["search/*", "onnx/*", "openvino/*", "training_args.bin"]
 
 
 def fetch(source: Source, key: str, packed: Path, folder: Path, seed: int) -> None:
