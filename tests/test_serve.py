@@ -17,6 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tunerank.data.passages import Passage
 from tunerank.models.checkpoint import save
+from tunerank.models.cross_encoder import pair_ids
 from tunerank.ranker import Ranker
 from tunerank.searcher import Searcher
 from tunerank.serving.jobs import Rerank
@@ -231,6 +232,18 @@ def test_the_end_of_a_very_long_text_changes_nothing(server, ranker, start, fill
     assert len(server.service.scorer.beginning(long, 128)) == read
 
 
+@pytest.mark.parametrize(
+    "query", ["Ω" * 90_000, "Ω" * 90_000 + "车船" * 200, "车" * 9000, "a" + "\u200b" * 9000 + "车"]
+)
+def test_a_very_long_query_is_read_once_for_all_documents(server, ranker, query):
+    scorer, texts = server.service.scorer, [*DOCS, "", DOCS[0] * 30, "Ω" * 9000]
+    expected = [ranker.rank(query, [text])[0].score for text in texts]
+    body = {"query": query, "texts": texts, "raw_scores": True}
+    assert_scores(server.post("/rerank", body).json(), "score", expected)
+    pairs = [(query, text) for text in texts]
+    assert scorer.pair_ids(query, texts) == pair_ids(scorer.encoder.tokenizer, pairs, 128)
+
+
 def test_a_text_that_fills_the_model_exactly_is_not_cut(server, ranker):
     """The tiny model reads 128 tokens: query, passage and 4 others."""
     tokenizer = ranker.encoder.tokenizer
@@ -299,6 +312,14 @@ def test_documents_are_read_whole_or_in_the_views_of_ranker(viewed, default):
         assert running.client.get("/info").json()["whole"] is default
 
 
+def test_views_are_counted_without_making_them(viewed):
+    scorer = Scorer(Ranker(viewed, "fp32"))
+    for length in (0, 1, 9, 10, 11, 14, 15, 16, 20, 21, 1000):
+        passages = [Passage("", "车" * length), Passage("手册", "船" * (length + 1))]
+        for whole in (False, True):
+            assert scorer.count(passages, whole) == len(scorer.views(passages, whole))
+
+
 def test_the_model_can_be_named_or_not(server):
     for model in ({}, {"model": None}, {"model": ""}, {"model": "models/tiny"}):
         body = {"query": QUERY, "documents": DOCS} | model
@@ -363,6 +384,13 @@ def test_search_answers_as_searcher_does(project, tiny_model):
         answer = running.post("/search", {"query": QUERY, "system": "nothing"})
         assert answer.status_code == 400
         assert answer.json()["detail"] == f"system: here are {', '.join(systems)}"
+        answer = running.post("/search", {"query": "a" * 10_001})
+        assert answer.status_code == 413
+        assert answer.json()["detail"] == "query: 10001 characters; at most 10000"
+        answer = running.post("/search", {"query": "a", "candidates": [["p" * 1001, 1]]})
+        assert answer.status_code == 400
+        line = "candidates[0][0]: String should have at most 1000 characters"
+        assert answer.json()["detail"] == line
         # The same model answers both, side by side.
         with ThreadPoolExecutor(8) as pool:
             searches = [

@@ -3,11 +3,13 @@
 The answer is a 4xx of one line in the protocol's form, and other requests have their own answers.
 """
 
+import gc
 import json
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from http.client import HTTPConnection
 
 import httpx2 as httpx
 import pytest
@@ -17,7 +19,8 @@ from hypothesis import strategies as st
 from server import Running, answer_on, request_head, until
 
 from tunerank.ranker import Ranker
-from tunerank.serving.limits import Limits
+from tunerank.serving.bodies import loaded
+from tunerank.serving.limits import Limits, Refused
 
 QUERY = "船是什么颜色？"
 DOCS = list(dict.fromkeys(row["doc"] for row in table_rows()))
@@ -49,13 +52,14 @@ def deep(depth: int) -> bytes:
     return b'{"query": ' + b"[" * depth + b"]" * depth + b"}"
 
 
+VALUES = "the body has more than 100000 keys and values"
 BAD = [
     (b"", 400, "the body is no JSON"),
     (b"{", 400, "the body is no JSON"),
     (b"\xff\xfe\xfd", 400, "the body is no JSON"),
     (b'{"query": "\n"}', 400, "the body is no JSON"),
     (b'{"query": ' + b"9" * 5000 + b"}", 400, "the body is no JSON"),
-    (deep(100_000), 400, "the body is no JSON"),
+    (deep(40_000), 400, "the body is no JSON"),
     (b"[]", 400, "the body is no JSON object"),
     (b"null", 400, "the body is no JSON object"),
     ({"documents": DOCS}, 400, "query: Field required"),
@@ -83,6 +87,9 @@ BAD = [
     (ASKED | {"query": "b" * 200_000}, 413, "query: 200000 characters; at most 100000"),
     (ASKED | {"documents": ["b" * 10_000_000]}, 413, "the body is longer than 8388608 bytes"),
     (b"[" * 9_000_000, 413, "the body is longer than 8388608 bytes"),
+    (b'{"query": "a", "other": [' + b"[]," * 60_000 + b"[]]}", 413, VALUES),
+    (b'{"query": "a", "documents": [' + b'"\\\\",' * 60_000 + b'"a"]}', 413, VALUES),
+    (json.dumps(ASKED | {"other": [7] * 100_000}).encode("utf-16"), 413, VALUES),
 ]
 
 
@@ -115,9 +122,39 @@ def test_text_embeddings_inference_has_its_own_form_of_errors(server, change, st
     assert answer.json()["error_type"] == "validation"
 
 
+def test_commas_and_brackets_in_texts_are_no_values(server):
+    text = '"[{,' * 20_000 + "\\"
+    body = ASKED | {"documents": [text, "a"], "return_documents": True}
+    for content in (json.dumps(body).encode(), json.dumps(body).encode("utf-16")):
+        answer = server.post("/rerank", content)
+        found = {row["index"]: row["document"] for row in answer.json()["results"]}
+        assert found == {0: text, 1: "a"}
+
+
+def test_each_string_comma_and_bracket_counts_once():
+    body = rb'{"a,[{": ["\"[,", 2]}'
+    assert loaded(body, 5) == {"a,[{": ['"[,', 2]}
+    with pytest.raises(Refused, match="more than 4 keys and values"):
+        loaded(body, 4)
+
+
+def test_what_nobody_reads_of_a_body_is_not_kept(tiny_model):
+    marker = f"marker {id(tiny_model)}"
+    body = f'{{"query": "a", "documents": ["b"], "other": ["{marker}"]}}'.encode()
+    with Running(tiny_model) as running, ThreadPoolExecutor() as pool:
+        running.gate.clear()
+        asked = pool.submit(running.post, "/rerank", body)
+        assert running.waiting.wait(30)
+        lists = [one for one in gc.get_objects() if type(one) is list and len(one) == 1]
+        assert not [one for one in lists if type(one[0]) is str and one[0] == marker]
+        running.gate.set()
+        assert asked.result().status_code == 200
+
+
 def test_other_paths_and_methods_get_one_line(server):
     assert server.client.get("/rerank").status_code == 405
     assert server.client.get("/nothing").json() == {"detail": "Not Found"}
+    assert server.post("/rerank/", ASKED).status_code == 404  # and no redirect
     assert server.client.put("/v2/rerank", content=b"{}").json() == {
         "message": "Method Not Allowed"
     }
@@ -311,6 +348,35 @@ def test_a_client_that_sends_no_headers_is_cut_off(tiny_model):
                 )  # fmt: skip
 
 
+def test_a_connection_is_kept_for_the_next_request(tiny_model):
+    """Longer than without a first one: a proxy would lose what it sends while we close."""
+    with Running(tiny_model, IMPATIENT) as running:
+        kept = HTTPConnection(*running.address, timeout=30)
+        kept.request("GET", "/health")
+        assert kept.getresponse().read() == b'{"status":"ok"}'
+        with running.connect() as silent:
+            assert answer_on(silent)[0] == 408
+        kept.request("GET", "/health")
+        assert kept.getresponse().read() == b'{"status":"ok"}'
+        kept.close()
+    with Running(tiny_model, Limits(idle_seconds=0.4)) as running:
+        with running.connect() as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            assert answer_on(connection) == (200, b'{"status":"ok"}')  # then closed, no word
+
+
+def test_the_last_answer_of_a_connection_says_so(tiny_model):
+    with Running(tiny_model) as running, ThreadPoolExecutor() as pool:
+        assert "connection" not in running.post("/rerank", ASKED).headers
+        running.gate.clear()
+        asked = pool.submit(running.post, "/rerank", ASKED)
+        until(lambda: running.metric("queue_requests") == 1)
+        running.server.should_exit = True
+        running.gate.set()
+        answer = asked.result()
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+
+
 def test_a_client_that_drips_is_cut_off(tiny_model):
     """Each byte would start a timeout for the next one again."""
     stop = threading.Event()
@@ -393,6 +459,18 @@ def test_connections_have_a_limit(tiny_model):
         until(lambda: not running.server.server_state.connections)
         answer = httpx.post(f"{running.url}/v2/rerank", json=ASKED, trust_env=False)
         assert answer.status_code == 200
+
+
+def test_a_connection_over_the_limit_does_not_stay_refused(tiny_model):
+    with Running(tiny_model, Limits(connections=2)) as running:
+        held = [running.connect() for _ in range(2)]
+        until(lambda: len(running.server.server_state.connections) == 2)
+        answer = running.post("/rerank", ASKED)
+        assert (answer.status_code, answer.headers["connection"]) == (429, "close")
+        for connection in held:
+            connection.close()
+        until(lambda: len(running.server.server_state.connections) <= 1)
+        assert running.post("/rerank", ASKED).status_code == 200  # of the same client
 
 
 def test_idle_connections_keep_nobody_waiting(server):

@@ -62,6 +62,7 @@ def test_a_client_gets_the_sigmoid_of_transformers_logits(
 ):
     script = ROOT / "tests/interop/clients.py"
     printed = run(tmp_path, program(environment), script, name, address, KEY, QUERY, passages)
+    assert printed.count("\t") == len(PASSAGES)  # one score a document, none twice
     assert_same(scored(printed), logits, 1e-4, sigmoid=True)
 
 

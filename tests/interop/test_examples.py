@@ -124,7 +124,7 @@ def assert_same(
     expected = {
         text: 1 / (1 + math.exp(-value)) if sigmoid else value for text, value in logits.items()
     }
-    assert found.keys() == expected.keys()
+    assert found.keys() == expected.keys() and all(map(math.isfinite, found.values()))
     assert max(abs(found[text] - expected[text]) for text in expected) < tolerance
     assert_same_order(list(found), logits)
 

@@ -2,15 +2,16 @@
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Collection, Iterable
 from importlib.metadata import version
+from json import JSONDecodeError
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from tunerank.serving.asked import Documents, SearchFor, Texts
+from tunerank.serving.bodies import loaded
 from tunerank.serving.guard import Guard
 from tunerank.serving.limits import Gone, Refused
 from tunerank.serving.metrics import CONTENT_TYPE
@@ -25,15 +26,18 @@ def schema(*kinds: type) -> dict:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": form}}}}
 
 
-async def object_of(request: Request) -> dict:
+async def object_of(request: Request, most: int) -> dict:
     """Return a request's body.
 
+    Args:
+        most: see `loaded`.
+
     Raises:
-        Refused: it is no JSON object.
+        Refused: it is no JSON object, or a large one.
     """
     try:
-        value = json.loads(await request.body())
-    except json.JSONDecodeError as error:
+        value = loaded(await request.body(), most)
+    except JSONDecodeError as error:
         raise Refused(400, f"the body is no JSON ({error.msg}, character {error.pos})") from None
     except (ValueError, RecursionError):  # not UTF-8, a number of 5000 digits, a deep nesting
         raise Refused(400, "the body is no JSON that can be read") from None
@@ -44,12 +48,12 @@ async def object_of(request: Request) -> dict:
 
 def routes(service: Service) -> APIRouter:
     """Return the router of all protocols."""
-    router = APIRouter()
+    router, most = APIRouter(), service.limits.values
 
     @router.post("/rerank", openapi_extra=schema(Documents, Texts))
     async def rerank(request: Request) -> Response:
         """Score documents: text-embeddings-inference (`texts`), Infinity, vLLM (`documents`)."""
-        body = await object_of(request)
+        body = await object_of(request, most)
         protocol = TEI if "texts" in body else protocol_of("/rerank")
         request.state.protocol = protocol
         return await service.rerank(request, protocol, body)
@@ -59,12 +63,12 @@ def routes(service: Service) -> APIRouter:
     async def rerank_v(request: Request) -> Response:
         """Score documents: Jina (v1), Cohere (v1, v2)."""
         protocol = protocol_of(request.url.path)
-        return await service.rerank(request, protocol, await object_of(request))
+        return await service.rerank(request, protocol, await object_of(request, most))
 
     @router.post("/search", openapi_extra=schema(SearchFor))
     async def search(request: Request) -> Response:
         """Return the best passages of the corpus by a system of metrics/eval.json."""
-        return await service.search(request, await object_of(request))
+        return await service.search(request, await object_of(request, most))
 
     @router.get("/health")
     async def health() -> Response:
@@ -117,6 +121,7 @@ def application(
         version=version("tunerank"),
         description=f"Rerankers' protocols. Model: {service.names[0]}.",
         redoc_url=None,
+        redirect_slashes=False,  # behind a proxy with TLS to plain http, with the client's key
         lifespan=lifespan,
     )
     paths = {route.path for route in app.routes}

@@ -52,6 +52,7 @@ OBJECT = {
     "properties": {"text": {"type": "string"}, "title": {"type": "string"}},
 }
 Text = Annotated[str, BeforeValidator(readable)]
+Name = Annotated[str, Field(max_length=1000), BeforeValidator(readable)]
 Document = Annotated[
     Passage, PlainValidator(document), WithJsonSchema({"anyOf": [{"type": "string"}, OBJECT]})
 ]
@@ -105,7 +106,7 @@ class SearchFor(BaseModel):
     query: Text
     top_k: int = Field(5, ge=1, le=100)
     system: str = "fused"
-    candidates: list[tuple[Text, FiniteFloat]] | None = None
+    candidates: list[tuple[Name, FiniteFloat]] | None = None
 
 
 def checked(kind: type[BaseModel], body: Mapping, limits: Limits, invalid: int = 400) -> Any:
@@ -134,11 +135,11 @@ def checked(kind: type[BaseModel], body: Mapping, limits: Limits, invalid: int =
     given = getattr(asked, "given", None)
     if given == []:
         raise Refused(invalid, f"{'texts' if isinstance(asked, Texts) else 'documents'}: empty")
-    lengths = {"query": len(asked.query)}
-    lengths |= {
-        f"document {i}": len(one.title) + len(one.text) for i, one in enumerate(given or ())
-    }
-    for place, length in lengths.items():
+    longest = limits.query if isinstance(asked, SearchFor) else limits.characters
+    if len(asked.query) > longest:
+        raise Refused(413, f"query: {len(asked.query)} characters; at most {longest}")
+    for i, one in enumerate(given or ()):
+        length = len(one.title) + len(one.text)
         if length > limits.characters:
-            raise Refused(413, f"{place}: {length} characters; at most {limits.characters}")
+            raise Refused(413, f"document {i}: {length} characters; at most {limits.characters}")
     return asked

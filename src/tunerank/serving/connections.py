@@ -167,7 +167,7 @@ class Server(uvicorn.Server):
             proxy_headers=False,
             server_header=False,
             backlog=2 * limits.connections,
-            timeout_keep_alive=limits.header_seconds,
+            timeout_keep_alive=limits.idle_seconds,
             timeout_graceful_shutdown=GRACE,
         )
         super().__init__(config)

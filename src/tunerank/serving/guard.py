@@ -101,14 +101,18 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if self.ends(scope, upload):
+                    headers = [*message["headers"], (b"connection", b"close")]
+                    message = message | {"headers": headers}
             await send(message)
 
         async def given() -> dict:
             nonlocal sent
             if sent:
                 return await receive()  # returns when the client is gone
-            sent = True
-            return {"type": "http.request", "body": bytes(body), "more_body": False}
+            sent, content = True, bytes(body)
+            body.clear()
+            return {"type": "http.request", "body": content, "more_body": False}
 
         sent = False
         try:
@@ -134,6 +138,14 @@ class Guard:
             self.buffered -= upload.reserved
             path = scope["path"] if scope["path"] in self.paths else "other"
             self.metrics.answered(path, status or 499, time.perf_counter() - start)
+
+    def ends(self, scope: dict, upload: Upload) -> bool:
+        """Return whether the connection ends with this answer, which the client must be told.
+
+        One that was over the limit would stay refused, however few there are later.
+        """
+        over = scope.get("state", {}).get("too_many")
+        return bool(over) or self.stopping() or not upload.complete
 
     def admit(self, scope: dict, upload: Upload) -> None:
         """Check what the headers say.
@@ -189,8 +201,8 @@ class Guard:
             raise Refused(408, line) from None
 
     async def refuse(self, scope: dict, upload: Upload, refused: Refused, answer: Callable) -> None:
-        """Answer with an error; end the connection if the client has not sent its whole request."""
+        """Answer with an error, after a moment for a client that is still sending its request."""
         await upload.discard(2 * self.limits.body)
-        headers = refused.headers | ({} if upload.complete else {"connection": "close"})
         content = protocol_of(scope["path"]).error(refused.status, refused.line)
-        await JSONResponse(content, refused.status, headers)(scope, upload.receive, answer)
+        response = JSONResponse(content, refused.status, refused.headers)
+        await response(scope, upload.receive, answer)

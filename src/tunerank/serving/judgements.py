@@ -11,7 +11,6 @@ A cell that a spreadsheet would read as a formula gets an invisible character be
 import csv
 import fcntl
 import io
-import json
 import os
 import re
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from tunerank.core.errors import InputError
 from tunerank.core.files import regular, replacing
+from tunerank.serving.bodies import loaded
 from tunerank.serving.limits import Refused
 
 COLUMNS = ("when", "who", "question", "uuid", "label", "doc")
@@ -38,6 +38,8 @@ LONGEST = {"query": 4000, "passage": 1000, "text": 1_000_000, "who": 100}
 """Characters of each text of a request."""
 BODY = 4 << 20
 """Bytes of a request."""
+VALUES = 100_000
+"""See `loaded`."""
 MONTH = 64 << 20
 """Bytes of a month's file, which is written whole for every row."""
 PATIENCE = 5.0
@@ -64,7 +66,7 @@ def parse(body: bytes) -> Judgement:
         Refused: it is something else; the message names the key.
     """
     try:
-        values = json.loads(body)
+        values = loaded(body, VALUES)
     except (ValueError, RecursionError):
         raise Refused(400, "the body is not valid JSON") from None
     if not isinstance(values, dict):

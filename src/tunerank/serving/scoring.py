@@ -41,6 +41,15 @@ class Scorer:
             return [(index, passage.view()) for index, passage in enumerate(passages)]
         return self.ranker.views(passages)
 
+    def count(self, passages: Sequence[Passage], whole: bool) -> int:
+        """Return the number of `views`, without making them: of large requests it takes seconds."""
+        size = 0 if whole else self.ranker.view_size
+        if not size:
+            return len(passages)
+        stride = max(1, size // 2)
+        beyond = (len(passage.text) - size for passage in passages)
+        return sum(1 + max(0, -(-more // stride)) for more in beyond)
+
     def pairs(
         self, query: str, passages: Sequence[Passage], whole: bool, max_tokens: int | None
     ) -> Pairs:
@@ -63,10 +72,11 @@ class Scorer:
             text: place for place, text in enumerate(dict.fromkeys(text for _, text in views))
         }
         length, tokenizer = self.max_length, self.encoder.tokenizer
+        query = self.beginning(query, length)
         read = [self.beginning(text, length) for text in places]
         ids = []
         for texts in chunks(read):
-            ids += pair_ids(tokenizer, [(query, text) for text in texts], length)
+            ids += self.pair_ids(query, texts)
         asked = self.tokens([query])[0]
         shown = min(asked, length * 3 // 4)
         room = length - shown - tokenizer.num_special_tokens_to_add(pair=True)
@@ -76,6 +86,27 @@ class Scorer:
         of = [(index, places[text]) for index, text in views]
         cut |= {index for index, place in of if place in long}
         return Pairs(ids, of, len(cut), asked > shown)
+
+    def pair_ids(self, query: str, texts: Sequence[str]) -> list[list[int]]:
+        """Return what `cross_encoder.pair_ids` does for the pairs of one query and texts.
+
+        That reads a query once for each text. A thousand times 100 000 characters, which may be a
+        single token, would take a minute.
+        """
+        tokenizer, length = self.encoder.tokenizer, self.max_length
+        if len(query) <= length or not tokenizer.is_fast:
+            return pair_ids(tokenizer, [(query, text) for text in texts], length)
+        backend, limit = tokenizer.backend_tokenizer, length * 3 // 4
+        backend.no_truncation()
+        backend.no_padding()
+        asked = backend.encode(query, add_special_tokens=False)
+        if len(asked) > limit:
+            asked = backend.encode(query[: asked.offsets[limit - 1][1]], add_special_tokens=False)
+        encoded = backend.encode_batch(list(texts), add_special_tokens=False)
+        # What `encode` itself does at last with the tokens of both texts.
+        side = tokenizer.truncation_side
+        backend.enable_truncation(length, strategy="only_second", direction=side)
+        return [backend.post_process(asked, one).ids for one in encoded]
 
     def tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text."""

@@ -1,7 +1,7 @@
 """Answer requests by the worker: what they ask becomes a job, its result an answer."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -66,9 +66,10 @@ class Service:
             job.future.cancel()
             gone.cancel()
 
-    async def rerank(self, request: Request, protocol: Protocol, body: Mapping) -> JSONResponse:
+    async def rerank(self, request: Request, protocol: Protocol, body: dict) -> JSONResponse:
         """Answer a request for scores in its protocol."""
         asked = checked(protocol.asked, body, self.limits, protocol.invalid)
+        body.clear()  # the request may wait long, and the rest of its body may be large
         if asked.model not in (*UNNAMED, *self.names):
             raise Refused(404, f"model: here is only {', '.join(self.names)}")
         passages = [Passage(one.title.strip(), one.text.strip()) for one in asked.given]
@@ -78,14 +79,14 @@ class Service:
             passages,
             whole,
             getattr(asked, "max_tokens_per_doc", None),
-            cost=len(self.scorer.views(passages, whole)),
+            cost=self.scorer.count(passages, whole),
         )
         scored: Scored = await self.done(request, job)
         cut = str(scored.cut + scored.query_cut)
         content = protocol.answer(asked, scored, self.names[0])
         return JSONResponse(content, headers={"x-truncated-texts": cut})
 
-    async def search(self, request: Request, body: Mapping) -> JSONResponse:
+    async def search(self, request: Request, body: dict) -> JSONResponse:
         """Answer a search.
 
         Raises:
@@ -98,6 +99,7 @@ class Service:
                 "a folder of tunerank export",
             )
         asked = checked(SearchFor, body, self.limits)
+        body.clear()
         if asked.system not in self.searcher.systems:
             raise Refused(400, f"system: here are {', '.join(self.searcher.systems)}")
         search = Search(asked.query.strip(), asked.top_k, asked.system, asked.candidates)
