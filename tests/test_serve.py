@@ -459,6 +459,20 @@ def test_the_command_serves_a_checkpoint_and_names_it(tiny_model, tmp_path, logi
     assert process.returncode == 130 and err.startswith("error: serve: stopped by Ctrl-C")
 
 
+@pytest.mark.parametrize("given, kept", [({}, "64"), ({"LRU_CACHE_CAPACITY": "9"}, "9")])
+def test_kernels_are_kept_for_few_shapes(given, kept):
+    """torch reads the variables when it is imported, and serve.py is imported without it."""
+    code = f"""
+import os, sys; sys.path.insert(0, {str(ROOT / "src")!r})
+from tunerank.commands import serve
+serve.bound_kernel_caches()
+print("torch" in sys.modules, os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"],
+      os.environ["LRU_CACHE_CAPACITY"])"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=ENVIRONMENT | given, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "64", kept], done.stderr
+
+
 def test_the_command_serves_a_repository_with_its_page(project):
     process, address = serving(COMMAND, ".", "--feedback", "data/feedback", cwd=project)
     try:
