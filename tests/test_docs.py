@@ -30,8 +30,8 @@ def test_examples_in_docstrings_work(module):
 WORDS = {"README.md": 900, "docs/*.md": 700}
 """The maximum number of words of a page: prose, tables and code, as `wc -w` counts them."""
 
-ALL_WORDS = 7600
-"""The maximum number of words of all pages in docs/, 600 of them for searching and serving."""
+ALL_WORDS = 7800
+"""The maximum number of words of all pages in docs/, 800 of them for searching and serving."""
 
 
 def words(page: Path) -> int:
