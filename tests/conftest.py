@@ -40,11 +40,13 @@ from transformers import (
     XLMRobertaForSequenceClassification,
 )
 
+from tunerank.core.errors import InputError
 from tunerank.models import device
 from tunerank.models.checkpoint import save
 from tunerank.params.base import Loader
 from tunerank.samples.negatives import all_negatives
 
+pytest_plugins = ["searched"]  # its fixtures
 torch.set_num_threads(THREADS)
 if os.environ.get("TEST_BF16") == "1":
     # This process behaves as on a chip that multiplies bf16. The stages that it starts do not.
@@ -229,6 +231,14 @@ def make_tiny_model(folder: Path) -> None:
 def embedder_of(tiny_model: Path) -> Path:
     """Return the folder of the tiny model's encoder, as an embedding model has it."""
     return tiny_model.with_name(f"{tiny_model.name}-embedder")
+
+
+def error_of(call: Callable, *arguments, **options) -> str:
+    """Return the one line with which a call refuses its input."""
+    with pytest.raises(InputError) as error:
+        call(*arguments, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
 def edit(path: Path, **changes) -> None:

@@ -8,6 +8,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 import yaml
 from conftest import dvc, git, once
 
@@ -28,7 +29,8 @@ def rerun(folder: Path, changes: dict[str, dict]) -> None:
     git("commit", "-q", "-m", "in fp32", cwd=folder)
 
 
-def searched_run(project: Path, tmp_path_factory) -> Path:
+@pytest.fixture(scope="session")
+def searched(project, tmp_path_factory) -> Path:
     """Return a run with another reranker to compare with; do not change it."""
 
     def make(folder: Path) -> None:
@@ -39,8 +41,9 @@ def searched_run(project: Path, tmp_path_factory) -> Path:
     return once(tmp_path_factory, "searched", make)
 
 
-def own_run(searched: Path, tmp_path_factory) -> Path:
-    """Return a run whose first stage is a search of somebody's own; do not change it."""
+@pytest.fixture(scope="session")
+def own(searched, tmp_path_factory) -> Path:
+    """Return a run that reranks the results of another search; do not change it."""
 
     def make(folder: Path) -> None:
         shutil.copytree(searched, folder, symlinks=True)
@@ -56,6 +59,12 @@ def own_run(searched: Path, tmp_path_factory) -> Path:
         rerun(folder, {"retrieve": {"run": "own.jsonl"}})
 
     return once(tmp_path_factory, "own search", make)
+
+
+@pytest.fixture(scope="module")
+def home(searched, tmp_path_factory) -> Path:
+    """Return a copy of the run, with its own .cache/search."""
+    return Path(shutil.copytree(searched, tmp_path_factory.mktemp("home") / "repo", symlinks=True))
 
 
 def questions(folder: Path) -> list[dict]:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from huggingface_hub import ModelCard
-from searched import evaluated, questions, searched_run
+from searched import evaluated, questions
 from test_publish import DIFFERENCE, VALUES, metrics
 
 from tunerank.params.load import Params, load
@@ -362,13 +362,9 @@ def test_a_card_without_a_fused_row_names_none():
         assert "### This model alone\n\nGive it whole passages, each after its title" in text
 
 
-def test_the_cards_search_finds_what_the_run_has_measured(
-    project, hub, client, tmp_path, tmp_path_factory
-):
+def test_the_cards_search_finds_what_the_run_has_measured(searched, hub, client, tmp_path):
     """The real client runs the example of the card that was published, as it is."""
-    home = shutil.copytree(
-        searched_run(project, tmp_path_factory), tmp_path / "home", symlinks=True
-    )
+    home = shutil.copytree(searched, tmp_path / "home", symlinks=True)
     repo = "ann/my_reranker"
     options = ("--repo", repo, "--search", "--tag", "v1")
     done = client.run("tunerank", "publish", *options, cwd=home, token="hf_ann")

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ENVIRONMENT, git, python, tunerank
+from conftest import ENVIRONMENT, error_of, git, python, tunerank
 from hub import Fault
-from searched import evaluated, own_results, own_run, questions, searched_run
+from searched import evaluated, own_results, questions
 
 from tunerank import Ranker, Searcher
-from tunerank.core.errors import InputError
 
 SYSTEMS = (
     *("bm25", "dense", "retriever", "reranker", "fused"),
@@ -34,22 +33,6 @@ folder, system, *queries = sys.argv[1:]
 found = Searcher(folder).search_many(queries, 8, system)
 print(json.dumps([[one.passage for one in of_query] for of_query in found]))
 """
-
-
-@pytest.fixture(scope="module")
-def searched(project, tmp_path_factory) -> Path:
-    return searched_run(project, tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def own(searched, tmp_path_factory) -> Path:
-    return own_run(searched, tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def home(searched, tmp_path_factory) -> Path:
-    """Return a copy of the run, with its own .cache/search."""
-    return Path(shutil.copytree(searched, tmp_path_factory.mktemp("home") / "repo", symlinks=True))
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +58,7 @@ def refused(folder: Path, *arguments: str | Path) -> str:
 
 def message(folder: Path) -> str:
     """Return the line with which `Searcher` refuses a folder, without the folder's name."""
-    with pytest.raises(InputError) as error:
-        Searcher(folder)
-    assert "\n" not in str(error.value)
-    return str(error.value).replace(str(folder), "FOLDER")
+    return error_of(Searcher, folder).replace(str(folder), "FOLDER")
 
 
 # What is written

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import ROOT, dvc, edit, embedder_of, tunerank
+from conftest import ROOT, dvc, edit, embedder_of, error_of, tunerank
 from safetensors.torch import load_file, save_file
 from test_security import fetch_stage
 from transformers import AutoConfig, AutoModel, AutoTokenizer, logging
 
-from tunerank.core.errors import InputError
 from tunerank.models.checkpoint import load_classifier
 from tunerank.models.cross_encoder import CrossEncoder
 from tunerank.models.identify import identify, pooling_of
@@ -44,18 +43,10 @@ def repository(project, tmp_path) -> Path:
     return Path(shutil.copytree(project, tmp_path / "repo", symlinks=True))
 
 
-def refused(call, *arguments, **options) -> str:
-    """Return the one line with which a call refuses its input."""
-    with pytest.raises(InputError) as error:
-        call(*arguments, **options)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
 def refused_as(folder: Path, role: str, **config) -> str:
     """Return why a checkpoint cannot have a role, with changes of its config.json."""
     edit(folder / "config.json", **config)
-    return refused(identify, folder, "mine", role)
+    return error_of(identify, folder, "mine", role)
 
 
 def parameters(tmp_path: Path, monkeypatch, **groups: dict) -> None:
@@ -69,7 +60,7 @@ def parameters(tmp_path: Path, monkeypatch, **groups: dict) -> None:
 
 def fetch_refuses() -> str:
     names = ("bundled", "base", "retriever", "teacher", "compare")
-    return refused(fetch_stage, *(f"models/{name}" for name in names))
+    return error_of(fetch_stage, *(f"models/{name}" for name in names))
 
 
 # what it is
@@ -81,11 +72,11 @@ def test_a_reranker_a_base_and_an_embedding_model_are_told_apart(tiny_model):
     assert identify(tiny_model, "mine", "base").has_head
     assert not identify(embedder, "mine", "base").has_head
     assert not identify(embedder, "mine", "retriever").has_head
-    assert refused(identify, tiny_model, "mine", "retriever") == (
+    assert error_of(identify, tiny_model, "mine", "retriever") == (
         "mine: a classifier (XLMRobertaForSequenceClassification), which has no embeddings to "
         "retrieve with; give an embedding model"
     )
-    assert refused(identify, embedder, "mine", "reranker") == (
+    assert error_of(identify, embedder, "mine", "reranker") == (
         "mine: no reranker, its config.json has the architecture XLMRobertaModel without a "
         "classification head; give a cross-encoder, or fine-tune this one as base"
     )
@@ -125,12 +116,12 @@ def test_an_embedding_model_with_a_layer_that_is_not_computed_is_refused(embedde
     (embedder / "modules.json").write_text(
         json.dumps([*layers, {"idx": 2, "type": "sentence_transformers.models.Dense"}])
     )
-    assert refused(identify, embedder, "mine", "retriever") == (
+    assert error_of(identify, embedder, "mine", "retriever") == (
         "mine: modules.json has the layer Dense, which is not computed here; give an embedding "
         "model of Transformer, Pooling and Normalize"
     )
     (embedder / "modules.json").write_text("{}")
-    assert refused(identify, embedder, "mine", "retriever") == (
+    assert error_of(identify, embedder, "mine", "retriever") == (
         "mine: modules.json is not a JSON array"
     )
 
@@ -203,9 +194,9 @@ def drop_weights(folder: Path, part: str) -> None:
 def test_weights_that_would_be_drawn_at_random_are_refused(checkpoint, part, first):
     drop_weights(checkpoint, part)
     assert (
-        refused(load_classifier, checkpoint) == f"{checkpoint}: {first}; get the whole checkpoint"
+        error_of(load_classifier, checkpoint) == f"{checkpoint}: {first}; get the whole checkpoint"
     )
-    assert refused(Ranker, checkpoint) == f"{checkpoint}: {first}; get the whole checkpoint"
+    assert error_of(Ranker, checkpoint) == f"{checkpoint}: {first}; get the whole checkpoint"
 
 
 def test_a_base_may_lack_its_head_and_nothing_else(embedder, tmp_path, monkeypatch):
@@ -225,7 +216,7 @@ def test_a_retriever_without_some_of_its_weights_is_refused(embedder, tmp_path, 
     settings = yaml.load((ROOT / "tests/params.yaml").read_text(encoding="utf-8"), Loader)
     from tunerank.params.base import Retriever
 
-    message = refused(DenseEncoder, str(embedder), Retriever(**settings["retriever"]))
+    message = error_of(DenseEncoder, str(embedder), Retriever(**settings["retriever"]))
     assert "4 of the weights that its config.json describes are missing" in message
 
 
@@ -290,7 +281,7 @@ def test_fetch_refuses_lengths_that_a_model_cannot_read(
 
 
 def test_stages_that_load_a_model_refuse_such_lengths_too(tiny_model):
-    assert refused(CrossEncoder, tiny_model, 129) == (
+    assert error_of(CrossEncoder, tiny_model, 129) == (
         f"score.max_length is 129, but {tiny_model} reads at most 128 tokens; set score.max_length "
         "to 128 or less"
     )
@@ -413,7 +404,7 @@ def test_another_link_than_dvc_s_own_is_refused(repository, tmp_path):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.touch()
         (model / "vocab.txt").symlink_to(target)
-        assert refused(Ranker, model) == (
+        assert error_of(Ranker, model) == (
             f"{model}: vocab.txt is a link out of that folder, to {target}; put the file itself "
             "there"
         )

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, python
-from searched import evaluated, own_results, own_run, questions, ranks, searched_run
+from conftest import ROOT, error_of, python
+from searched import evaluated, own_results, questions, ranks
 
 from tunerank import Searcher
-from tunerank.core.errors import InputError
 from tunerank.core.files import read_jsonl
 from tunerank.data.passages import Passage, windows
 from tunerank.evaluation.systems import fused_names
@@ -25,22 +24,6 @@ SYSTEMS = (
     *("base_whole", "twin_whole", "reranker_whole", "fused_whole"),
 )
 QUERY = "船是什么颜色？"
-
-
-@pytest.fixture(scope="module")
-def searched(project, tmp_path_factory) -> Path:
-    return searched_run(project, tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def own(searched, tmp_path_factory) -> Path:
-    return own_run(searched, tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def home(searched, tmp_path_factory) -> Path:
-    """Return a copy of the run, with its own .cache/search."""
-    return Path(shutil.copytree(searched, tmp_path_factory.mktemp("home") / "repo", symlinks=True))
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +47,6 @@ def encoded(monkeypatch) -> list[str]:
 
 def copied(home: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(home, tmp_path / "copy", symlinks=True))
-
-
-def message(call, *arguments, **options) -> str:
-    """Return the one line of the error that a call raises."""
-    with pytest.raises(InputError) as error:
-        call(*arguments, **options)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 # The same ranks
@@ -148,11 +123,11 @@ def test_a_search_of_ones_own_is_ranked_as_its_run_was(own):
 
 def test_a_search_of_ones_own_has_to_be_passed_and_can_be_used(own, searcher):
     mine = Searcher(own)
-    assert message(mine.search, QUERY) == (
+    assert error_of(mine.search, QUERY) == (
         "the first stage of this run is own.jsonl, your own search: pass its results as "
         "candidates=[(passage, score), ...], or rank texts with Ranker.rank(first_stage=...)"
     )
-    assert message(searcher.search, QUERY, candidates=[("p01", 1)]) == (
+    assert error_of(searcher.search, QUERY, candidates=[("p01", 1)]) == (
         "this run has a first stage of its own and takes no candidates; with scores of another "
         "search use Ranker.rank(first_stage=...)"
     )
@@ -164,8 +139,8 @@ def test_a_search_of_ones_own_has_to_be_passed_and_can_be_used(own, searcher):
         (["p01"], "give a list of pairs (id of a passage, score)"),
         ([("p01", 1, 2)], "give a list of pairs (id of a passage, score)"),
     ):
-        assert message(mine.search, QUERY, candidates=bad).startswith(f"candidates: {said}")
-    assert message(mine.search_many, [QUERY, QUERY], candidates=[[("p01", 1)]]) == (
+        assert error_of(mine.search, QUERY, candidates=bad).startswith(f"candidates: {said}")
+    assert error_of(mine.search_many, [QUERY, QUERY], candidates=[[("p01", 1)]]) == (
         "candidates of 1 queries for 2 queries"
     )
     assert mine.search(QUERY, candidates=[]) == []
@@ -334,7 +309,7 @@ def test_update_encodes_new_passages_alone_and_gives_the_same_as_a_new_start(
 )
 def test_a_passage_that_cannot_be_added_changes_nothing(searcher, passage, said):
     good = {"id": "good", "text": "宝石"}
-    assert message(searcher.update, [good, passage]).startswith(said)
+    assert error_of(searcher.update, [good, passage]).startswith(said)
     assert searcher.search("宝石", 1, "bm25") == []
 
 
@@ -353,24 +328,24 @@ def test_a_passage_that_cannot_be_added_changes_nothing(searcher, passage, said)
     ],
 )
 def test_a_query_that_is_none_is_refused(searcher, query, said):
-    assert message(searcher.search, query) == said
-    assert message(searcher.search_many, [QUERY, query]) == said
-    assert message(searcher.rankings, [query]) == said
+    assert error_of(searcher.search, query) == said
+    assert error_of(searcher.search_many, [QUERY, query]) == said
+    assert error_of(searcher.rankings, [query]) == said
 
 
 def test_a_list_of_queries_is_no_text(searcher):
     said = "search_many takes a list of queries; search takes one"
-    assert message(searcher.search_many, QUERY) == said
+    assert error_of(searcher.search_many, QUERY) == said
 
 
 @pytest.mark.parametrize("top_k", [0, -1, 2.5, "3", None, True])
 def test_a_number_of_results_that_is_none_is_refused(searcher, top_k):
-    assert message(searcher.search, QUERY, top_k) == f"top_k {top_k!r}: give an integer from 1"
+    assert error_of(searcher.search, QUERY, top_k) == f"top_k {top_k!r}: give an integer from 1"
 
 
 @pytest.mark.parametrize("system", ["", "Fused", "questions", "fused_whole ", None, 3])
 def test_an_unknown_system_is_refused_and_those_known_are_named(searcher, system):
-    assert message(searcher.search, QUERY, 5, system) == (
+    assert error_of(searcher.search, QUERY, 5, system) == (
         f"system {str(system)!r}: there is none; take one of {', '.join(SYSTEMS)}"
     )
 
@@ -386,12 +361,12 @@ def test_a_repository_without_its_run_is_refused_in_one_line(home, tmp_path):
     folder = copied(home, tmp_path)
     for name in ("models/reranker/config.json", "data/prepared/corpus.jsonl", "metrics/eval.json"):
         (folder / name).rename(tmp_path / "away")
-        assert message(Searcher, folder) == (
+        assert error_of(Searcher, folder) == (
             f"{folder / name}: no such file; run dvc repro there, or dvc pull"
         )
         (tmp_path / "away").rename(folder / name)
     (folder / "dvc.lock").rename(tmp_path / "away")
-    assert message(Searcher, folder) == f"{folder}/dvc.lock: no whole run is in it; run dvc repro"
+    assert error_of(Searcher, folder) == f"{folder}/dvc.lock: no whole run is in it; run dvc repro"
 
 
 @pytest.mark.parametrize(
@@ -407,7 +382,7 @@ def test_parameters_of_another_run_are_refused(home, tmp_path, group, key, value
     values = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     values[group][key] = value
     (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    assert message(Searcher, folder) == (
+    assert error_of(Searcher, folder) == (
         f"{folder}/params.yaml: another {named} than the run in dvc.lock had; run dvc repro, or "
         "git checkout params.yaml"
     )
@@ -420,7 +395,7 @@ def test_a_run_that_was_not_evaluated_to_its_end_is_refused(home, tmp_path):
         (dep,) = (dep for dep in lock["stages"][stage]["deps"] if dep["path"] == path)
         dep["md5"] = "0" * 32 + ".dir"
         (folder / "dvc.lock").write_text(yaml.safe_dump(lock), encoding="utf-8")
-        assert message(Searcher, folder) == (
+        assert error_of(Searcher, folder) == (
             f"{folder}/dvc.lock: stage {stage} is older than {path}; run dvc repro"
         )
 
@@ -451,7 +426,7 @@ def test_rerankers_that_are_not_there_are_no_systems(home, tmp_path):
 )
 def test_a_source_that_is_none_is_refused(home, tmp_path, monkeypatch, source, options, said):
     monkeypatch.chdir(home if source == "." else tmp_path)
-    assert message(Searcher, source or Path("."), **options).startswith(said)
+    assert error_of(Searcher, source or Path("."), **options).startswith(said)
 
 
 def test_the_example_prints_what_it_found(home, tmp_path):

@@ -1,4 +1,4 @@
-"""Test `tunerank serve`: each protocol's answers, whose scores are those of Ranker."""
+"""Test `tunerank serve`: the answers of each protocol have the scores of Ranker."""
 
 import json
 import math

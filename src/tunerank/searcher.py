@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunerank.core.errors import InputError
+from tunerank.evaluation.systems import fused_names
 from tunerank.models.cross_encoder import CrossEncoder
 from tunerank.ranker import Ranker
 from tunerank.reranking.scores import load_encoder
@@ -89,7 +90,7 @@ class Searcher:
     @property
     def ranker(self) -> Ranker:
         """The fine-tuned reranker, for passages that are not in the corpus."""
-        names = ("reranker", *(name for name, _ in self.settings.retrieve.parts))
+        names = fused_names(self.settings.retrieve.parts)
         weights = dict(zip(names, self._opened.weights[RANKED]))
         return Ranker.of(copy.copy(self._reranker("reranker")), weights)
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tunerank.commands.replaced import refuse_file, refuse_foreign
 from tunerank.core.errors import InputError
 from tunerank.core.files import file_digest, link_or_copy, replacing, write_text
 from tunerank.params.load import Params, load
@@ -42,7 +43,7 @@ def export_search(folder: Path) -> None:
         InputError: `folder` has files of somebody else, or something here is not of the run in
             dvc.lock.
     """
-    refuse_foreign(folder)
+    refuse_others_files(folder)
     params = load()
     origin = proven(Path(LOCKED))
     index(params)
@@ -95,25 +96,20 @@ def write_search(folder: Path, model: Path, params: Params, origin: Origin) -> d
     return described
 
 
-def refuse_foreign(folder: Path) -> None:
+def refuse_others_files(folder: Path) -> None:
     """Check that `folder` is missing, empty, or as this command left it.
 
     Raises:
         InputError: it is a file, or has files that would be lost.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; name a folder")
+    refuse_file(folder)
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     try:
         described = json.loads((folder / EXPORTED).read_text(encoding="utf-8"))
         own = {EXPORTED, *described["files"]}
     except (OSError, ValueError, LookupError, TypeError):
         own = set()
-    if foreign := sorted(names - own):
-        raise InputError(
-            f"{folder}: {foreign[0]} is not as tunerank export writes it; name another folder, or "
-            "move this one away"
-        )
+    refuse_foreign(folder, names, own, "export")
 
 
 def refuse_other_outputs(params: Params) -> None:
@@ -138,7 +134,7 @@ def copy_files(source: Path, target: Path) -> None:
     for path in checkpoint_files(source):
         copied = target / path.relative_to(source)
         copied.parent.mkdir(parents=True, exist_ok=True)
-        link_or_copy(str(path.resolve()), str(copied))  # DVC's cache may have a link here
+        link_or_copy(str(path), str(copied))
 
 
 def description(params: Params, origin: Origin) -> dict:

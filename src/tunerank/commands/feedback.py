@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from tunerank.commands.replaced import refuse_file
 from tunerank.core.errors import InputError
 from tunerank.core.files import file_digest, replacing
 from tunerank.data.passages import SPLITS
@@ -48,7 +49,7 @@ def merge_feedback(
     Raises:
         InputError: a table cannot be read, or `folder` has files of somebody else.
     """
-    refuse_foreign(folder, table)
+    refuse_others_files(folder, table)
     params = load().prepare
     raw = read_raw(table, plain=bool(params.columns))
     before = _prepared(raw, params)
@@ -84,14 +85,13 @@ def merge_feedback(
     print(f"{folder}: questions: {', '.join(counts)}; dvc exp run -S prepare.raw={folder}")
 
 
-def refuse_foreign(folder: Path, table: Path) -> None:
+def refuse_others_files(folder: Path, table: Path) -> None:
     """Check that `folder` is missing, empty, or as this command left it, and is not the table.
 
     Raises:
         InputError: it is a file, or has files that would be lost.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; name a folder")
+    refuse_file(folder)
     if folder.resolve() == table.resolve():
         raise InputError(f"{folder}: is the table itself; name another folder")
     names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []

@@ -15,8 +15,8 @@ from tunerank.core.errors import InputError
 from tunerank.params.load import Params, load
 from tunerank.provenance.lock import Origin, checkpoint_files, git, proven, uncommitted
 from tunerank.publishing.card import base_license, model_card
-from tunerank.publishing.upload import SEARCH, Files, check, explained, send, size
-from tunerank.searching.weights import CHECKPOINT
+from tunerank.publishing.upload import Files, check, explained, send, size
+from tunerank.searching.weights import CHECKPOINT, SEARCH
 
 PUBLISHED = Path("models/published.jsonl")
 

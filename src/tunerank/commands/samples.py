@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from tunerank.commands.replaced import refuse_file, refuse_foreign
 from tunerank.core.errors import InputError
 from tunerank.core.files import numbered_jsonl, regular, replacing
 from tunerank.provenance.lock import md5_of, outputs, read_lock
@@ -92,7 +93,7 @@ def write_samples(folder: Path, form: str) -> None:
         InputError: samples are missing, broken or of another run than dvc.lock's, or `folder` has
             files of somebody else.
     """
-    refuse_foreign(folder)
+    refuse_others_files(folder)
     regular(SAMPLES, f"no such file; {RERUN}, or dvc pull {SAMPLES.parent}")
     origin = proven_origin()
     columns, rows_of, _ = FORMS[form]
@@ -116,21 +117,16 @@ def write_samples(folder: Path, form: str) -> None:
     print(f"{folder}: {count} rows; datasets.load_dataset({str(folder)!r})")
 
 
-def refuse_foreign(folder: Path) -> None:
+def refuse_others_files(folder: Path) -> None:
     """Check that `folder` is missing, empty, or as this command left it.
 
     Raises:
         InputError: it is a file, or has files that would be lost.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; name a folder")
+    refuse_file(folder)
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
     own = {CARD, ROWS} if is_own_card(folder / CARD) else set()
-    if foreign := sorted(names - own):
-        raise InputError(
-            f"{folder}: {foreign[0]} is not as tunerank samples writes it; name another folder, or "
-            "move this one away"
-        )
+    refuse_foreign(folder, names, own, "samples")
 
 
 def is_own_card(path: Path) -> bool:

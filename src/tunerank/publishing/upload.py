@@ -17,11 +17,10 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFound
 
 from tunerank.core.errors import InputError
 from tunerank.provenance.lock import SUFFIXES
+from tunerank.searching.weights import SEARCH
 
 # A file of these that another checkpoint left in the repository could be loaded instead of ours.
 STALE = (*SUFFIXES, ".bin", ".h5", ".msgpack", ".onnx", ".pt", ".pth", ".py")
-SEARCH = "search"
-"""The folder with what searches, where searching/hub.py looks for it."""
 
 Files = dict[str, Path | bytes]
 """Name in the repository -> the file, or its content."""

@@ -11,11 +11,8 @@ from tunerank.core.errors import InputError
 from tunerank.core.files import replacing
 from tunerank.models.safety import SUFFIXES
 from tunerank.searching.kept import locked
-from tunerank.searching.weights import CHECKPOINT, EXPORTED
+from tunerank.searching.weights import CHECKPOINT, EXPORTED, SEARCH
 from tunerank.sources.fetch import explain_hub_error
-
-FOLDER = "search"
-"""The folder of the repository with what was exported."""
 
 
 def downloaded(repo: str, revision: str | None) -> Path:
@@ -45,7 +42,7 @@ def downloaded(repo: str, revision: str | None) -> Path:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{repo} at {revision} {explain_hub_error(error)}") from None
-    return folder / FOLDER
+    return folder / SEARCH
 
 
 def is_commit(revision: str) -> bool:
@@ -74,11 +71,11 @@ def download(repo: str, revision: str, commit: str, folder: Path) -> None:
     folder of a checkpoint.
     """
     with replacing(folder) as partial:
-        found, inside = partial / FOLDER, [f"{FOLDER}/*"]
+        found, inside = partial / SEARCH, [f"{SEARCH}/*"]
         snapshot_download(repo, revision=commit, local_dir=partial, allow_patterns=inside)
         if not (found / EXPORTED).is_file():
             raise InputError(
-                f"{repo} at {revision}: no {FOLDER}/{EXPORTED} there, a checkpoint alone cannot "
+                f"{repo} at {revision}: no {SEARCH}/{EXPORTED} there, a checkpoint alone cannot "
                 f"search; tunerank publish --repo {repo} --search puts it there"
             )
         if not (found / CHECKPOINT).is_dir():  # `tunerank publish` has it at the top alone

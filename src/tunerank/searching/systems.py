@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from tunerank.evaluation.systems import fused_names
 from tunerank.params.data import Retrieve
 from tunerank.reranking.ways import system_name, ways
 
@@ -42,7 +43,7 @@ def weights_of(result: dict, retrieve: Retrieve) -> dict[str, list[float]]:
     Raises:
         LookupError, TypeError, ValueError, AttributeError: they are not there.
     """
-    names = ("reranker", *(name for name, _ in retrieve.parts))
+    names = fused_names(retrieve.parts)
     return {
         way: [float(result[system_name("fusion_weights", way)][name]) for name in names]
         for way in ways(retrieve)

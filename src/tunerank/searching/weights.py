@@ -16,6 +16,9 @@ from tunerank.core.errors import InputError
 EXPORTED, CHECKPOINT = "search.json", "reranker"
 """What `tunerank export` writes: its description, and the folder of the checkpoint."""
 
+SEARCH = "search"
+"""The folder of a repository of the Hub with what was exported."""
+
 DIGITS = 4
 """Decimals of a logit in the weighted sum, those of reranking/maxp.py."""
 

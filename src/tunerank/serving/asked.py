@@ -115,11 +115,8 @@ def checked(kind: type[BaseModel], body: Mapping, limits: Limits, invalid: int =
     Raises:
         Refused: a field is missing or wrong, or something is too long; the line names it.
     """
-    for name in (
-        "documents",
-        "texts",
-        "candidates",
-    ):  # first: an error for each of a million would take long
+    # Before the values are checked: an error for each of a million would take long.
+    for name in ("documents", "texts", "candidates"):
         if isinstance(body.get(name), list) and len(body[name]) > limits.texts:
             most = f"at most {limits.texts} are scored in a request"
             raise Refused(413, f"{name}: {len(body[name])}; {most}")

@@ -105,7 +105,7 @@ class Connection(H11Protocol):
 
 
 def closing(refused: Refused) -> bytes:
-    """Return an answer to what is no request: after it the connection is closed."""
+    """Return the last answer on a connection, to bytes that are not a request."""
     body = json.dumps({"detail": refused.line}).encode()
     lines = [
         f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}",

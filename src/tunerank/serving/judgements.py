@@ -22,13 +22,12 @@ from pathlib import Path
 
 from tunerank.core.errors import InputError
 from tunerank.core.files import regular, replacing
+from tunerank.evaluation.safe_csv import SIGNS
 from tunerank.serving.bodies import loaded
 from tunerank.serving.limits import Refused
 
 COLUMNS = ("when", "who", "question", "uuid", "label", "doc")
 
-SIGNS = "=+-@\t\r\n＝＋－＠"
-"""As in evaluation/safe_csv.py."""
 GUARD = "\u200b"
 """A zero-width space. `prepare` removes it wherever it stands."""
 CONTROL = re.compile("[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
@@ -108,7 +107,7 @@ def guarded(cell: str) -> str:
     >>> guarded("=1+1") == "\\u200b=1+1", guarded("1-1")
     (True, '1-1')
     """
-    return GUARD + cell if cell.startswith(tuple(SIGNS)) else cell
+    return GUARD + cell if re.match(rf"{SIGNS}|\r", cell) else cell
 
 
 def csv_line(cells: Sequence[str]) -> str:
