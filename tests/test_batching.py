@@ -21,6 +21,9 @@ from tunerank.models.cross_encoder import CrossEncoder
         ([4, 4, 4, 4], 100, 1, [[0, 1, 2, 3]]),
         ([4, 4, 4, 4], 100, 2, [[0, 1], [2, 3]]),  # little work is shared by all threads
         ([0, 0], 10, 2, [[0], [1]]),
+        # An equal share is 13 tokens, which the padded 9 + 9 exceed: no third batch for that.
+        ([9, 8, 7, 2], 100, 2, [[0, 1], [2, 3]]),
+        ([9, 8, 7, 2], 9, 2, [[0], [1], [2], [3]]),
     ],
 )
 def test_batches_are_those_worked_out_by_hand(lengths, batch_tokens, threads, expected):

@@ -17,24 +17,29 @@ Result = TypeVar("Result")
 def length_batches(lengths: Sequence[int], batch_tokens: int, threads: int = 1) -> list[list[int]]:
     """Return batches of indices, longest texts first, of at most `batch_tokens` padded tokens.
 
-    A longer text is a batch of its own. Few texts are split into smaller batches, one a thread.
+    A longer text is a batch of its own. Few texts are split into one batch a thread, if they fit.
 
     Args:
         lengths: tokens of each text.
 
     >>> length_batches([3, 9, 4, 4], batch_tokens=12)
     [[1], [2, 3, 0]]
-    >>> length_batches([4, 4, 4, 4], batch_tokens=100, threads=2)
+    >>> length_batches([9, 8, 7, 2], batch_tokens=100, threads=2)
     [[0, 1], [2, 3]]
     """
-    budget = min(batch_tokens, -(-sum(lengths) // threads))
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    batches, start = [], 0
-    while start < len(order):
-        size = max(1, budget // max(1, lengths[order[start]]))
-        batches.append(order[start : start + size])
-        start += size
-    return batches
+    # An equal share of the tokens. Padding comes on top, so that a share often leaves a last batch
+    # of one text, for which all other threads would wait: the share grows until all texts fit.
+    budget = min(batch_tokens, -(-sum(lengths) // threads))
+    while True:
+        batches, start = [], 0
+        while start < len(order):
+            size = max(1, budget // max(1, lengths[order[start]]))
+            batches.append(order[start : start + size])
+            start += size
+        if len(batches) <= threads or budget == batch_tokens:
+            return batches
+        budget = min(batch_tokens, budget + 1 + budget // 32)
 
 
 def batch_threads(device: torch.device) -> int:

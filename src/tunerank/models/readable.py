@@ -21,8 +21,8 @@ COUNTED_FROM_PADDING = (
     "xlm-roberta-xl",
     "xmod",
 )
-"""Models whose first token has the position after that of padding, as in fairseq: XLM-RoBERTa's 514
-positions are for 512 tokens."""
+"""Types of models that number positions from pad_token_id + 1, as fairseq does. XLM-RoBERTa has 514
+positions and reads 512 tokens."""
 UNKNOWN = 0.05
 """The share of unknown tokens that is warned about. The bundled base knows all of the bundled data
 and of STARD; of a text in Korean, Japanese or Russian it does not know a third to a half."""

@@ -7,7 +7,7 @@ tokenizer must not be shared, because its truncation is set for each call.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tunerank.data.passages import Passage
-from tunerank.models.batching import batch_threads, map_batches
+from tunerank.models.batching import batch_threads, length_batches, map_batches
 from tunerank.models.cross_encoder import pair_ids
 from tunerank.ranker import Ranker
 from tunerank.searching.running import alone
@@ -146,7 +146,7 @@ class Scorer:
         """
         logits = [0.0] * len(ids)
         lengths = [len(one) for one in ids]
-        batches = even_batches(lengths, self.encoder.batch_tokens, self.threads)
+        batches = length_batches(lengths, self.encoder.batch_tokens, self.threads)
         with alone(bars=False):
             results = map_batches(
                 lambda one: self.encoder.logits([ids[i] for i in one]), batches, self.threads
@@ -176,25 +176,3 @@ def chunks(texts: Iterable[str]) -> Iterator[list[str]]:
             some, size = [], 0
     if some:
         yield some
-
-
-def even_batches(lengths: Sequence[int], batch_tokens: int, threads: int) -> list[list[int]]:
-    """Return batches of indices as `length_batches`, one a thread or more if those would not fit.
-
-    `length_batches` shares out the tokens without padding. It then often has a last batch of one
-    pair, for which all threads but one would wait.
-
-    >>> even_batches([9, 8, 7, 2], 100, 2), even_batches([9, 8, 7, 2], 9, 2)
-    ([[0, 1], [2, 3]], [[0], [1], [2], [3]])
-    """
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    budget = min(batch_tokens, -(-sum(lengths) // threads))
-    while True:
-        batches, start = [], 0
-        while start < len(order):
-            size = max(1, budget // lengths[order[start]])
-            batches.append(order[start : start + size])
-            start += size
-        if len(batches) <= threads or budget == batch_tokens:
-            return batches
-        budget = min(batch_tokens, budget + 1 + budget // 32)
