@@ -4,7 +4,8 @@
 
 All questions of the split are ranked together, in the batches of the stages: every rank in
 metrics/per_query.csv must be the same. With --one-by-one a system ranks each question alone, as
-/search does. In bf16 its batches round logits in another way, so that neighbours may change places.
+/search does, and its time is printed. In bf16 its batches round logits in another way, so that
+neighbours may change places.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import csv
 import sys
 import time
 from pathlib import Path
+from statistics import quantiles
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "src"))
@@ -41,8 +43,13 @@ def main() -> None:
         rows = list(csv.DictReader(table))
     searcher, start = Searcher(ROOT), time.monotonic()
     if system := options.one_by_one:
-        found = {system: [[one.passage for one in searcher.search(query, 1000, system)]
-                          for query in asked.values()]}  # fmt: skip
+        found, seconds = {system: []}, []
+        for query in asked.values():
+            before = time.monotonic()
+            found[system].append([one.passage for one in searcher.search(query, 1000, system)])
+            seconds.append(time.monotonic() - before)
+        median, most = quantiles(seconds, n=20)[9::9]
+        print(f"a search: median {median:.2f} s, 95th percentile {most:.2f} s")
     else:
         found = searcher.rankings(asked.values())
     different = 0
