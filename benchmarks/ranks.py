@@ -48,8 +48,8 @@ def main() -> None:
             before = time.monotonic()
             found[system].append([one.passage for one in searcher.search(query, 1000, system)])
             seconds.append(time.monotonic() - before)
-        median, most = quantiles(seconds, n=20)[9::9]
-        print(f"a search: median {median:.2f} s, 95th percentile {most:.2f} s")
+        twentieths = quantiles(seconds, n=20)
+        print(f"a search: median {twentieths[9]:.2f} s, 95th percentile {twentieths[18]:.2f} s")
     else:
         found = searcher.rankings(asked.values())
     different = 0
