@@ -5,12 +5,12 @@
     python experiments/general_base.py $S .cache/general/l12 .cache/general/l6 \\
       --layers 0 2 4 7 9 11 --epochs 0.4
 
-With --layers the model is a copy of some layers of the first and learns its logits. A run that was
-killed continues from its last resume point under .cache/general.
+With --layers the model is a copy of some layers of the first and learns its logits; with --student
+it is a smaller one that has begun to. A run that was killed continues from its last resume point
+under .cache/general.
 """
 
 import argparse
-import copy
 import sys
 import tempfile
 from pathlib import Path
@@ -26,6 +26,7 @@ from tunerank.models.cross_encoder import CrossEncoder
 from tunerank.params.load import load
 from tunerank.params.train import Train
 from tunerank.samples.negatives import add_teacher_scores
+from tunerank.sources.small import some_layers
 from tunerank.training.preflight import keep_freed_memory
 
 RECIPE = {
@@ -36,16 +37,6 @@ RECIPE = {
 }  # fmt: skip
 DISTILLED = {"retriever": 0.3, "reranker": 3.3}
 """Teacher -> weight of the divergence from its scores, beside the cross-entropy."""
-
-
-def some_layers(model: torch.nn.Module, layers: list[int]) -> torch.nn.Module:
-    """Return a copy of a model of the BERT family with only these of its layers."""
-    small = copy.deepcopy(model)
-    small.base_model.encoder.layer = torch.nn.ModuleList(
-        small.base_model.encoder.layer[i] for i in layers
-    )
-    small.config.num_hidden_layers = len(layers)
-    return small
 
 
 def taught_samples(samples: Path, teacher: str, target: Path) -> Path:
@@ -68,7 +59,7 @@ def taught_samples(samples: Path, teacher: str, target: Path) -> Path:
 
 def settings(options: argparse.Namespace) -> Train:
     """Return the training parameters: params.yaml with RECIPE and the options."""
-    weight = DISTILLED["reranker" if options.layers else "retriever"]
+    weight = DISTILLED["reranker" if options.layers or options.student else "retriever"]
     changes = {
         "epochs": options.epochs,
         "distill_weight": weight,
@@ -88,9 +79,11 @@ def main(*arguments: str) -> None:
     )
     for name in ("samples", "model", "target"):
         parser.add_argument(name)
-    parser.add_argument(
+    smaller = parser.add_mutually_exclusive_group()
+    smaller.add_argument(
         "--layers", type=int, nargs="+", help="of the model, for a smaller one that learns from it"
     )
+    smaller.add_argument("--student", help="a smaller one that learns from the model")
     parser.add_argument("--epochs", type=float, required=True)
     parser.add_argument("--lr", type=float, default=RECIPE["lr"])
     parser.add_argument("--batch-size", type=int, default=RECIPE["batch_size"])
@@ -99,14 +92,17 @@ def main(*arguments: str) -> None:
     keep_freed_memory()
     train_params, samples, start = settings(options), Path(options.samples), Path(options.model)
     with tempfile.TemporaryDirectory() as temporary:
-        if options.layers:
+        if options.layers or options.student:
             key = f"{file_digest(samples)[:16]}-{file_digest(start / 'model.safetensors')[:16]}"
             samples = taught_samples(
                 samples, options.model, Path(".cache/general", f"taught-{key}.jsonl")
             )
+        if options.layers:
             model, tokenizer = load_classifier(start)
             start = Path(temporary)
             save(some_layers(model, options.layers), tokenizer, start)
+        elif options.student:
+            start = Path(options.student)
         scratch = Path(".cache/general", run_key(train_params, options.seed, [samples], start))
         runner = run_training(train_params, options.seed, samples, start, scratch)
         with replacing(options.target) as folder:

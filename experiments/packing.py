@@ -1,6 +1,8 @@
-"""Pack a small cross-encoder for Git, in the format of src/tunerank/sources/packed.py."""
+"""Pack a cross-encoder and a smaller one for Git, in the formats of packed.py and small.py in
+src/tunerank/sources."""
 
 import json
+import lzma
 import math
 import re
 import shutil
@@ -8,10 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save, save_file
 from tokenizers import Tokenizer
 
-from tunerank.sources.packed import EMBEDDINGS, MODEL
+from tunerank.core.errors import InputError
+from tunerank.core.files import replacing
+from tunerank.sources.packed import EMBEDDINGS, MODEL, load_packed
+from tunerank.sources.small import DIGITS, SMALL, some_layers
 
 # Ideographs with extension A and the compatibility block; punctuation of CJK, full-width, general
 # (dashes, quotation marks, dots) and ASCII; digits.
@@ -122,3 +127,56 @@ def pack(source: Path, target: Path, keep: list[int]) -> None:
     compact = json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":"))
     (target / "tokenizer.json").write_text(compact + "\n", encoding="utf-8")
     shutil.copyfile(source / "tokenizer_config.json", target / "tokenizer_config.json")
+
+
+def ternary(changes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the signs [rows, ceil(columns / 5)] and scales [rows] of a matrix, as in the file.
+
+    A change counts as 0 below its row's root mean square. The others have one size, with which the
+    stored row is as long as the true one in the true one's direction. What is left then behaves
+    like noise, and sums over many columns cancel it. The size that is nearest to the changes (Li,
+    Zhang and Liu, "Ternary Weight Networks", 2016, arXiv:1605.04711) shrinks every row by a
+    quarter, which nothing cancels: root mean square error of the logits 0.5 for 0.06 (standard
+    deviation 1.9, 240 pairs).
+    """
+    sizes, squares = np.abs(changes), changes**2
+    kept = sizes > np.sqrt(squares.mean(1, keepdims=True))
+    lengths = (sizes * kept).sum(1)
+    scales = squares.sum(1) / np.where(lengths > 0, lengths, 1)
+    digits = (np.sign(changes) * kept + 1).astype(np.uint8)
+    digits = np.pad(digits, ((0, 0), (0, -digits.shape[1] % DIGITS)))
+    places = 3 ** np.arange(DIGITS, dtype=np.uint8)
+    signs = (digits.reshape(len(digits), -1, DIGITS) * places).sum(-1, dtype=np.uint8)
+    return signs, scales.astype(np.float16)
+
+
+def pack_small(source: Path, layers: list[int], packed: Path) -> None:
+    """Write the checkpoint `source` as changes to these layers of the packed folder's model.
+
+    Its word embeddings are not read: training must not have changed them.
+
+    Raises:
+        InputError: it has other weights than those layers.
+    """
+    larger, weights = (
+        {name: weight for name, weight in state.items() if not name.endswith(EMBEDDINGS)}
+        for state in (
+            some_layers(load_packed(packed)[0], layers).state_dict(),
+            load_file(source / "model.safetensors"),
+        )
+    )
+    shapes = {name: tuple(weight.shape) for name, weight in larger.items()}
+    if {name: weight.shape for name, weight in weights.items()} != shapes:
+        raise InputError(
+            f"{source}: its weights are not those of {len(layers)} layers of the model in "
+            f"{packed}; name as many --layers as it has, and the model it was distilled from"
+        )
+    stored = {"layers": np.array(layers, np.uint8)}
+    for name, weight in weights.items():
+        if weight.ndim == 2 and len(weight) > 1:
+            changes = ternary(weight - larger[name].numpy())
+            stored[f"{name}.signs"], stored[f"{name}.scales"] = changes
+        else:
+            stored[name] = weight.astype(np.float16)
+    with replacing(packed / SMALL) as partial:
+        partial.write_bytes(lzma.compress(save(stored)))

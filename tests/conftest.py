@@ -18,6 +18,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 # A tiny model is slower on more threads. `make test-cpus` sets the variable.
 THREADS = int(os.environ.get("TEST_THREADS", "1"))
@@ -31,7 +32,7 @@ import torch
 import yaml
 from forked import Server
 from hub import Client, Hub
-from packing import pack
+from packing import pack, pack_small
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AutoTokenizer,
@@ -45,6 +46,8 @@ from tunerank.models import device
 from tunerank.models.checkpoint import save
 from tunerank.params.base import Loader
 from tunerank.samples.negatives import all_negatives
+from tunerank.sources.packed import load_packed
+from tunerank.sources.small import some_layers
 
 pytest_plugins = ["searched"]  # its fixtures
 torch.set_num_threads(THREADS)
@@ -429,11 +432,7 @@ def make_project(folder: Path, tiny_model: Path) -> None:
         writer.writerows(rows)
     parameters = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     parameters["prepare"]["raw"] = "data/raw/tiny.csv"
-    pack(
-        tiny_model,
-        folder / "models/bundled",
-        list(range(len(AutoTokenizer.from_pretrained(tiny_model)))),
-    )
+    pack_both(tiny_model, folder / "models/bundled")
     parameters["retriever"] |= {"source": "path", "path": str(embedder_of(tiny_model))}
     parameters["retriever"]["max_length"] = 100
     parameters["retrieve"] |= {"depth": 8, "window": 24, "stride": 12, "shown": 30}
@@ -453,6 +452,17 @@ def make_project(folder: Path, tiny_model: Path) -> None:
     dvc("repro", cwd=folder)
     git("add", "-A", cwd=folder)
     git("commit", "-q", "-m", "run", cwd=folder)
+
+
+def pack_both(model_folder: Path, packed: Path) -> None:
+    """Pack a model, and its last layer as the smaller one."""
+    tokens = len(AutoTokenizer.from_pretrained(model_folder))
+    pack(model_folder, packed, list(range(tokens)))
+    model, tokenizer = load_packed(packed)
+    last = model.config.num_hidden_layers - 1
+    with TemporaryDirectory() as small:
+        save(some_layers(model, [last]), tokenizer, Path(small))
+        pack_small(Path(small), [last], packed)
 
 
 @pytest.fixture(scope="session")

@@ -65,6 +65,14 @@ def test_the_bundled_base_data_and_licence_are_named():
     )
 
 
+def test_the_smaller_base_is_named_with_the_larger_one_s_licence():
+    text = written(parameters(base={"source": "small"}))
+    found = about(text)
+    assert (found["base_model"], found["license"]) == ("intfloat/multilingual-e5-small", "mit")
+    assert "bundled base and half of its layers, distilled from it (`docs/models.md` there)" in text
+    assert "its base kept the vocabulary of Chinese and English alone" in text
+
+
 def test_a_base_from_the_hub_has_no_licence_in_the_card():
     params = parameters(
         base={"source": "hub", "repo": "BAAI/bge-reranker-base", "revision": COMMIT}

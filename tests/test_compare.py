@@ -124,7 +124,7 @@ def test_markdown_shows_the_worth_of_a_question_and_the_won_questions(repository
         "**better against plain, fused by MRR@10: better**\n\n"
         "| fused | plain | better | difference | 95 % interval | p |\n|---|"
     )
-    assert "40 test questions; one is worth 0.0250 of hit@1." in text
+    assert "40 questions; one is worth 0.0250 of hit@1." in text
     assert "- q0: rank 2 -> 1\n- q1: rank 2 -> 1\n- ... and 12 more (--shown)" in text
 
 

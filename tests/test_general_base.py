@@ -17,6 +17,7 @@ from transformers import AutoModelForSequenceClassification
 
 from tunerank.core.files import read_jsonl
 from tunerank.models.cross_encoder import CrossEncoder
+from tunerank.sources.small import some_layers
 
 
 def script(name: str):
@@ -142,7 +143,7 @@ def test_a_smaller_model_has_some_layers_of_the_larger_and_learns_its_logits(
     folder, _, _ = slice_of
     monkeypatch.chdir(folder)
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
-    small = BASE.some_layers(model, [1])
+    small = some_layers(model, [1])
     assert small.config.num_hidden_layers == 1 and model.config.num_hidden_layers == 2
     assert torch.equal(
         small.base_model.encoder.layer[0].output.dense.weight,
@@ -161,3 +162,20 @@ def test_a_smaller_model_has_some_layers_of_the_larger_and_learns_its_logits(
         [(first["query"], text) for text in first["pos"] + first["neg"]]
     )
     assert first["pos_scores"] + first["neg_scores"] == pytest.approx(scores.tolist(), abs=0.05)
+    # It learns on from where it was, from the same scores.
+    taught = path.stat().st_mtime_ns
+    BASE.main(
+        "out/train.jsonl", "l2", "l1b", "--student", "l1", "--epochs", "0.5", "--batch-size", "4"
+    )
+    assert path.stat().st_mtime_ns == taught
+    former, later = (load_file(f"{name}/model.safetensors") for name in ("l1", "l1b"))
+    assert former.keys() == later.keys()
+    dense = "classifier.dense.weight"
+    change, whole = (later[dense] - former[dense]).norm(), former[dense].norm()
+    assert 0 < change < 0.2 * whole
+
+
+def test_a_smaller_model_is_of_layers_or_a_student_and_not_both(capsys):
+    with pytest.raises(SystemExit):
+        BASE.main("samples", "model", "target", "--epochs", "1", "--layers", "1", "--student", "l1")
+    assert "argument --student: not allowed with argument --layers" in capsys.readouterr().err

@@ -618,6 +618,7 @@ def test_the_headline_names_the_users_search():
     systems = dict.fromkeys(("elastic", "base", "reranker", "fused"), measures)
     cell = {"hit@1": {"difference": 0.1, "low": -0.0254, "high": 0.2, "p": 0.01234}}
     result = {
+        "split": "test",
         "first_stages": ["elastic"],
         "all": {"questions": 250, **systems},
         "against": {"all": {"reranker": {"elastic": cell}}},
@@ -635,18 +636,22 @@ def test_the_headline_names_the_users_search():
 
 def test_the_table_shows_the_measured_values():
     result, _, _, values = evaluated()
+    result["split"] = "test"
     result["against"] = compare_systems(values, {"all": ["q1", "q2", "q3"]}, 500, 42)
     table = markdown_table(result, [1, 2], 10)
     assert "3 test questions, all" in table and "| reranker | 0.333 |" in table
+    of_validation = markdown_table(result | {"split": "valid"}, [1, 2], 10)
+    assert of_validation == table.replace("test questions", "validation questions")
 
 
 def test_the_headline_compares_with_the_best_first_stage_by_mrr():
     measures = {"hit@1": 0.5, "hit@2": 0.5, "MRR@10": 0.5, "nDCG@10": 0.5}
     result = {
+        "split": "test",
         "all": {
             "questions": 250,
             **{name: measures for name in ("bm25", "retriever", "base", "reranker", "fused")},
-        }
+        },
     }
     result["all"]["dense"] = measures | {"MRR@10": 0.51}
     better = {"hit@1": {"difference": 0.1, "low": -0.0254, "high": 0.2, "p": 0.01234}}

@@ -1,18 +1,20 @@
 import json
+import lzma
 import shutil
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from packing import kept_pieces, pack, quantise, trim
-from safetensors.numpy import load_file
+from packing import kept_pieces, pack, pack_small, quantise, ternary, trim
+from safetensors.numpy import load, load_file, save
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tunerank.core.errors import InputError
 from tunerank.sources import packed as module
 from tunerank.sources.packed import FILES, MODEL, expand, unpack
+from tunerank.sources.small import SMALL, unpack_signs, unpack_small
 
 BUNDLED = ROOT / "models/bundled"
 committed = pytest.mark.skipif(not BUNDLED.exists(), reason="models/bundled is not in this commit")
@@ -314,6 +316,140 @@ def test_weights_of_another_vocabulary_are_refused(folders, tmp_path):
         unpack(packed, tmp_path / "out")
 
 
+# the smaller one
+
+
+def test_changes_of_a_known_row_have_the_expected_signs():
+    # The squares sum to 36: below 1.9 a change counts as 0, and 36 / (3 + 4 + 2) is 4. The digits
+    # of the two bytes, the lowest first: 2 1 0 1 1 and 1 2 1 1 1.
+    row = [3, 1.5, -4, 0.5, 0.5, 1.5, 2, -1, 0, 1]
+    signs, scales = ternary(np.array([row], np.float32))
+    assert signs.tolist() == [[2 + 3 + 0 + 27 + 81, 1 + 6 + 9 + 27 + 81]]
+    assert scales.tolist() == [4.0]
+    assert unpack_signs(signs).tolist() == [[1, 0, -1, 0, 0, 0, 1, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("columns", [5, 7, 12, 384])
+def test_signs_equal_those_of_a_plain_loop(columns):
+    changes = np.random.default_rng(6).normal(0, 0.01, (4, columns)).astype(np.float32)
+    signs, scales = ternary(changes)
+    assert signs.shape == (4, -(-columns // 5)) and signs.dtype == np.uint8
+    for row, changed in enumerate(changes.tolist()):
+        squares = sum(value * value for value in changed)
+        limit = (squares / columns) ** 0.5
+        kept = [value if abs(value) > limit else 0 for value in changed]
+        assert unpack_signs(signs)[row, :columns].tolist() == [
+            (value > 0) - (value < 0) for value in kept
+        ]
+        assert scales[row] == pytest.approx(squares / sum(map(abs, kept)), rel=1e-3)
+
+
+def test_no_change_is_restored_as_none():
+    signs, scales = ternary(np.zeros((2, 8), np.float32))
+    assert not unpack_signs(signs)[:, :8].any() and scales.tolist() == [0, 0]
+
+
+@pytest.fixture(scope="module")
+def smaller(full, folders, tmp_path_factory):
+    """Return a folder with a smaller model, and it packed: layer 1, changed by 5 %."""
+    folder = tmp_path_factory.mktemp("smaller")
+    shutil.copytree(folders[0], folder / "packed")
+    tokenizer, model = read(full)  # of the whole vocabulary
+    model.base_model.encoder.layer = model.base_model.encoder.layer[1:]
+    model.config.num_hidden_layers = 1
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "word_embeddings" not in name:
+                weight += torch.randn_like(weight) * 0.05 * weight.square().mean().sqrt()
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    pack_small(folder / "model", [1], folder / "packed")
+    return folder
+
+
+def test_a_smaller_model_is_the_larger_one_s_layers_and_changes(smaller, folders, tmp_path):
+    unpack_small(smaller / "packed", tmp_path / "out")
+    larger, wanted, found = (
+        load_file(folder / "model.safetensors")
+        for folder in (folders[1], smaller / "model", tmp_path / "out")
+    )
+    assert found.keys() == wanted.keys() and len(found) < len(larger)
+    assert read(tmp_path / "out")[1].config.num_hidden_layers == 1
+    for name, weight in found.items():
+        before = larger[name.replace("layer.0.", "layer.1.")]
+        assert weight.dtype == np.float32 and weight.shape == before.shape
+        if "word_embeddings" in name:
+            assert weight.tobytes() == before.tobytes()
+        elif weight.ndim == 1 or len(weight) == 1:
+            np.testing.assert_allclose(weight, wanted[name], rtol=1e-3, atol=1e-6)
+        else:
+            signs, scales = ternary(wanted[name] - before)
+            changes = unpack_signs(signs)[:, : weight.shape[1]] * scales[:, None].astype(np.float32)
+            np.testing.assert_array_equal(weight, before + changes)
+            # No row is shrunk.
+            true = wanted[name] - before
+            lengths = ((weight - before) * true).sum(1) / (true**2).sum(1)
+            np.testing.assert_allclose(lengths, 1, rtol=2e-3)
+
+
+def test_the_larger_model_does_not_change_beside_a_smaller_one(smaller, folders, tmp_path):
+    unpack(smaller / "packed", tmp_path / "out")
+    path = tmp_path / "out/model.safetensors"
+    assert path.read_bytes() == (folders[1] / "model.safetensors").read_bytes()
+
+
+def test_packing_the_smaller_one_again_gives_the_same_bytes(smaller, tmp_path):
+    shutil.copytree(smaller / "packed", tmp_path / "packed")
+    (tmp_path / "packed" / SMALL).unlink()
+    pack_small(smaller / "model", [1], tmp_path / "packed")
+    again = (tmp_path / "packed" / SMALL).read_bytes()
+    assert again == (smaller / "packed" / SMALL).read_bytes()
+
+
+def test_a_model_of_other_layers_is_not_packed(smaller, folders, tmp_path):
+    with pytest.raises(InputError, match="are not those of 2 layers of the model in"):
+        pack_small(smaller / "model", [0, 1], folders[0])
+    assert not (folders[0] / SMALL).exists()
+
+
+def rewritten(path, **changes):
+    """Write the file's arrays with `changes`; None leaves one out."""
+    arrays = load(lzma.decompress(path.read_bytes())) | changes
+    kept = {name: array for name, array in arrays.items() if array is not None}
+    path.write_bytes(lzma.compress(save(kept)))
+
+
+DENSE = "classifier.dense.weight"
+DAMAGES = {
+    "missing": lambda path: path.unlink(),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-500]),
+    "not compressed": lambda path: path.write_bytes(lzma.decompress(path.read_bytes())),
+    "a pickle": lambda path: path.write_bytes(lzma.compress(b"\x80\x04N.")),
+    "no layers": lambda path: rewritten(path, layers=None),
+    "a layer too far": lambda path: rewritten(path, layers=np.array([7], np.uint8)),
+    "another name": lambda path: rewritten(path, **{"roberta.other": np.zeros(3, np.float16)}),
+    "another shape": lambda path: rewritten(path, **{DENSE: np.zeros((3, 3), np.float16)}),
+    "signs of another width": lambda path: rewritten(
+        path, **{f"{DENSE}.signs": np.zeros((32, 1), np.uint8)}
+    ),
+    "no scales": lambda path: rewritten(path, **{f"{DENSE}.scales": None}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_smaller_model_is_reported_in_one_line(smaller, tmp_path, damage):
+    packed = tmp_path / "packed"
+    shutil.copytree(smaller / "packed", packed)
+    DAMAGES[damage](packed / SMALL)
+    with pytest.raises(InputError) as error:
+        unpack_small(packed, tmp_path / "out")
+    assert str(error.value).startswith(f"{packed / SMALL}: cannot be read as changes to {packed} (")
+    assert "\n" not in str(error.value)
+    assert str(error.value).endswith(f"); restore it with git checkout -- {packed}")
+    assert not (tmp_path / "out").exists()
+
+
 # models/bundled
 
 
@@ -359,5 +495,5 @@ def test_the_committed_tokenizer_segments_like_the_full_one(text, pieces):
 
 @committed
 def test_the_committed_folder_is_small_enough_for_git():
-    assert sum(path.stat().st_size for path in BUNDLED.iterdir()) <= 28_000_000
-    assert sorted(path.name for path in BUNDLED.iterdir()) == sorted(FILES)
+    assert sum(path.stat().st_size for path in BUNDLED.iterdir()) <= 30_000_000
+    assert sorted(path.name for path in BUNDLED.iterdir()) == sorted((*FILES, SMALL))

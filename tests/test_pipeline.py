@@ -463,6 +463,24 @@ def test_another_reranker_is_a_row_beside_the_base_without_a_new_training(projec
         dvc("checkout", cwd=project)
 
 
+def test_the_smaller_base_is_one_parameter_away(project):
+    said = dvc("exp", "run", "-n", "small", "-S", "base.source=small", cwd=project)
+    try:
+        assert {"fetch", "train", "baseline", "score", "evaluate"} <= {
+            line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")
+        }
+        for name in ("base", "reranker"):
+            config = json.loads((project / f"models/{name}/config.json").read_text())
+            assert config["num_hidden_layers"] == 1
+        result = json.loads((project / "metrics/eval.json").read_text())["all"]
+        assert {"base", "reranker", "base_whole", "reranker_whole"} <= set(result)
+    finally:
+        git("checkout", "-q", "--", ".", cwd=project)
+        dvc("checkout", cwd=project)
+    config = json.loads((project / "models/base/config.json").read_text())
+    assert config["num_hidden_layers"] == 2
+
+
 def test_the_plots_show_each_system_and_measure(project):
     plots = json.loads(dvc("plots", "show", "--json", cwd=project))["data"]
     shown = {

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from conftest import ROOT, pack_both
 from packing import pack
 from safetensors.numpy import save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
@@ -83,10 +83,11 @@ def test_a_consistent_source_is_accepted(tmp_path, group, changes):
         ),
         ({"source": "bundled", "repo": "a/b"}, "source 'bundled' excludes 'repo'"),
         ({"source": "bundled", "path": "x"}, "source 'bundled' excludes 'path'"),
+        ({"source": "small", "revision": COMMIT}, "source 'small' excludes 'revision'"),
         ({"source": "e5-small", "repo": "a/b"}, "source 'e5-small' excludes 'repo'"),
         ({"source": "path"}, "source 'path' needs 'path'"),
         ({"source": "path", "path": "x", "repo": "a/b"}, "source 'path' excludes 'repo'"),
-        ({"source": "url"}, "Input should be 'bundled', 'e5-small', 'hub' or 'path'"),
+        ({"source": "url"}, "Input should be 'bundled', 'small', 'e5-small', 'hub' or 'path'"),
     ],
 )
 @pytest.mark.parametrize("group", ["base", "retriever"])
@@ -99,12 +100,13 @@ def test_an_inconsistent_source_is_refused_by_its_key(tmp_path, group, changes, 
     )
 
 
-def test_the_bundled_reranker_can_be_a_base_and_not_a_retriever(tmp_path):
-    assert load(write_params(tmp_path, "base", source="bundled")).base.source == "bundled"
+@pytest.mark.parametrize("source", ["bundled", "small"])
+def test_a_bundled_reranker_can_be_a_base_and_not_a_retriever(tmp_path, source):
+    assert load(write_params(tmp_path, "base", source=source)).base.source == source
     with pytest.raises(InputError) as error:
-        load(write_params(tmp_path, "retriever", source="bundled"))
+        load(write_params(tmp_path, "retriever", source=source))
     reason = (
-        "retriever: source 'bundled' is a reranker and has no embeddings to retrieve with; "
+        f"retriever: source '{source}' is a reranker and has no embeddings to retrieve with; "
         "set e5-small"
     )
     assert str(error.value) == f"{tmp_path / 'params.yaml'}: {reason}"
@@ -228,8 +230,24 @@ def test_the_bundled_reranker_is_unpacked(tiny_model, tmp_path):
     ).config.vocab_size == len(pieces)
 
 
-def test_a_missing_bundled_reranker_is_refused(tmp_path):
-    assert refusal(Source(source="bundled"), tmp_path / "out").startswith(
+def test_the_smaller_reranker_is_unpacked(tiny_model, tmp_path):
+    pack_both(tiny_model, tmp_path / "bundled")
+    for source, target in (("bundled", "larger"), ("small", "out")):
+        fetch(Source(source=source), "base", tmp_path / "bundled", tmp_path / target, 0)
+    larger, small = (
+        AutoModelForSequenceClassification.from_pretrained(tmp_path / name)
+        for name in ("larger", "out")
+    )
+    assert (larger.config.num_hidden_layers, small.config.num_hidden_layers) == (2, 1)
+    assert torch.equal(
+        small.base_model.encoder.layer[0].output.dense.weight,
+        larger.base_model.encoder.layer[1].output.dense.weight,
+    )
+
+
+@pytest.mark.parametrize("source", ["bundled", "small"])
+def test_a_missing_bundled_reranker_is_refused(tmp_path, source):
+    assert refusal(Source(source=source), tmp_path / "out").startswith(
         f"{tmp_path / 'bundled'}: not a packed reranker ("
     )
 

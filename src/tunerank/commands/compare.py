@@ -126,7 +126,7 @@ def format_comparison(result: dict, before: Ranks, after: Ranks, limit: int, mar
             f"| {name} | {row['a']:.3f} | {row['b']:.3f} | {row['difference']:+.3f} "
             f"| {interval} | {row['p']:.2g} |"
         )
-    lines += ["", f"{count} test questions; one is worth {1 / count:.4f} of hit@1.", ""]
+    lines += ["", f"{count} questions; one is worth {1 / count:.4f} of hit@1.", ""]
     for what, winner in (("won", b), ("lost", a)):
         questions = result[what]
         lines.append(f"{what}, first passage right in {winner} alone: {len(questions)}")

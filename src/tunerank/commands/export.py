@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from tunerank.commands.replaced import refuse_file, refuse_foreign
 from tunerank.core.errors import InputError
 from tunerank.core.files import file_digest, link_or_copy, replacing, write_text
+from tunerank.evaluation.markdown import split_name
 from tunerank.params.load import Params, load
 from tunerank.provenance.lock import (
     LOCKED,
@@ -185,6 +186,6 @@ def summary(folder: Path, described: dict) -> str:
     figures = ", ".join(f"{name} {value:.3f}" for name, value in measured["fused"].items())
     return (
         f"{folder}: {len(described['files']) + 1} files, {size / 1e6:,.0f} MB; fused: {figures} on "
-        f"{measured['questions']} {measured['split']} questions\n"
+        f"{measured['questions']} {split_name(measured['split'])} questions\n"
         f'Searcher("{folder}").search("...")'
     )

