@@ -1,5 +1,4 @@
-"""Pack a cross-encoder and a smaller one for Git, in the formats of packed.py and small.py in
-src/tunerank/sources."""
+"""Pack rerankers for Git, in the formats of packed.py and small.py of src/tunerank/sources."""
 
 import json
 import lzma
@@ -16,7 +15,7 @@ from tokenizers import Tokenizer
 from tunerank.core.errors import InputError
 from tunerank.core.files import replacing
 from tunerank.sources.packed import EMBEDDINGS, MODEL, load_packed
-from tunerank.sources.small import DIGITS, SMALL, some_layers
+from tunerank.sources.small import PLACES, SMALL, some_layers
 
 # Ideographs with extension A and the compatibility block; punctuation of CJK, full-width, general
 # (dashes, quotation marks, dots) and ASCII; digits.
@@ -144,9 +143,8 @@ def ternary(changes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     lengths = (sizes * kept).sum(1)
     scales = squares.sum(1) / np.where(lengths > 0, lengths, 1)
     digits = (np.sign(changes) * kept + 1).astype(np.uint8)
-    digits = np.pad(digits, ((0, 0), (0, -digits.shape[1] % DIGITS)))
-    places = 3 ** np.arange(DIGITS, dtype=np.uint8)
-    signs = (digits.reshape(len(digits), -1, DIGITS) * places).sum(-1, dtype=np.uint8)
+    digits = np.pad(digits, ((0, 0), (0, -digits.shape[1] % len(PLACES))))
+    signs = (digits.reshape(len(digits), -1, len(PLACES)) * PLACES).sum(-1, dtype=np.uint8)
     return signs, scales.astype(np.float16)
 
 

@@ -29,8 +29,8 @@ from tunerank.models.checkpoint import save
 from tunerank.sources.packed import load_packed
 
 SMALL = "small.safetensors.xz"
-DIGITS = 5
-"""Of base 3 in a byte: 3 ** 5 is 243."""
+PLACES = np.array([1, 3, 9, 27, 81], np.uint8)
+"""Values of the digits of base 3 in a byte."""
 
 
 def some_layers(model: PreTrainedModel, layers: list[int]) -> PreTrainedModel:
@@ -93,5 +93,5 @@ def add_changes(model: torch.nn.Module, stored: dict[str, np.ndarray]) -> None:
 
 def unpack_signs(packed: np.ndarray) -> np.ndarray:
     """Return the int8 signs [rows, 5 * bytes] of `packed` [rows, bytes]."""
-    digits = packed[..., None] // 3 ** np.arange(DIGITS, dtype=np.uint8) % 3
+    digits = packed[..., None] // PLACES % 3
     return digits.astype(np.int8).reshape(len(packed), -1) - 1
